@@ -9,7 +9,7 @@ __all__ = ['STAGES', 'VERSIONED', 'CLASS_NAMES', 'COLOURS', 'DASHES', 'MODEL_TIT
            'load_params', 'resolve_params', 'check_type', 'rng_for', 'set_seed', 'plot_style', 'save_figure']
 
 # %% ../nbs/00_run.ipynb #363a3c61
-import hashlib, json, os, platform, subprocess, sys, tempfile, time
+import hashlib, json, os, platform, shutil, subprocess, sys, tempfile, time
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -60,23 +60,23 @@ def write_csv(path, table):
 
 # %% ../nbs/00_run.ipynb #13cc591e
 STAGES = {
-    "data":          dict(notebook="02_data", reads=[], writes=["images.csv", "metrics/data.json"]),
+    "data":          dict(notebook="02_data", reads=[], writes=["images.csv", "metrics/data.json", "metrics/data_checks.csv"]),
     "eda":           dict(notebook="03_eda", reads=["images.csv", "metrics/data.json"],
-                          writes=["metrics/eda.json", "figures/eda_*.png"]),
+                          writes=["metrics/eda_sizes.json", "figures/eda_*.png"]),
     "preprocessing": dict(notebook="04_preprocessing", reads=["images.csv", "metrics/data.json"],
-                          writes=["cache/films_{image_size}.npy", "cache/films_{image_size}.json",
+                          writes=["cache/films_{image_size}_*.npy", "metrics/preprocessing.json",
                                   "figures/preprocessing_*.png"]),
-    "mlp":           dict(notebook="06_mlp", reads=["images.csv", "cache/films_{image_size}.*"],
+    "mlp":           dict(notebook="06_mlp", reads=["images.csv", "cache/films_{image_size}_*.npy", "metrics/preprocessing.json"],
                           writes=["models/mlp.keras", "history/mlp.csv", "predictions/mlp.csv", "figures/mlp_*.png"]),
-    "cnn":           dict(notebook="07_cnn", reads=["images.csv", "cache/films_{image_size}.*"],
+    "cnn":           dict(notebook="07_cnn", reads=["images.csv", "cache/films_{image_size}_*.npy", "metrics/preprocessing.json"],
                           writes=["models/cnn.keras", "history/cnn.csv", "predictions/cnn.csv", "figures/cnn_*.png"]),
-    "resnet":        dict(notebook="08_resnet", reads=["images.csv", "cache/films_{image_size}.*"],
+    "resnet":        dict(notebook="08_resnet", reads=["images.csv", "cache/films_{image_size}_*.npy", "metrics/preprocessing.json"],
                           writes=["models/resnet_*.keras", "history/resnet_*.csv", "predictions/resnet_*.csv",
                                   "figures/resnet_*.png"]),
     "evaluation":    dict(notebook="09_evaluation", reads=["predictions/*.csv", "history/*.csv"],
                           writes=["comparison.csv", "metrics/evaluation.json", "figures/evaluation_*.png"]),
     "xai":           dict(notebook="10_xai", reads=["predictions/*.csv", "models/*.keras", "images.csv",
-                                                    "cache/films_{image_size}.*"],
+                                                    "cache/films_{image_size}_*.npy"],
                           writes=["metrics/xai.csv", "figures/xai_*.png"]),
 }
 
@@ -147,6 +147,11 @@ class Stage:
         "A path inside the run directory."
         return self.folder.joinpath(*parts)
 
+    @property
+    def scratch(self) -> Path:
+        "A hidden folder for what an interrupted stage needs to go on; `finish` removes it."
+        return self.folder/f".scratch-{self.name}"
+
     def forget(self):
         "Drop the record of an earlier completion."
         provenance = read_provenance(self.folder)
@@ -201,6 +206,7 @@ def finish(
     if stage.path("metrics/data.json").exists():
         provenance["data_fingerprint"] = read_json(stage.path("metrics/data.json"))["fingerprint"]
     write_json(stage.path("provenance.json"), provenance)
+    shutil.rmtree(stage.scratch, ignore_errors=True)
     print(f"{stage.name}: {len(record['outputs'])} files in {record['seconds']:.1f} s")
     return record
 

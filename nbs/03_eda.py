@@ -1,0 +1,314 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: python3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Exploration
+#
+# > What the films look like before any model sees them, and what their sizes alone give away
+
+# %%
+#| default_exp eda
+
+# %%
+#| export
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from pneumo_nb.run import CLASS_NAMES, COLOURS, finish, note, open_stage, plot_style, rng_for, save_figure, write_json
+from pneumo_nb.data import load_images
+
+# %%
+#| hide
+import matplotlib.pyplot as plt
+from fastcore.test import test_eq
+from IPython.display import Markdown, display
+plot_style()
+
+# %% tags=["parameters"]
+run_dir = ""         # the run directory; "" for a temporary one
+seed = 42            # decides which films are shown, and the folds of the size baseline
+films_per_class = 5  # in the grid of sample films
+
+# %% [markdown]
+# Before a model, look. Three things matter here: how many films there are of each class (it decides what an accuracy
+# means), what they look like (it decides what is hard), and how large they are. The last sounds dull and is not: if
+# the sick were photographed in another format than the healthy, then squashing everything to one square leaves a
+# **shortcut**. A network could tell the classes apart by how stretched a chest looks and never see a lung.
+
+# %%
+stage = open_stage("eda", run_dir, seed=seed, films_per_class=films_per_class)
+images = load_images(stage, seed)
+print(f"{len(images):,} films from {images.attrs['source']}")
+
+
+# %% [markdown]
+# ## How many
+#
+# The published split first, then this study's own, in which validation was cut from train by whole patients.
+
+# %%
+#| export
+def count_table(
+    images: pd.DataFrame, # with `label`
+    split: pd.Series,     # the split of each film
+) -> pd.DataFrame: # a row a split, columns NORMAL, PNEUMONIA, total
+    "Films by split and class."
+    names = images.label.map(dict(enumerate(CLASS_NAMES)))
+    table = pd.crosstab(split.rename("split"), names.rename("class")).reindex(columns=CLASS_NAMES, fill_value=0)
+    order = [s for s in ("train", "val", "validation", "test") if s in table.index]
+    return table.loc[order].assign(total=table.sum(axis=1))
+
+
+# %%
+small = pd.DataFrame(dict(label=[0, 1, 1]))
+test_eq(count_table(small, pd.Series(["train", "train", "test"])).to_numpy(), [[0, 1, 1], [1, 1, 2]])
+published = count_table(images, images.path.str.split("/").str[0])
+published
+
+# %%
+counts = count_table(images, images.split)
+counts
+
+
+# %%
+#| export
+def plot_counts(
+    counts: pd.DataFrame, # from `count_table`
+): # matplotlib Figure
+    "Bars of films by split and class, and the balance of the classes over all splits."
+    import matplotlib.pyplot as plt
+    figure, (bars, pie) = plt.subplots(1, 2, figsize=(11, 4), width_ratios=[1.7, 1])
+    for n, name in enumerate(CLASS_NAMES):
+        drawn = bars.bar(np.arange(len(counts)) + .4 * n - .2, counts[name], .38, label=name, color=COLOURS[name])
+        bars.bar_label(drawn, labels=[f"{v:,}" for v in counts[name]], padding=2)
+    bars.set(xticks=range(len(counts)), xticklabels=counts.index, ylabel="films", title="Films by split")
+    bars.legend()
+    pie.pie(counts[CLASS_NAMES].sum(), labels=CLASS_NAMES, colors=[COLOURS[c] for c in CLASS_NAMES], autopct="%.1f %%",
+            startangle=90, counterclock=False, textprops=dict(color="black"), wedgeprops=dict(edgecolor="white"))
+    pie.set_title("All films")
+    return figure
+
+
+# %%
+totals = counts[CLASS_NAMES].sum()
+save_figure(stage, plot_counts(counts), "eda_counts", f"Bars of films by split and class, and a pie chart: {totals['NORMAL']:,} "
+            f"normal and {totals['PNEUMONIA']:,} pneumonia films, {totals['PNEUMONIA'] / totals.sum():.0%} pneumonia.")
+
+
+# %%
+#| export
+def count_findings(
+    counts: pd.DataFrame, # from `count_table`
+) -> str: # markdown
+    "What the counts mean, in words."
+    share = counts["PNEUMONIA"] / counts["total"]
+    lines = [f"- A model that calls every film pneumonia is right on **{share[s]:.1%}** of the {s} films: the accuracy to beat."
+             for s in ("train", "test") if s in share]
+    ratio = counts.loc["train", "PNEUMONIA"] / counts.loc["train", "NORMAL"]
+    lines.append(f"- In train there are {ratio:.1f} pneumonia films for each normal one; class weights make up for that in training.")
+    return "\n".join(lines)
+
+
+# %%
+display(Markdown(count_findings(counts)))
+
+
+# %% [markdown]
+# ## What they look like
+#
+# A seeded pick of train films at their own shape, with their size in pixels. Look for the heart, bright, to the
+# image's right of the spine, the dark lung fields, and whether you can tell the rows apart. Bacterial pneumonia tends
+# to whiten one region, viral pneumonia to veil both lungs, and many films show neither clearly.
+
+# %%
+#| export
+def sample_films(
+    images: pd.DataFrame,
+    by: str,      # column whose values are sampled, such as "kind"
+    count: int,   # films for each value
+    seed: int,
+) -> pd.DataFrame: # rows of `images`, value by value in order of their first film
+    "A seeded pick, the same number for each value where there are enough."
+    groups = [images[images[by] == value] for value in images[by].unique()]
+    return pd.concat([group.iloc[rng_for(seed, "sample", str(group[by].iloc[0])).permutation(len(group))[:count]]
+                      for group in groups])
+
+def read_film(
+    root: str | Path,
+    path: str, # relative to `root`
+) -> np.ndarray: # (H, W) uint8
+    "A film's pixels in gray, at full size."
+    return cv2.imdecode(np.fromfile(Path(root)/path, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+
+def plot_samples(
+    films: pd.DataFrame, # rows to show
+    root: str | Path,
+    by: str = "kind",    # one row of the grid for each value
+): # matplotlib Figure
+    "A grid of films with their size."
+    import matplotlib.pyplot as plt
+    groups = [(value, films[films[by] == value]) for value in films[by].unique()]
+    figure, axes = plt.subplots(len(groups), films[by].value_counts().max(), figsize=(12, 2.6 * len(groups)), squeeze=False)
+    for ax in axes.flat: ax.axis("off")
+    for (value, group), row in zip(groups, axes):
+        for ax, film in zip(row, group.itertuples()):
+            ax.imshow(read_film(root, film.path), vmin=0, vmax=255)
+            ax.set_title(f"{value}  {film.width}×{film.height}", fontsize=10, color=COLOURS[value])
+    return figure
+
+
+# %%
+train = images[images.split == "train"]
+shown = sample_films(train, "kind", films_per_class, seed)
+save_figure(stage, plot_samples(shown, images.attrs["root"]), "eda_samples",
+            f"{len(shown)} train films: a row each of normal, bacterial and viral ones, with their width and height.")
+
+
+# %% [markdown]
+# ## How large they are
+#
+# Width, height and their ratio for every film, by class. The reference study looked at 100 films a class of the
+# full-size set and saw normal films of 1630 × 1346 pixels on average, pneumonia films of 1205 × 826.
+
+# %%
+#| export
+def size_table(
+    images: pd.DataFrame,
+) -> pd.DataFrame: # rows: class and measure; columns as of `describe`
+    "Summary of width, height and aspect (width / height) by class."
+    sizes = images.assign(aspect=images.width / images.height, film=images.label.map(dict(enumerate(CLASS_NAMES))))
+    return sizes.groupby("film")[["width", "height", "aspect"]].describe().stack(level=0, future_stack=True)
+
+
+# %%
+sizes = size_table(images)
+sizes.style.format(lambda v: f"{v:,.0f}" if v >= 10 else f"{v:.3f}")
+
+
+# %%
+#| export
+def plot_sizes(
+    images: pd.DataFrame,
+): # matplotlib Figure
+    "Box plots of width, height and aspect by class, and width against height."
+    import matplotlib.pyplot as plt
+    figure, axes = plt.subplots(1, 4, figsize=(13, 4), width_ratios=[1, 1, 1, 2])
+    groups = [images[images.label == n] for n in range(2)]
+    values = dict(width=lambda d: d.width, height=lambda d: d.height, aspect=lambda d: d.width / d.height)
+    for ax, (name, get) in zip(axes, values.items()):
+        boxes = ax.boxplot([get(g) for g in groups], tick_labels=CLASS_NAMES, widths=.6, patch_artist=True,
+                           medianprops=dict(color="black"), flierprops=dict(markersize=3))
+        for box, c in zip(boxes["boxes"], CLASS_NAMES): box.set(facecolor=COLOURS[c], alpha=.75)
+        ax.set(title=name, ylabel="width / height" if name == "aspect" else "pixels")
+        ax.tick_params(axis="x", labelsize=8)
+    for group, name, marker in zip(groups, CLASS_NAMES, "o^"):
+        axes[3].scatter(group.width, group.height, s=14, alpha=.5, marker=marker, color=COLOURS[name], label=name, linewidths=0)
+    axes[3].set(title="Every film", xlabel="width (pixels)", ylabel="height (pixels)")
+    axes[3].legend()
+    return figure
+
+
+# %%
+means = images.groupby("label")[["width", "height"]].mean()
+save_figure(stage, plot_sizes(images), "eda_sizes", "Box plots of width, height and aspect by class, and a scatter of width against "
+            "height. Mean size: " + "; ".join(f"{CLASS_NAMES[n]} {m.width:.0f}×{m.height:.0f} pixels" for n, m in means.iterrows()) + ".")
+
+
+# %% [markdown]
+# ## What size alone gives away
+#
+# How well does a logistic regression tell the classes apart from width, height and aspect, without a single pixel?
+# It is judged on films of patients it was not fitted on (five folds, whole patients, train and validation films only).
+# An AUROC of .5 is a coin; anything reliably above is a shortcut that a model trained on squashed films may take, since
+# squashing turns aspect into the shape of the chest.
+
+# %%
+#| export
+def size_baseline(
+    images: pd.DataFrame, # films to use
+    seed: int = 42,
+    folds: int = 5,
+) -> dict: # auroc (pooled over folds), low and high (95 % interval), films, folds, constant
+    "AUROC of the class predicted from size alone, cross-validated by patient."
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    features = np.stack([images.width, images.height, images.width / images.height], axis=1)
+    folds = min(folds, *(images[images.label == n].patient_id.nunique() for n in range(2)))
+    if folds < 2: return dict(auroc=float("nan"), low=float("nan"), high=float("nan"), films=len(images), folds=folds, constant=False)
+    model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
+    cv = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    constant = bool((features == features[0]).all())
+    scores = np.full(len(images), .5) if constant else cross_val_predict(
+        model, features, images.label, groups=images.patient_id, cv=cv, method="predict_proba")[:, 1]
+    low, high = patient_interval(images, scores, lambda y, p: roc_auc_score(y, p), seed)
+    return dict(auroc=roc_auc_score(images.label, scores), low=low, high=high, films=len(images), folds=folds, constant=constant)
+
+def patient_interval(
+    images: pd.DataFrame, # with label and patient_id
+    scores: np.ndarray,   # (n,)
+    measure,              # function of labels and scores
+    seed: int,
+    draws: int = 500,
+) -> tuple[float, float]: # 2.5 and 97.5 percentiles
+    "Bootstrap interval that redraws patients, not films, since films of one child are alike (Efron 1979)."
+    labels, members = images.label.to_numpy(), list(images.groupby("patient_id").indices.values())
+    rng, values = rng_for(seed, "interval"), []
+    for _ in range(draws):
+        rows = np.concatenate([members[i] for i in rng.integers(0, len(members), len(members))])
+        if len(set(labels[rows])) == 2: values.append(measure(labels[rows], scores[rows]))
+    return tuple(np.percentile(values, [2.5, 97.5]))
+
+
+# %% [markdown]
+# On made-up sizes the answer is known: unrelated sizes give about .5, a class that is always wider gives 1, and equal
+# sizes exactly .5.
+
+# %%
+rng = rng_for(1)
+made_up = pd.DataFrame(dict(label=[0, 1] * 200, patient_id=[f"p{i}" for i in range(400)],
+                            width=rng.integers(900, 1500, 400), height=rng.integers(700, 1200, 400)))
+assert size_baseline(made_up)["low"] < .5 < size_baseline(made_up)["high"]
+test_eq(size_baseline(made_up.assign(width=made_up.width + 1000 * made_up.label))["auroc"], 1.0)
+test_eq(size_baseline(made_up.assign(width=224, height=224))["auroc"], .5)
+
+
+# %%
+#| export
+def size_findings(
+    baseline: dict, # from `size_baseline`
+) -> str: # markdown
+    "What the size baseline means for squashing, in words."
+    auroc = baseline["auroc"]
+    head = (f"- From width, height and aspect alone the class is told with an **AUROC of {auroc:.3f}** "
+            f"(95 % interval {baseline['low']:.3f} to {baseline['high']:.3f}, patients redrawn; {baseline['films']:,} train and validation films, {baseline['folds']} folds by patient).")
+    if auroc != auroc: return "- Too few patients for a size baseline."
+    if baseline["constant"]: return (head + "\n- Every film has the same size: these are copies that were squashed before. "
+        "The aspect that the originals had is hidden in the shape of the chest, and nothing here can measure it.")
+    if baseline["low"] > .5: return (head + "\n- **Size is a shortcut.** Squashing every film to a square carries the difference into the "
+        "pixels as a stretch of the chest, so part of what a model scores may be the format of the film. "
+        "Results on squashed films should be read with that in mind.")
+    return head + "\n- That cannot be told from guessing (.5), so these films show no size shortcut that squashing could pass on."
+
+
+# %%
+baseline = size_baseline(images[images.split != "test"], seed)
+display(Markdown(size_findings(baseline)))
+write_json(stage.path("metrics/eda_sizes.json"), baseline)
+record = finish(stage)

@@ -1,0 +1,366 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: python3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Training
+#
+# > One way to compile, fit, interrupt, resume, plot and predict, for every model of the study
+
+# %%
+#| default_exp training
+
+# %%
+#| export
+import os, shutil, time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up messages would open every chapter
+
+import keras
+import numpy as np
+import pandas as pd
+
+from pneumo_nb.run import COLOURS, MODEL_TITLES, Stage, StudyError, atomic_path, plain, read_json, save_figure, set_seed, write_csv, write_json
+from pneumo_nb.preprocessing import Films, as_dataset, class_weights, plain_batches, training_batches
+
+# %%
+#| hide
+import tempfile
+import matplotlib.pyplot as plt
+from fastcore.test import test_close, test_eq, test_fail
+from pneumo_nb.run import open_stage, plot_style
+from pneumo_nb.preprocessing import load_films
+plot_style()
+
+
+# %% [markdown]
+# The three models differ in their layers and in nothing else: same loss, same optimizer, same rules for stopping, same
+# films in the same order. A difference between them is then a difference of architecture. This chapter holds that
+# common part; it trains nothing for the study itself, only a toy to show that it works.
+#
+# ## Compile
+#
+# Adam and binary cross-entropy, and metrics with names, so that nobody has to guess which column of a history is which.
+
+# %%
+#| export
+def compile_model(
+    model: keras.Model,       # one sigmoid output
+    learning_rate: float,
+    jit_compile: bool = False, # XLA: compiles at first, then may run faster or slower; measured per model
+):
+    "Prepare a model for training, in place."
+    model.compile(optimizer=keras.optimizers.Adam(learning_rate), loss="binary_crossentropy", jit_compile=jit_compile,
+                  metrics=[keras.metrics.BinaryAccuracy(name="accuracy"), keras.metrics.Precision(name="precision"),
+                           keras.metrics.Recall(name="recall")])
+
+
+# %% [markdown]
+# ## The study's rules
+#
+# Training stops when the validation loss has not improved for five epochs, after three it learns five times more
+# slowly, and the weights of the best epoch are the ones kept.
+
+# %%
+#| export
+def study_callbacks() -> list: # keras callbacks; both look only at val_loss, so a history can be replayed through them
+    "Early stopping and a learning rate that falls on plateaus, as in the reference study."
+    return [keras.callbacks.EarlyStopping("val_loss", patience=5, mode="min"),
+            keras.callbacks.ReduceLROnPlateau("val_loss", factor=.2, patience=3, min_lr=1e-6, mode="min")]
+
+
+# %% [markdown]
+# ## A training that survives
+#
+# After each epoch the weights, the optimizer's state and the history go to the stage's scratch folder. When a training
+# is interrupted, the next one with the same parameters continues there: it replays the history through the rules above,
+# loads the weights and goes on with the films that the next epoch would have seen. The result is the same to the bit,
+# which needs one thing that Keras leaves out of its weight files: how far the random numbers of dropout have come.
+
+# %%
+#| export
+def seed_states(model: keras.Model) -> list: # variables that count dropout's random numbers
+    "What Keras does not save with the weights."
+    return [v for v in model.variables if v.name == "seed_generator_state"]
+
+def without_optimizer(model: keras.Model, name: str | None = None) -> keras.Model:
+    "The same layers as a model that was never compiled: a third of the size when saved."
+    return keras.Model(model.inputs, model.outputs, name=name)
+
+class Backup(keras.callbacks.Callback):
+    "Save the state of a training after each epoch, and the best weights so far."
+    def __init__(self,
+        folder: Path, # where the state goes; it stays until the stage is finished
+        key: dict,    # what the training depends on; a backup of another key is not continued
+        epochs: int,
+        seconds_before: float = 0., # of earlier trainings of the same network
+    ):
+        super().__init__()
+        self.folder, self.key, self.epochs, self.seconds_before = Path(folder), plain(key), epochs, seconds_before
+        self.history: list[dict] = []
+        self.seeds: list = []
+        if (self.folder/"key.json").exists() and read_json(self.folder/"key.json") == self.key:
+            done = sorted(self.folder.glob("epoch_*.json"))
+            if done: self.history, self.seeds = read_json(done[-1]).values()
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            write_json(self.folder/"key.json", self.key)
+
+    def state(self, epoch: int) -> Path: # from 1
+        return self.folder/f"epoch_{epoch:04d}.weights.h5"
+
+    def on_epoch_begin(self, epoch, logs=None): self.started = time.time()
+
+    def on_epoch_end(self, epoch, logs):
+        seconds = time.time() - self.started
+        total = (self.history[-1]["total_seconds"] if self.history else self.seconds_before) + seconds
+        self.history.append(dict(epoch=epoch + 1, **plain(logs), seconds=seconds, total_seconds=total))
+        if self.history[-1]["val_loss"] is None: raise StudyError(
+            f"Expected a finite validation loss, found none in epoch {epoch + 1}: the training diverged; lower learning_rate.")
+        if np.argmin([row["val_loss"] for row in self.history]) == epoch:
+            with atomic_path(self.folder/"best.weights.h5") as partial: without_optimizer(self.model).save_weights(partial)
+        with atomic_path(self.state(epoch + 1)) as partial: self.model.save_weights(partial)
+        seeds = [v.numpy() for v in seed_states(self.model)]
+        write_json(self.folder/f"epoch_{epoch + 1:04d}.json", dict(history=self.history, seeds=seeds))  # last: now the state is whole
+        for old in self.folder.glob("epoch_*"):
+            if old.name[:10] < f"epoch_{epoch + 1:04d}": old.unlink()
+        print(epoch_line(self.history[-1], self.epochs), flush=True)
+
+
+# %%
+#| export
+def epoch_line(
+    row: dict,   # a row of the history
+    epochs: int,
+) -> str:
+    "One epoch in one line."
+    return (f"epoch {row['epoch']:>2}/{epochs}  {row['seconds']:6.1f} s  loss {row['loss']:.4f}, validation {row['val_loss']:.4f}  "
+            f"accuracy {row['accuracy']:.3f}, validation {row['val_accuracy']:.3f}")
+
+def replay(
+    callbacks: list,     # from `study_callbacks`
+    model: keras.Model,  # compiled
+    history: list[dict], # rows of the epochs already done
+) -> bool: # whether the rules had stopped the training
+    "Bring the callbacks to where they were after `history`."
+    for callback in callbacks:
+        callback.set_model(model)
+        callback.on_train_begin()
+        for row in history: callback.on_epoch_end(row["epoch"] - 1, dict(row))
+    return bool(model.stop_training)
+
+class Resume(keras.callbacks.Callback):
+    "Replay the history when training begins; comes last, since `fit` resets the callbacks before it."
+    def __init__(self, callbacks: list, backup: Backup):
+        super().__init__()
+        self.callbacks, self.backup = callbacks, backup
+
+    def on_train_begin(self, logs=None):
+        replay(self.callbacks, self.model, self.backup.history)
+        self.model.stop_training = False
+        self.model.optimizer.build(self.model.trainable_variables)
+        self.model.load_weights(self.backup.state(len(self.backup.history)))
+        for variable, value in zip(seed_states(self.model), self.backup.seeds, strict=True): variable.assign(value)
+
+
+# %% [markdown]
+# ## Fit
+#
+# `train_model` ties it together and leaves `models/NAME.keras` and `history/NAME.csv`. The saved model holds the
+# weights of the best epoch and no optimizer; it takes gray values from 0 to 255, so the file is all that prediction
+# needs.
+
+# %%
+#| export
+def train_model(
+    stage: Stage,        # its parameters are part of what a backup depends on
+    name: str,           # of the model, such as "cnn"
+    model: keras.Model,  # compiled; trained in place
+    films: Films,
+    ranges: dict,        # augmentation
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    seconds_before: float = 0., # earlier trainings of the same network
+    extra: tuple = (),   # more callbacks
+) -> pd.DataFrame: # a row an epoch: losses, metrics, learning_rate, seconds, total_seconds
+    "Train on the train films, choose the epoch on the validation films, save model and history."
+    rows, size, callbacks = films.rows("train"), films.pixels.shape[1], study_callbacks()
+    key = dict(name=name, params=stage.params, films=films.images.attrs["fingerprint"], split=films.images.split.tolist())
+    backup = Backup(stage.scratch/name, key, epochs, seconds_before)
+    done = len(backup.history)
+    if done: print(f"{name}: continues after epoch {done} of an interrupted training")
+    if not (done and replay(callbacks, model, backup.history)) and done < epochs:
+        model.stop_training = False
+        model.fit(as_dataset(lambda: training_batches(films, rows, batch_size, seed, ranges, first_epoch=done), size, None),
+                  steps_per_epoch=-(-len(rows) // batch_size), initial_epoch=done, epochs=epochs, verbose=0, shuffle=False,
+                  validation_data=as_dataset(lambda: plain_batches(films, films.rows("validation"), batch_size), size, -(-len(films.rows("validation")) // batch_size)),
+                  class_weight=class_weights(films.labels[rows]),
+                  callbacks=[*callbacks, backup, *extra, *([Resume(callbacks, backup)] if done else [])])
+    bare = without_optimizer(model, name)
+    bare.load_weights(backup.folder/"best.weights.h5")
+    with atomic_path(stage.path("models", f"{name}.keras")) as partial: bare.save(partial)
+    history = pd.DataFrame(backup.history)
+    write_csv(stage.path("history", f"{name}.csv"), history)
+    return history
+
+
+# %% [markdown]
+# A toy network on a few phantoms. First three epochs in one go:
+
+# %%
+stage = open_stage("mlp", "", seed=1, image_size=32, epochs=3)
+films = load_films(stage, 32, seed=1)
+
+def toy():
+    set_seed(1)
+    model = keras.Sequential([keras.Input((32, 32, 1)), keras.layers.Rescaling(1 / 255), keras.layers.Flatten(),
+                              keras.layers.Dense(8, "relu"), keras.layers.Dropout(.5), keras.layers.Dense(1, "sigmoid")])
+    compile_model(model, 1e-3)
+    return model
+
+ranges = dict(rotation=20., shift=.2, shear=.2, zoom=.2, flip=True)
+straight = toy()
+history = train_model(stage, "toy", straight, films, ranges, epochs=3, batch_size=16, seed=1)
+history.drop(columns=["seconds", "total_seconds"]).round(4)
+
+
+# %% [markdown]
+# Then the same, broken off after the second epoch and taken up again by a new process's worth of objects. Weights and
+# losses agree exactly:
+
+# %%
+class PullThePlug(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 1: raise KeyboardInterrupt
+
+shutil.rmtree(stage.scratch)   # forget the first training
+try: train_model(stage, "toy", toy(), films, ranges, epochs=3, batch_size=16, seed=1, extra=(PullThePlug(),))
+except KeyboardInterrupt: print("-- interrupted --")
+resumed = toy()
+again = train_model(stage, "toy", resumed, films, ranges, epochs=3, batch_size=16, seed=1)
+test_eq(again.drop(columns=["seconds", "total_seconds"]), history.drop(columns=["seconds", "total_seconds"]))
+for a, b in zip(straight.get_weights(), resumed.get_weights()): test_eq(a, b)
+
+# %%
+#| hide
+# The rules themselves, on a made-up history: the rate falls after three epochs without progress, five stop the training.
+model = toy()
+losses = [.5, .4, .41, .42, .43, .44, .45]
+stopped = replay(study_callbacks(), model, [dict(epoch=n + 1, val_loss=v) for n, v in enumerate(losses)])
+test_eq(stopped, True); test_close(float(model.optimizer.learning_rate.numpy()), 2e-4, eps=1e-8)
+model = toy()
+test_eq(replay(study_callbacks(), model, [dict(epoch=n + 1, val_loss=v) for n, v in enumerate(losses[:6])]), False)
+
+
+# %% [markdown]
+# ## Curves
+#
+# Train against validation for the four quantities that the study follows. Two readings matter: where validation turns
+# away from train (memorising begins), and which epoch was kept. Train is measured on augmented films with dropout
+# active, so its curve can lie below validation's early on without anything being wrong.
+
+# %%
+#| export
+def plot_history(
+    history: pd.DataFrame, # from `train_model`
+    title: str,
+): # matplotlib Figure
+    "Accuracy, loss, precision and recall by epoch, with the epoch that was kept."
+    import matplotlib.pyplot as plt
+    figure, axes = plt.subplots(1, 4, figsize=(14, 3.3))
+    best = history.loc[history.val_loss.idxmin(), "epoch"]
+    for ax, measure in zip(axes, ["accuracy", "loss", "precision", "recall"]):
+        ax.plot(history.epoch, history[measure], "o-", ms=3, color=COLOURS["train"], label="train")
+        ax.plot(history.epoch, history[f"val_{measure}"], "s--", ms=3, color=COLOURS["validation"], label="validation")
+        ax.axvline(best, color="gray", lw=.8)
+        ax.set(title=measure, xlabel="epoch")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        if measure != "loss": ax.set_ylim(None, 1.02)
+    axes[0].legend(loc="lower right")
+    figure.suptitle(f"{title}: the line marks the epoch kept ({best})", x=.01, ha="left", fontsize=12)
+    return figure
+
+def show_history(stage: Stage, name: str, history: pd.DataFrame):
+    "Save and show the curves of one model."
+    best = history.loc[history.val_loss.idxmin()]
+    save_figure(stage, plot_history(history, MODEL_TITLES[name]), f"{name}_history",
+                f"Accuracy, loss, precision and recall of {MODEL_TITLES[name]} over {len(history)} epochs, train and validation. "
+                f"Lowest validation loss {best.val_loss:.4f} in epoch {best.epoch:.0f}.")
+
+
+# %%
+plot_history(history, "A toy").show()
+
+
+# %%
+#| export
+def training_findings(
+    name: str,             # of the model
+    model: keras.Model,
+    history: pd.DataFrame, # from `train_model`
+    epochs: int,           # asked for
+) -> str: # markdown
+    "How a training went, in words."
+    best, trainable = history.loc[history.val_loss.idxmin()], sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+    gap = best.val_loss - best.loss
+    lines = [f"- **{MODEL_TITLES[name]}**: {model.count_params():,} parameters, {trainable:,} of them trained; {len(history)} of {epochs} epochs "
+             f"in {history.seconds.sum():,.0f} s ({history.seconds.median():.1f} s an epoch).",
+             f"- Epoch {best.epoch:.0f} was kept: validation loss {best.val_loss:.4f}, accuracy {best.val_accuracy:.3f}, "
+             f"precision {best.val_precision:.3f}, recall {best.val_recall:.3f}."]
+    if len(history) < epochs: lines.append("- It was stopped early: validation had not improved for five epochs.")
+    elif best.epoch == len(history): lines.append("- The last epoch was the best, so more epochs might still help.")
+    if gap > .1: lines.append(f"- Validation loss is {gap:.2f} above train loss in that epoch: the network fits the train films better than new ones.")
+    return "\n".join(lines)
+
+
+# %% [markdown]
+# ## Predict
+#
+# `predictions/NAME.csv` is what evaluation and explanations start from: path, split, label and the predicted
+# probability of pneumonia for every validation and test film.
+
+# %%
+#| export
+def predict_films(
+    model: keras.Model,
+    films: Films,
+    rows: np.ndarray,     # which films
+    batch_size: int = 32,
+) -> np.ndarray: # (n,) probability of pneumonia
+    "Predicted probabilities, in the order of `rows`."
+    if len(rows) == 0: return np.zeros(0, np.float32)
+    batches = as_dataset(lambda: plain_batches(films, rows, batch_size), films.pixels.shape[1], -(-len(rows) // batch_size))
+    return model.predict(batches, verbose=0)[:, 0]
+
+def write_predictions(
+    stage: Stage,
+    name: str,
+    model: keras.Model,
+    films: Films,
+    batch_size: int = 32,
+) -> pd.DataFrame: # path, split, label, probability
+    "Predict the validation and test films and write `predictions/NAME.csv`."
+    rows = np.concatenate([films.rows("validation"), films.rows("test")])
+    table = films.images.iloc[rows][["path", "split", "label"]].assign(probability=predict_films(model, films, rows, batch_size))
+    write_csv(stage.path("predictions", f"{name}.csv"), table)
+    return table.reset_index(drop=True)
+
+
+# %%
+table = write_predictions(stage, "toy", straight, films)
+test_eq(table.split.value_counts().to_dict(), {"test": len(films.rows("test")), "validation": len(films.rows("validation"))})
+saved = keras.saving.load_model(stage.path("models/toy.keras"))
+test_eq(table.probability.to_numpy(), predict_films(saved, films, np.concatenate([films.rows("validation"), films.rows("test")])))
+table.head(3)
