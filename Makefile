@@ -1,1 +1,56 @@
-sync:
+# make report   the study on phantoms, as web pages; make report DATA=DIR PARAMS=FILE RUN=NAME for other films and settings
+# make test     everything that must hold
+# make sync     notebooks, package and README from the percent scripts in nbs/
+.DEFAULT_GOAL := report
+.PHONY: report test sync sync-check pins venv clean
+
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
+PARAMS ?= params/quick.yaml
+RUN ?= $(basename $(notdir $(PARAMS)))
+BIN := .venv/bin
+
+report: $(BIN)/.installed
+	@$(BIN)/pneumo run -f "$(PARAMS)" --run "$(RUN)" $(if $(DATA),--data "$(DATA)")
+	@$(BIN)/pneumo report "$(RUN)"
+
+test: $(BIN)/.installed
+	$(BIN)/nbdev_test --n_workers 2
+	$(BIN)/pytest -q tests
+	@$(MAKE) --no-print-directory sync-check
+
+# The percent script is the source: its cells go into the notebook, which keeps its cell ids, and nbdev cleans that.
+# The script is then written back in Jupytext's own layout, so that a pair is equal to the letter.
+sync: $(BIN)/.installed
+	@for f in nbs/*.py; do $(BIN)/jupytext --quiet --update --to ipynb $$f || exit 1; done
+	@$(BIN)/nbdev_clean
+	@for f in nbs/*.py; do $(BIN)/jupytext --quiet --to py:percent -o $$f $${f%.py}.ipynb || exit 1; done
+	@$(BIN)/nbdev_export
+	@$(BIN)/jupyter nbconvert --log-level ERROR --to markdown --output-dir . --output README nbs/index.ipynb
+
+# In a copy, so that looking changes nothing: sync there must reproduce what is here.
+sync-check: $(BIN)/.installed
+	@rm -rf .sync-check && mkdir .sync-check && cp -r nbs pneumo_nb settings.ini setup.py Makefile README.md requirements.txt .sync-check/
+	@cd .sync-check && ln -s ../.venv .venv && $(MAKE) --no-print-directory sync && rm -rf pneumo_nb/__pycache__ nbs/.ipynb_checkpoints
+	@diff -r -x __pycache__ -x .ipynb_checkpoints nbs .sync-check/nbs && diff -r -x __pycache__ pneumo_nb .sync-check/pneumo_nb \
+		&& diff README.md .sync-check/README.md && rm -rf .sync-check \
+		&& echo "in sync: pairs equal, pneumo_nb/ and README.md reproduced, sources clean" \
+		|| { rm -rf .sync-check; echo "Expected scripts, notebooks, pneumo_nb/ and README.md to agree, found the differences above; run make sync and commit."; exit 1; }
+
+venv: $(BIN)/.installed
+
+$(BIN)/.installed: requirements.txt settings.ini setup.py
+	@test -n "$(PYTHON)" || { echo "Expected Python 3.10, 3.11 or 3.12 on the PATH, found none; install one or give PYTHON=/path/to/python."; exit 1; }
+	@echo "Installing into .venv with $$($(PYTHON) --version) (once, a few minutes)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+pins: $(BIN)/.installed
+	$(BIN)/python -m pip install --quiet uv
+	@echo "# Pins for Python 3.10 to 3.12 on every platform. Written by \`make pins\` from settings.ini; edit that, not this." > requirements.txt
+	$(BIN)/uv pip compile setup.py --extra dev --universal --python-version 3.10 --no-annotate --no-header --quiet >> requirements.txt
+
+clean:
+	rm -rf .venv _docs _proc

@@ -484,14 +484,14 @@ def plot_style():
     "Set matplotlib's defaults for the study's figures."
     import matplotlib.pyplot as plt
     plt.rcParams.update({
-        "figure.dpi": 100, "savefig.dpi": 160, "figure.constrained_layout.use": True, "figure.facecolor": "white",
+        "figure.dpi": 80, "figure.constrained_layout.use": True, "figure.facecolor": "white",
         "font.size": 11, "axes.titlesize": 12, "axes.spines.top": False, "axes.spines.right": False,
         "axes.grid": False, "legend.frameon": False, "image.cmap": "gray", "image.interpolation": "nearest"})
 
 
 # %% [markdown]
-# `save_figure` writes a figure into the run and shows it in the notebook from that very file, with the text that a
-# screen reader speaks. What the notebook shows and what the run keeps can thus never differ.
+# `save_figure` writes a figure into the run and shows it in the notebook from the same bytes, with the text that a
+# screen reader speaks. What the notebook shows and what the run keeps can thus never differ. `show_figure` does the showing alone.
 
 # %%
 #| export
@@ -502,13 +502,18 @@ def save_figure(
     alt: str,  # what is seen, in words, for readers who cannot see it
 ):
     "Write `figures/NAME.png` and display it with its alternative text."
+    with atomic_path(stage.path("figures", f"{name}.png")) as partial: partial.write_bytes(show_figure(figure, alt))
+
+def show_figure(figure, alt: str) -> bytes: # the PNG
+    "Display a figure with its alternative text, at twice the density of an ordinary screen."
+    import io
     import matplotlib.pyplot as plt
     from IPython.display import Image, display
-    file = stage.path("figures", f"{name}.png")
-    with atomic_path(file) as partial: figure.savefig(partial, format="png", metadata={"Description": alt})
-    width = int(figure.get_figwidth() * plt.rcParams["figure.dpi"])
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=2 * plt.rcParams["figure.dpi"], metadata={"Description": alt})
+    display(Image(data=png.getvalue(), width=int(figure.get_figwidth() * plt.rcParams["figure.dpi"]), alt=alt))
     plt.close(figure)
-    display(Image(filename=str(file), width=width, alt=alt))
+    return png.getvalue()
 
 
 # %%

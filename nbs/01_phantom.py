@@ -35,7 +35,7 @@ from pneumo_nb.run import CLASS_NAMES, StudyError, read_json, rng_for, write_jso
 #| hide
 import matplotlib.pyplot as plt
 from fastcore.test import test_eq, test_fail
-from pneumo_nb.run import plot_style
+from pneumo_nb.run import plot_style, show_figure
 plot_style()
 
 
@@ -356,7 +356,7 @@ for row, kind in zip(axes, DISEASES):
         ax.imshow(film, vmin=0, vmax=255, aspect="auto"); ax.axis("off")
         if mask.any(): ax.contour(mask, [.5], colors="#F0E442", linewidths=1)
     row[0].set_title(f"{kind}, four children", loc="left")
-plt.show()
+_ = show_figure(fig, "Twelve drawn chest films: four healthy children, four with one dense patch, four with streaks on both sides; the diseased regions are outlined.")
 
 # %%
 #| hide

@@ -219,7 +219,8 @@ test_fail(lambda: scan_dataset(work), contains=f"point to {root}")
 # ## What is wrong with a set
 #
 # `check_dataset` looks for what has spoiled studies on these films: damaged and misnamed files, the same film twice,
-# the same patient on both sides of a split. Each row names a problem, how many films it touches and some of them.
+# the same patient on both sides of a split. Each row names a problem, how many films it touches, whether it would spoil
+# a result, and some of the films.
 
 # %%
 #| export
@@ -248,7 +249,7 @@ def shared(images: pd.DataFrame, by: str, of: str) -> list[str]:
 def check_dataset(
     root: str | Path, # as for `scan_dataset`
     images: pd.DataFrame | None = None, # what `scan_dataset(root)` gave; scanned if not given
-) -> pd.DataFrame: # problem, films, examples; a row for every check, 0 films where all is well
+) -> pd.DataFrame: # problem, films, serious, examples; a row for every check, 0 films where all is well
     "A table of everything found wrong with a set."
     root = Path(root)
     images = scan_dataset(root) if images is None else images
@@ -260,7 +261,8 @@ def check_dataset(
              "same bytes with two labels": shared(images, "sha1", "label"),
              "patient in test and in train or val": shared(
                  images.assign(split=images.split.where(images.split == "test", "train or val")), "patient_id", "split")}
-    return pd.DataFrame([dict(problem=p, films=len(f), examples=", ".join(f[:3]) + (" …" if len(f) > 3 else ""))
+    harmless = ("hidden", "ending", "same bytes as another film of its split")
+    return pd.DataFrame([dict(problem=p, films=len(f), serious=not p.startswith(harmless), examples=", ".join(f[:3]) + (" …" if len(f) > 3 else ""))
                          for p, f in found.items()])
 
 

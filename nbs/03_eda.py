@@ -75,7 +75,7 @@ def count_table(
 
 # %%
 small = pd.DataFrame(dict(label=[0, 1, 1]))
-test_eq(count_table(small, pd.Series(["train", "train", "test"])).to_numpy(), [[0, 1, 1], [1, 1, 2]])
+test_eq(count_table(small, pd.Series(["train", "train", "test"])).to_numpy(), [[1, 1, 2], [0, 1, 1]])
 published = count_table(images, images.path.str.split("/").str[0])
 published
 

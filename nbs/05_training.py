@@ -39,7 +39,7 @@ from pneumo_nb.preprocessing import Films, as_dataset, class_weights, plain_batc
 import tempfile
 import matplotlib.pyplot as plt
 from fastcore.test import test_close, test_eq, test_fail
-from pneumo_nb.run import open_stage, plot_style
+from pneumo_nb.run import open_stage, plot_style, show_figure
 from pneumo_nb.preprocessing import load_films
 plot_style()
 
@@ -301,7 +301,7 @@ def show_history(stage: Stage, name: str, history: pd.DataFrame):
 
 
 # %%
-plot_history(history, "A toy").show()
+_ = show_figure(plot_history(history, "A toy"), "Accuracy, loss, precision and recall of the toy over three epochs, train and validation.")
 
 
 # %%

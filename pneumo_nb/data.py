@@ -150,7 +150,7 @@ def shared(images: pd.DataFrame, by: str, of: str) -> list[str]:
 def check_dataset(
     root: str | Path, # as for `scan_dataset`
     images: pd.DataFrame | None = None, # what `scan_dataset(root)` gave; scanned if not given
-) -> pd.DataFrame: # problem, films, examples; a row for every check, 0 films where all is well
+) -> pd.DataFrame: # problem, films, serious, examples; a row for every check, 0 films where all is well
     "A table of everything found wrong with a set."
     root = Path(root)
     images = scan_dataset(root) if images is None else images
@@ -162,7 +162,8 @@ def check_dataset(
              "same bytes with two labels": shared(images, "sha1", "label"),
              "patient in test and in train or val": shared(
                  images.assign(split=images.split.where(images.split == "test", "train or val")), "patient_id", "split")}
-    return pd.DataFrame([dict(problem=p, films=len(f), examples=", ".join(f[:3]) + (" …" if len(f) > 3 else ""))
+    harmless = ("hidden", "ending", "same bytes as another film of its split")
+    return pd.DataFrame([dict(problem=p, films=len(f), serious=not p.startswith(harmless), examples=", ".join(f[:3]) + (" …" if len(f) > 3 else ""))
                          for p, f in found.items()])
 
 # %% ../nbs/02_data.ipynb #708cf434

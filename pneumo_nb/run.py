@@ -6,7 +6,8 @@
 __all__ = ['STAGES', 'VERSIONED', 'CLASS_NAMES', 'COLOURS', 'DASHES', 'MODEL_TITLES', 'StudyError', 'atomic_path', 'plain',
            'write_json', 'read_json', 'write_csv', 'file_digest', 'digests', 'package_versions', 'git_commit',
            'machine', 'peak_memory_mb', 'Stage', 'read_provenance', 'open_stage', 'note', 'finish', 'stale_reason',
-           'load_params', 'resolve_params', 'check_type', 'rng_for', 'set_seed', 'plot_style', 'save_figure']
+           'load_params', 'resolve_params', 'check_type', 'rng_for', 'set_seed', 'plot_style', 'save_figure',
+           'show_figure']
 
 # %% ../nbs/00_run.ipynb #363a3c61
 import hashlib, json, os, platform, shutil, subprocess, sys, tempfile, time
@@ -294,7 +295,7 @@ def plot_style():
     "Set matplotlib's defaults for the study's figures."
     import matplotlib.pyplot as plt
     plt.rcParams.update({
-        "figure.dpi": 100, "savefig.dpi": 160, "figure.constrained_layout.use": True, "figure.facecolor": "white",
+        "figure.dpi": 80, "figure.constrained_layout.use": True, "figure.facecolor": "white",
         "font.size": 11, "axes.titlesize": 12, "axes.spines.top": False, "axes.spines.right": False,
         "axes.grid": False, "legend.frameon": False, "image.cmap": "gray", "image.interpolation": "nearest"})
 
@@ -306,10 +307,15 @@ def save_figure(
     alt: str,  # what is seen, in words, for readers who cannot see it
 ):
     "Write `figures/NAME.png` and display it with its alternative text."
+    with atomic_path(stage.path("figures", f"{name}.png")) as partial: partial.write_bytes(show_figure(figure, alt))
+
+def show_figure(figure, alt: str) -> bytes: # the PNG
+    "Display a figure with its alternative text, at twice the density of an ordinary screen."
+    import io
     import matplotlib.pyplot as plt
     from IPython.display import Image, display
-    file = stage.path("figures", f"{name}.png")
-    with atomic_path(file) as partial: figure.savefig(partial, format="png", metadata={"Description": alt})
-    width = int(figure.get_figwidth() * plt.rcParams["figure.dpi"])
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=2 * plt.rcParams["figure.dpi"], metadata={"Description": alt})
+    display(Image(data=png.getvalue(), width=int(figure.get_figwidth() * plt.rcParams["figure.dpi"]), alt=alt))
     plt.close(figure)
-    display(Image(filename=str(file), width=width, alt=alt))
+    return png.getvalue()

@@ -1,0 +1,474 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: python3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Explanations
+#
+# > Which parts of a film a model's answer depends on, by covering them one after the other
+
+# %%
+#| default_exp xai
+
+# %%
+#| export
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from pneumo_nb.run import CLASS_NAMES, COLOURS, MODEL_TITLES, Stage, StudyError, finish, note, open_stage, plot_style, read_json, rng_for, save_figure, write_csv
+from pneumo_nb.preprocessing import Films, load_films
+from pneumo_nb.evaluation import load_predictions, title
+
+# %%
+#| hide
+import keras, time
+import matplotlib.pyplot as plt
+from fastcore.test import test_close, test_eq, test_fail
+from IPython.display import Markdown, display
+plot_style()
+
+# %% tags=["parameters"]
+run_dir = ""        # the run directory; "" for a temporary one
+seed = 42           # decides which films are explained
+image_size = 64     # side of the films, pixels; as the models were trained
+films_shown = 4     # right and wrong test films, picked by the seed
+paths = []          # or the films to explain, as named in images.csv
+mistakes_shown = 3  # misclassified films of each model
+patch_size = 12     # side of the covering square, pixels
+stride = 6          # step from one position to the next, pixels
+fill = 127.5        # gray of the patch, 0-255
+threshold = 0.5     # as in the evaluation
+
+
+# %% [markdown]
+# **Occlusion sensitivity** (Zeiler and Fergus, 2014; arXiv:1311.2901) asks a plain question: if this part of the film is
+# covered, how much does the predicted probability of pneumonia change? A gray patch visits every position, and each
+# pixel is given the mean change over all patches that covered it. Positive (red) means that covering lowers the
+# probability: the model took that part as a sign of pneumonia. Negative (blue) means that it spoke against.
+#
+# What it does not tell: two parts that each suffice hide one another, the gray square is itself something no lung
+# contains, and a map shows what the model uses, never whether it is right to.
+#
+# ## Where the patch goes
+#
+# Steps of `stride`, and one more position flush with the edge if the steps do not end there, so that every pixel is
+# covered. At 224 pixels with the study's patch of 20 and stride of 10 that is 22 × 22 positions; its own loop made
+# 21 × 21 and left the last four rows and columns out.
+
+# %%
+#| export
+def patch_positions(
+    size: int,       # of the film along one axis, pixels
+    patch_size: int, # pixels
+    stride: int,     # pixels
+) -> list[int]: # first pixel of each patch
+    "Where patches start along one axis, so that every pixel is covered."
+    if not 1 <= patch_size <= size: raise StudyError(f"Expected a patch_size from 1 to the film's {size} pixels, found {patch_size}.")
+    if not 1 <= stride <= patch_size: raise StudyError(
+        f"Expected a stride from 1 to the patch_size of {patch_size} pixels, found {stride}; a larger one leaves pixels uncovered.")
+    last = size - patch_size
+    return sorted({*range(0, last + 1, stride), last})
+
+
+# %%
+test_eq(patch_positions(10, 4, 3), [0, 3, 6])
+test_eq(patch_positions(11, 4, 3), [0, 3, 6, 7])
+test_eq((len(patch_positions(224, 20, 10)), patch_positions(224, 20, 10)[-1] + 20), (22, 224))
+test_fail(lambda: patch_positions(10, 4, 5), contains="leaves pixels uncovered")
+
+
+# %% [markdown]
+# ## Covering and collecting
+#
+# Two small steps: make the covered copies, and spread the changes back over the pixels. Dividing by how often each
+# pixel was covered matters: without it the middle of a film counts four times as much as its corners.
+
+# %%
+#| export
+def cover(
+    image: np.ndarray,                # (H, W) float32
+    corners: list[tuple[int, int]],   # first row and column of each patch
+    patch_size: int,
+    fill: float,
+) -> np.ndarray: # (len(corners), H, W) float32
+    "One copy of the film for each patch, covered there."
+    copies = np.repeat(image[None], len(corners), axis=0)
+    for copy, (row, column) in zip(copies, corners): copy[row:row + patch_size, column:column + patch_size] = fill
+    return copies
+
+def spread(
+    changes: np.ndarray,             # (P,) of the probability, one for each patch
+    corners: list[tuple[int, int]],
+    patch_size: int,
+    shape: tuple[int, int],          # (H, W)
+) -> np.ndarray: # (H, W) float32
+    "The mean change over the patches that covered each pixel."
+    total, times = np.zeros(shape), np.zeros(shape)
+    for change, (row, column) in zip(changes, corners):
+        total[row:row + patch_size, column:column + patch_size] += change
+        times[row:row + patch_size, column:column + patch_size] += 1
+    return (total / times).astype(np.float32)
+
+
+# %%
+test_eq(cover(np.zeros((3, 3), np.float32), [(0, 0), (1, 1)], 2, 9.)[1], [[0, 0, 0], [0, 9, 9], [0, 9, 9]])
+test_eq(spread(np.array([1., 3.]), [(0, 0), (0, 1)], 2, (2, 3)), [[1, 2, 3], [1, 2, 3]])
+
+
+# %% [markdown]
+# ## The map
+#
+# The copies go through the network in batches, which is where all the time is spent.
+
+# %%
+#| export
+def check_images(images) -> np.ndarray: # (N, H, W) float32, gray 0-255
+    "Films as (N, H, W) or (N, H, W, 1), in gray values from 0 to 255."
+    images = np.asarray(images, np.float32)
+    if images.ndim == 4 and images.shape[-1] == 1: images = images[..., 0]
+    if images.ndim != 3: raise StudyError(f"Expected films of shape (N, H, W) or (N, H, W, 1), found {images.shape}.")
+    if images.size and not (images.min() >= 0 and images.max() <= 255): raise StudyError(
+        f"Expected gray values from 0 to 255, found {images.min():g} to {images.max():g}.")
+    return images
+
+def occlusion_map(
+    model,              # keras model: (N, H, W, 1) gray 0-255 → (N, 1) probability of pneumonia
+    images,             # (N, H, W) or (N, H, W, 1), gray 0-255
+    patch_size: int = 20, # side of the covering square, pixels
+    stride: int = 10,     # step between positions, pixels
+    fill: float = 127.5,  # gray of the patch
+    batch_size: int = 64, # covered copies predicted at a time
+) -> np.ndarray: # (N, H, W) float32, in probability: positive where covering lowers the prediction
+    "Occlusion sensitivity of each film: signed, averaged over coverage, every pixel covered."
+    images = check_images(images)
+    if not 0 <= fill <= 255: raise StudyError(f"Expected a fill from 0 to 255, found {fill}.")
+    shape = images.shape[1:]
+    corners = [(r, c) for r in patch_positions(shape[0], patch_size, stride) for c in patch_positions(shape[1], patch_size, stride)]
+    maps = []
+    for image in images:
+        base = model.predict_on_batch(image[None, ..., None])[0, 0]
+        covered = [model.predict_on_batch(cover(image, corners[i:i + batch_size], patch_size, fill)[..., None])[:, 0]
+                   for i in range(0, len(corners), batch_size)]
+        maps.append(spread(base - np.concatenate(covered), corners, patch_size, shape))
+    return np.stack(maps) if maps else np.zeros((0, *shape), np.float32)
+
+
+# %% [markdown]
+# A model that only looks at one pixel has a known answer: covering that pixel, and nothing else, matters. The pixel is
+# in the last row, where the study's own loop never went.
+
+# %%
+one_pixel = np.zeros((9, 9), np.float32); one_pixel[8, 4] = .004
+linear = keras.Sequential([keras.Input((9, 9, 1)), keras.layers.Flatten(), keras.layers.Dense(1, use_bias=False)])
+linear.set_weights([one_pixel.reshape(-1, 1)])
+film = np.full((1, 9, 9), 200, np.float32)
+answer = occlusion_map(linear, film, patch_size=3, stride=3, fill=100)
+test_close(answer[0, 6:9, 3:6], np.full((3, 3), .4), eps=1e-6)   # 0.004 × (200 - 100)
+test_close(np.abs(answer).sum(), 9 * .4, eps=1e-5)
+test_fail(lambda: occlusion_map(linear, film - 250), contains="from 0 to 255, found -50")
+
+
+# %% [markdown]
+# ## The models and films of this run
+#
+# Models are loaded from `models/*.keras`. Unless films are named by the `paths` parameter, the pick is seeded: test films
+# that the first model got right and wrong, of both classes where there are any.
+
+# %%
+#| export
+def load_models(
+    stage: Stage,
+    names: list[str], # of the predictions
+) -> dict: # name → keras model
+    "The run's saved models that have predictions."
+    import keras
+    found = {n: keras.saving.load_model(stage.path("models", f"{n}.keras"), compile=False)
+             for n in names if stage.path("models", f"{n}.keras").exists()}
+    if not found: raise StudyError(f"Expected models/NAME.keras for the predictions of {', '.join(names)}, found none; run a model stage first.")
+    return found
+
+def pick_films(
+    table: pd.DataFrame, # predictions of one model on test films
+    count: int,
+    threshold: float,
+    seed: int,
+) -> list[str]: # paths
+    "A seeded pick that takes turns between right and wrong films of both classes."
+    right = (table.probability >= threshold) == table.label
+    groups = [table.path[(right == r) & (table.label == l)].tolist() for r in (True, False) for l in (0, 1)]
+    for n, group in enumerate(groups): rng_for(seed, "explain", n).shuffle(group)
+    turns = [g[i] for i in range(max(map(len, groups))) for g in groups if i < len(g)]
+    return turns[:count]
+
+
+# %%
+stage = open_stage("xai", run_dir, seed=seed, image_size=image_size, films_shown=films_shown, paths=paths, mistakes_shown=mistakes_shown,
+                   patch_size=patch_size, stride=stride, fill=fill, threshold=threshold)
+predictions = load_predictions(stage)
+models = load_models(stage, list(predictions))
+size = next(iter(models.values())).input_shape[1]
+if size != image_size: note(stage, f"the models take films of {size} pixels, so image_size {image_size} was set aside.")
+films = load_films(stage, size, seed)
+tests = {name: table[table.split == "test"] for name, table in predictions.items()}
+main = "cnn" if "cnn" in models else next(iter(models))
+chosen = list(paths) or pick_films(tests[main], films_shown, threshold, seed)
+if unknown := [p for p in chosen if p not in set(predictions[main].path)]: raise StudyError(
+    f"Expected paths as in predictions/{main}.csv (validation and test films), found {', '.join(unknown[:3])}, which is not among them.")
+print(f"{title(main)} leads; explained are", *chosen, sep="\n  ")
+
+
+# %% [markdown]
+# What each model says of these films:
+
+# %%
+#| export
+def explained_table(
+    predictions: dict[str, pd.DataFrame], # model → path, label, probability …
+    paths: list[str],
+    threshold: float,
+) -> pd.DataFrame: # a row a film: film, true, then each model's call and probability
+    "Predictions of every model on the films explained; confidence is the probability of the class called."
+    rows = []
+    for path in paths:
+        row = dict(film=Path(path).name)
+        for model, table in predictions.items():
+            found = table[table.path == path]
+            if found.empty: continue
+            p = found.probability.iloc[0]
+            called = int(p >= threshold)
+            row |= {"true": CLASS_NAMES[found.label.iloc[0]], title(model): f"{CLASS_NAMES[called]} {p if called else 1 - p:.1%}"}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+# %%
+table = explained_table(predictions, chosen, threshold)
+write_csv(stage.path("metrics/xai.csv"), table)
+table.style.hide(axis="index")
+
+
+# %% [markdown]
+# ## Pictures
+#
+# Image, map and overlay side by side. The colours diverge from white at no change, and **one scale serves all films of a
+# figure**, so a pale map means a model that hardly reacted, not a faint print.
+
+# %%
+#| export
+def overlay(
+    image: np.ndarray, # (H, W) gray 0-255
+    change: np.ndarray, # (H, W) from `occlusion_map`
+    limit: float,      # change that gets the full colour
+) -> np.ndarray: # (H, W, 3) RGB in [0, 1]
+    "The film tinted red where covering lowers the probability, blue where it raises it; untouched where nothing changes."
+    import matplotlib.pyplot as plt
+    strength = np.clip(np.abs(change) / limit, 0, 1)[..., None] * .6
+    tint = plt.get_cmap("RdBu_r")((np.clip(change / limit, -1, 1) + 1) / 2)[..., :3]
+    return (1 - strength) * (np.asarray(image)[..., None] / 255) + strength * tint
+
+
+# %% [markdown]
+# Red must be red. OpenCV's colour maps come as blue, green, red, and shown unchanged they have painted many a hot spot
+# blue; here the channels are checked:
+
+# %%
+tinted = overlay(np.full((1, 3), 128), np.array([[1., 0, -1]]), limit=1)
+assert tinted[0, 0, 0] > tinted[0, 0, 2] and tinted[0, 2, 2] > tinted[0, 2, 0]
+test_close(tinted[0, 1], [128 / 255] * 3)
+
+
+# %%
+#| export
+def caption(model: str, table: pd.DataFrame, path: str, threshold: float) -> str:
+    "Who says what of a film, and how surely."
+    film = table[table.path == path].iloc[0]
+    called = int(film.probability >= threshold)
+    return (f"{title(model)}: {CLASS_NAMES[called]} {film.probability if called else 1 - film.probability:.0%}"
+            f"\ntrue: {CLASS_NAMES[film.label]}")
+
+def plot_maps(
+    pixels: np.ndarray,    # (N, H, W) gray 0-255
+    maps: np.ndarray,      # (N, H, W) from `occlusion_map`
+    captions: list[str],   # one a film
+): # matplotlib Figure
+    "A row a film: image, occlusion map, overlay; one colour scale for all."
+    import matplotlib.pyplot as plt
+    limit = max(float(np.abs(maps).max()), 1e-6)
+    figure, axes = plt.subplots(len(maps), 3, figsize=(9.4, 3.0 * len(maps)), squeeze=False)
+    for row, image, change, text in zip(axes, pixels, maps, captions):
+        row[0].imshow(image, vmin=0, vmax=255)
+        drawn = row[1].imshow(change, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        row[2].imshow(overlay(image, change, limit))
+        row[0].set_title(text, fontsize=10, loc="left")
+        for ax in row: ax.set(xticks=[], yticks=[])
+    axes[0, 1].set_title("occlusion map", fontsize=10); axes[0, 2].set_title("overlay", fontsize=10)
+    figure.colorbar(drawn, ax=axes[:, 1:], shrink=min(1, 1.6 / len(maps)), label="drop in probability when covered")
+    return figure
+
+
+# %%
+#| export
+def explain(
+    model,
+    name: str,           # of the model
+    table: pd.DataFrame, # its predictions
+    films: Films,
+    paths: list[str],
+    threshold: float,
+    **patches,           # patch_size, stride, fill
+): # figure, maps (N, H, W)
+    "Occlusion maps of one model on some films, as a figure."
+    where = films.images.reset_index().set_index("path")["index"]
+    pixels = np.stack([films.pixels[where[p]] for p in paths])
+    maps = occlusion_map(model, pixels, **patches)
+    return plot_maps(pixels, maps, [caption(name, table, p, threshold) for p in paths]), maps
+
+
+# %%
+patches, collected = dict(patch_size=patch_size, stride=stride, fill=fill), {}
+for name in models:
+    start = time.time()
+    figure, collected[name] = explain(models[name], name, predictions[name], films, chosen, threshold, **patches)
+    print(f"{title(name)}: {len(chosen)} maps of {len(patch_positions(size, patch_size, stride))**2} positions in {time.time() - start:.1f} s")
+    save_figure(stage, figure, f"xai_{name}", f"{len(chosen)} test films with {title(name)}'s occlusion maps and overlays. "
+                f"The largest drop of the probability is {collected[name].max():.2f}, the largest rise {-collected[name].min():.2f}.")
+
+
+# %% [markdown]
+# ## Two models on one film
+#
+# The same film, the same scale. Agreement between two models is not proof, but disagreement is a warning.
+
+# %%
+#| export
+def plot_beside(
+    image: np.ndarray,            # (H, W) gray 0-255
+    maps: dict[str, np.ndarray],  # caption → (H, W)
+): # matplotlib Figure
+    "One film, and the overlay of each model on a shared scale."
+    import matplotlib.pyplot as plt
+    limit = max(*(float(np.abs(m).max()) for m in maps.values()), 1e-6)
+    figure, axes = plt.subplots(1, 1 + len(maps), figsize=(3.3 * (1 + len(maps)) + .8, 3.5))
+    axes[0].imshow(image, vmin=0, vmax=255); axes[0].set_title("film", fontsize=10)
+    for ax, (text, change) in zip(axes[1:], maps.items()):
+        ax.imshow(overlay(image, change, limit)); ax.set_title(text, fontsize=10)
+    for ax in axes: ax.set(xticks=[], yticks=[])
+    scale = plt.cm.ScalarMappable(plt.Normalize(-limit, limit), "RdBu_r")
+    figure.colorbar(scale, ax=axes, label="drop in probability\nwhen covered", shrink=.8)
+    return figure
+
+
+# %%
+pair = [m for m in ("cnn", "resnet_finetuned") if m in collected]
+if len(pair) == 2 and chosen:
+    which = int(np.argmax([collected[pair[0]][n].max() for n in range(len(chosen))]))
+    image = films.pixels[films.images.index[films.images.path == chosen[which]][0]]
+    both = {caption(m, predictions[m], chosen[which], threshold): collected[m][which] for m in pair}
+    save_figure(stage, plot_beside(image, both), "xai_beside", f"One test film with the overlays of {' and '.join(map(title, pair))} on one scale.")
+else: print("This run has no pair of CNN and fine-tuned ResNet50 to compare.")
+
+
+# %% [markdown]
+# ## Mistakes
+#
+# The films that each model got most confidently wrong. A map cannot say why a child was missed, but it can show that
+# a model looked at a marker or a shoulder.
+
+# %%
+#| export
+def worst_mistakes(
+    table: pd.DataFrame, # predictions of one model on test films
+    count: int,
+    threshold: float,
+) -> list[str]: # paths, most confident first
+    "The films called wrong with the greatest confidence."
+    wrong = table[(table.probability >= threshold) != table.label]
+    return wrong.path.loc[(wrong.probability - wrong.label).abs().sort_values(ascending=False, kind="stable").index[:count]].tolist()
+
+
+# %%
+made_up = pd.DataFrame(dict(path=list("abcd"), label=[0, 1, 1, 0], probability=[.9, .05, .6, .2]))
+test_eq(worst_mistakes(made_up, 3, .5), ["b", "a"])
+for name in models:
+    wrong = worst_mistakes(tests[name], mistakes_shown, threshold)
+    if not wrong: print(f"{title(name)} called every test film right."); continue
+    figure, _ = explain(models[name], name, predictions[name], films, wrong, threshold, **patches)
+    save_figure(stage, figure, f"xai_mistakes_{name}", f"The {len(wrong)} test films that {title(name)} called wrong most confidently, with maps and overlays.")
+
+
+# %% [markdown]
+# ## Against the truth
+#
+# On phantoms we know where disease was drawn. If a model looks at it, covering it should lower the probability more
+# than covering the rest. The **pointing game** (Zhang et al., 2018; arXiv:1608.00507) counts how often a map's highest point
+# lies in the true region; pointing blindly scores the region's share of the film.
+
+# %%
+#| export
+def pointing_game(
+    maps: np.ndarray,  # (N, H, W)
+    masks: np.ndarray, # (N, H, W) bool, where disease is
+) -> tuple[float, float]: # hits, and what blind pointing would score; NaN without films
+    "How often the highest point of a map lies in the true region."
+    if not len(maps): return float("nan"), float("nan")
+    hits = [mask.flat[np.argmax(change)] for change, mask in zip(maps, masks)]
+    return float(np.mean(hits)), float(masks.mean())
+
+def load_masks(
+    root: str | Path, # of the phantoms
+    paths: list[str],
+    size: int,
+) -> np.ndarray: # (N, size, size) bool
+    "Where disease was drawn on phantom films."
+    files = [(Path(root)/"masks"/p).with_suffix(".png") for p in paths]
+    return np.stack([cv2.resize(cv2.imread(str(f), cv2.IMREAD_GRAYSCALE), (size, size), interpolation=cv2.INTER_AREA) > 127 for f in files])
+
+
+# %%
+test_eq(pointing_game(np.array([[[0, 1], [0, 0]]]), np.array([[[False, True], [False, False]]])), (1., .25))
+facts = read_json(stage.path("metrics/data.json"))
+if facts["source"] == "phantoms":
+    where = films.images.reset_index().set_index("path")["index"]
+    for name in models:
+        found = tests[name][(tests[name].label == 1) & (tests[name].probability >= threshold)].path.tolist()[:8]
+        if not found: print(f"{title(name)} found no pneumonia to explain."); continue
+        hits, blind = pointing_game(occlusion_map(models[name], films.pixels[where[found]], **patches), load_masks(facts["root"], found, size))
+        print(f"{title(name)}: the highest point lies in the drawn disease on {hits:.0%} of {len(found)} films; pointing blindly: {blind:.0%}")
+else: print("These films come without masks, so the maps cannot be checked against the truth here.")
+
+
+# %% [markdown]
+# ## What the maps say
+
+# %%
+#| export
+def xai_findings(
+    collected: dict[str, np.ndarray], # model → maps (N, H, W)
+) -> str: # markdown
+    "How strongly the models react to covering, in words."
+    lines = []
+    for model, maps in collected.items():
+        if not len(maps): continue
+        reach = np.abs(maps).max(axis=(1, 2))
+        lines.append(f"- **{title(model)}**: covering one patch changes the probability by {np.median(reach):.2f} at most on the median film "
+                     f"(from {reach.min():.2f} to {reach.max():.2f}); {np.mean(maps.mean(axis=(1, 2)) > 0):.0%} of the maps are positive on the whole.")
+    return "\n".join(lines + ["- A small change everywhere means that the answer does not hang on any one place: the network weighs the film as a whole, "
+                              "or it is so sure that a patch cannot move it."])
+
+
+# %%
+display(Markdown(xai_findings(collected)))
+record = finish(stage)

@@ -1,0 +1,121 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: python3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # pneumo_nb
+#
+# > Pneumonia detection from chest X-rays: a reproducible study in literate notebooks
+#
+# Can a network tell from a frontal chest X-ray whether a child has pneumonia, how sure can we be of the answer, and what
+# does the network look at? This study compares a multilayer perceptron, a convolutional network and a ResNet50 on the
+# films of Kermany et al. (2018), from the raw files to explanations by occlusion. It is written as notebooks that can be
+# read in order, run with other parameters, and imported as a package.
+#
+# Many notebooks on these films exist, and most share some faults: patients on both sides of a split, validation on
+# distorted films, networks fed the wrong colours, explanations with blue and red swapped, numbers typed by hand. Here
+# each of these is avoided in the open, with a test that holds it.
+#
+# ## Two commands
+#
+# With Python 3.10, 3.11 or 3.12, make and a network:
+#
+# ```sh
+# make report                     # installs into .venv, runs the study on drawn phantoms, prints where to open the report
+# make report DATA=DIR PARAMS=params/reference.yaml RUN=real    # the study's own settings, on films in DIR
+# ```
+#
+# The first takes a few minutes on a laptop once installed. The second needs the public films, in the layout of
+# Kaggle's set (`train/NORMAL/…`, `test/PNEUMONIA/…`); `.venv/bin/pneumo data fetch DIR` downloads them (1.2 GB, no account
+# needed). It also fetches ResNet50's ImageNet weights; where that is not possible it says so and stops, and
+# `.venv/bin/pneumo run -f params/reference.yaml -p resnet.weights=none --data DIR --run real` does without.
+#
+# **Phantoms** are chest X-rays drawn by a program. They let anyone run everything, and every figure in this repository
+# shows them, never a real child. Numbers on phantoms say nothing about real films.
+#
+# ## What comes out
+#
+# A run is a folder, `runs/NAME/`, and nothing travels between the notebooks but its files:
+#
+# | file | what it holds |
+# | --- | --- |
+# | `params.yaml`, `provenance.json` | what was asked; what was done, with which code, packages, machine, films and seed |
+# | `images.csv` | every film with its split and patient |
+# | `models/*.keras` | trained networks; each takes gray films (N, size, size, 1) from 0 to 255 and gives a probability |
+# | `history/*.csv`, `predictions/*.csv` | one row an epoch; one row a film |
+# | `comparison.csv`, `metrics/` | the models side by side, with intervals |
+# | `figures/*.png`, `notebooks/*.ipynb`, `site/index.html` | the figures, the executed notebooks, the report |
+#
+# A run that was stopped goes on where it was, even inside a training, and gives the same numbers as one that was not. Stages
+# whose parameters and inputs have not changed are skipped.
+#
+# ## Results
+#
+# On the official test films. The table is written by `pneumo results`, not by hand.
+#
+# <!-- results: written by `pneumo results RUN --write FILE` -->
+# <!-- end of results -->
+#
+# For comparison, the reference study that this one repeats reported AUROC .832 (MLP), .936 (CNN) and .936 (fine-tuned
+# ResNet50 with ImageNet weights) at accuracies of .763, .872 and .867, without intervals.
+#
+# ## The notebooks
+#
+# | notebook | what it is about |
+# | --- | --- |
+# | `00_run` | the run directory, parameters, seeds, provenance, plot style |
+# | `01_phantom` | drawing chest X-rays |
+# | `02_data` | finding, checking and splitting films by patient |
+# | `03_eda` | how many, what they look like, what their sizes give away |
+# | `04_preprocessing` | decoding once, augmentation, class weights |
+# | `05_training` | one way to fit, stop, resume and predict |
+# | `06_mlp`, `07_cnn`, `08_resnet` | the models |
+# | `09_evaluation` | how good, how sure, whether they differ |
+# | `10_xai` | what they look at |
+# | `11_report`, `12_cli` | pages from a run; the `pneumo` command |
+#
+# A notebook imports only from notebooks with a lower number. Each stage also runs alone, in Jupyter or with
+# `papermill nbs/07_cnn.ipynb out.ipynb -p epochs 2 -p run_dir DIR`; what it misses it makes from a few phantoms, and says so.
+#
+# ## More ways to use it
+#
+# ```sh
+# .venv/bin/pneumo run -p cnn.epochs=3 --run short          # one parameter changed
+# .venv/bin/pneumo run --run short --only evaluation,xai -p evaluation.threshold=0.4
+# .venv/bin/pneumo data check DIR                            # what is wrong with a folder of films
+# .venv/bin/jupyter lab nbs                                  # interactively
+# ```
+#
+# ```python
+# import numpy as np
+# from pneumo_nb.cnn import build_cnn
+# from pneumo_nb.xai import occlusion_map
+#
+# model = build_cnn(image_size=64)                       # not trained
+# maps = occlusion_map(model, np.zeros((1, 64, 64)), patch_size=12, stride=6)
+# ```
+#
+# To change something, edit the percent script (`nbs/07_cnn.py`), run `make sync`, which writes the notebook, the package and
+# this README, then `make test`, and commit all of them together.
+#
+# ## What it does not know
+#
+# The films are of children of one to five years from one hospital in Guangzhou. Who is on a film is inferred from its
+# name. The published test films differ from the train films in ways that are not understood, and validation does not
+# feel that difference. Films are squashed to a square, which turns a difference in format between sick and healthy into a
+# difference in shape. One split and one seed are reported. None of this is a medical device.
+#
+# ## Sources
+#
+# Films: D. Kermany, K. Zhang, M. Goldbaum, *Labeled Optical Coherence Tomography (OCT) and Chest X-Ray Images for
+# Classification*, Mendeley Data, doi:10.17632/rscbjbr9sj, CC BY 4.0; Kermany et al., *Cell* 172 (2018) 1122–1131. Code: Apache-2.0.
