@@ -322,7 +322,7 @@ def draw_film(
     total, mask = attenuation(a, x, y, lungs, heart, rng), np.zeros(shape, bool)
     if disease := DISEASES[kind]:
         opacity = disease(a, x, y, lungs, rng)
-        total += rng.uniform(.18, .75) * opacity
+        total += rng.uniform(.35, 1.2) * opacity
         mask = cv2.GaussianBlur(opacity, (0, 0), 6) > .15  # the region, not each streak
     size = (round(height * a.aspect), height)
     total = cv2.resize(total, size, interpolation=cv2.INTER_CUBIC)

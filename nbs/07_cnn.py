@@ -25,7 +25,7 @@
 import keras
 from keras import layers
 
-from pneumo_nb.mlp import gray_input
+from pneumo_nb.mlp import BATCH_NORM_MOMENTUM, gray_input
 
 # %%
 #| hide
@@ -54,7 +54,8 @@ jit_compile = False   # XLA; measured on two cores at 224 pixels: half as fast f
 # %% [markdown]
 # ## The network
 #
-# 32, 64, 128, 256 filters of 3 × 3 pixels, each block followed by pooling and batch normalisation, then two dense layers.
+# 32, 64, 128, 256 filters of 3 × 3 pixels, each block followed by pooling and batch normalisation, then two dense
+# layers.
 
 # %%
 #| export
@@ -66,7 +67,7 @@ def build_cnn(
     x = layers.Rescaling(1 / 255)(x)
     for filters in (32, 64, 128, 256):
         x = layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
-        x = layers.BatchNormalization()(layers.MaxPooling2D(2)(x))
+        x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM)(layers.MaxPooling2D(2)(x))
     x = layers.Flatten()(x)
     for units in (512, 256):
         x = layers.Dropout(.5)(layers.Dense(units, activation="relu")(x))

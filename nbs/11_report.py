@@ -115,7 +115,7 @@ img { max-width: 100%; height: auto; background: white; border-radius: 3px }
 pre { overflow-x: auto; font-size: .82em; line-height: 1.45; background: var(--soft); padding: .6rem .8rem; border-radius: 4px; margin: .4rem 0 }
 details.code { margin: .3rem 0 } details.code > summary { cursor: pointer; font: .78em monospace; opacity: .75; white-space: nowrap; overflow: hidden; text-overflow: ellipsis }
 table { border-collapse: collapse; font-size: .88em; margin: .8rem 0; display: block; overflow-x: auto; font-variant-numeric: tabular-nums }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: left } caption { text-align: left; font-weight: 600; padding: .3rem 0 }
+td { white-space: nowrap } td:last-child { white-space: normal; min-width: 12rem } th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: left } caption { text-align: left; font-weight: 600; padding: .3rem 0 }
 @media print { details.code, nav { display: none } }
 """
 
@@ -187,8 +187,11 @@ def index_body(
     picture = f'<p><img src="evaluation_comparison.png" alt="Curves and bars comparing the models; the table above has the numbers."></p>' if figure.exists() else ""
     return (f"<h1>Pneumonia on chest X-rays: run “{html.escape(folder.name)}”</h1><blockquote>A multilayer perceptron, a convolutional and a residual "
             f"network, trained and explained on {source}.</blockquote>{results_section(folder)}{picture}<h2>Chapters</h2><ol>{links}</ol>{stages_section(folder)}"
-            "<h2>Limits</h2><p>Children of one hospital, patients inferred from file names, films squashed to a square, one split, one seed. "
+            f"<h2>Limits</h2><p>{LIMITS if facts.get('source') == 'folder' else ''}One split and one seed, films squashed to a square, no outside test. "
             "This is a study, not a medical device.</p>")
+
+LIMITS = ("The public set shows children of one to five years from one hospital; which films show the same child is inferred from their names, "
+          "and the published test films differ from the train films in ways that validation does not feel. ")
 
 def render_report(
     folder: str | Path, # a run directory

@@ -23,6 +23,7 @@
 # %%
 #| export
 import os, sys, time
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -134,6 +135,19 @@ class EpochLines:
             if line.startswith(("epoch ", "Note: ")) or "continues after" in line: self.out.write(f"      {line}\n")
     def flush(self): self.out.flush()
 
+@contextmanager
+def stderr_to(file: Path):
+    "Send this process's and its kernels' standard error to a file: TensorFlow writes there before anyone can stop it."
+    file.parent.mkdir(parents=True, exist_ok=True)
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(file, "w") as log: os.dup2(log.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
 def execute_stage(
     name: str,    # a key of STAGES
     params: dict,
@@ -148,14 +162,18 @@ def execute_stage(
     failed.unlink(missing_ok=True)
     try:
         with atomic_path(kept) as partial:
-            try: papermill.execute_notebook(str(nbs/f"{notebook}.ipynb"), str(partial), params | dict(run_dir=str(folder)), cwd=str(nbs),
-                                            kernel_name="python3", progress_bar=False, stdout_file=EpochLines(sys.stdout))
+            try:
+                with stderr_to(folder/".kernel.log"): papermill.execute_notebook(
+                    str(nbs/f"{notebook}.ipynb"), str(partial), params | dict(run_dir=str(folder)), cwd=str(nbs),
+                    kernel_name="python3", progress_bar=False, stdout_file=EpochLines(sys.stdout))
             except PapermillExecutionError:
                 os.replace(partial, failed)
                 raise
     except PapermillExecutionError as e:
         reason = e.evalue if e.ename == "StudyError" else f"{e.ename}: {e.evalue}"
         raise StudyError(f"{name} failed: {reason} (what it showed until then: {failed})") from None
+    except RuntimeError as e:  # the kernel itself died, for want of memory perhaps
+        raise StudyError(f"{name} failed: {e}; its last words are in {folder/'.kernel.log'}.") from None
 
 
 # %%

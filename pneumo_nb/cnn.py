@@ -9,7 +9,7 @@ __all__ = ['build_cnn']
 import keras
 from keras import layers
 
-from .mlp import gray_input
+from .mlp import BATCH_NORM_MOMENTUM, gray_input
 
 # %% ../nbs/07_cnn.ipynb #5b022928
 def build_cnn(
@@ -20,7 +20,7 @@ def build_cnn(
     x = layers.Rescaling(1 / 255)(x)
     for filters in (32, 64, 128, 256):
         x = layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
-        x = layers.BatchNormalization()(layers.MaxPooling2D(2)(x))
+        x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM)(layers.MaxPooling2D(2)(x))
     x = layers.Flatten()(x)
     for units in (512, 256):
         x = layers.Dropout(.5)(layers.Dense(units, activation="relu")(x))
