@@ -85,6 +85,7 @@ def stderr_to(file: Path):
         os.dup2(kept, 2)
         os.close(kept)
 
+# %% ../nbs/12_cli.ipynb #88602511
 def execute_stage(
     name: str,    # a key of STAGES
     params: dict,
@@ -183,6 +184,7 @@ def main():
     "Pneumonia detection from chest X-rays: a reproducible study."
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # a debugger's warning in every kernel
 
+# %% ../nbs/12_cli.ipynb #3f2e60d1
 @main.command()
 @click.option("-f", "file", metavar="FILE", help="Parameter file. Default: the run's own, or params/quick.yaml for a new run.")
 @click.option("-p", "overrides", multiple=True, metavar="STAGE.NAME=VALUE", help="One parameter, such as cnn.epochs=3; repeatable.")

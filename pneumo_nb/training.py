@@ -45,6 +45,7 @@ def without_optimizer(model: keras.Model, name: str | None = None) -> keras.Mode
     "The same layers as a model that was never compiled: a third of the size when saved."
     return keras.Model(model.inputs, model.outputs, name=name)
 
+# %% ../nbs/05_training.ipynb #06cdae1b
 class Backup(keras.callbacks.Callback):
     "Save the state of a training after each epoch, and the best weights so far."
     def __init__(self,
