@@ -31,7 +31,7 @@ sync: $(BIN)/.installed
 # In a copy, so that looking changes nothing: sync there must reproduce what is here.
 sync-check: $(BIN)/.installed
 	@rm -rf .sync-check && mkdir .sync-check && cp -r nbs pneumo_nb settings.ini setup.py Makefile README.md requirements.txt .sync-check/
-	@cd .sync-check && ln -s ../.venv .venv && $(MAKE) --no-print-directory sync && rm -rf pneumo_nb/__pycache__ nbs/.ipynb_checkpoints
+	@cd .sync-check && ln -s ../.venv .venv && $(MAKE) --no-print-directory -o $(BIN)/.installed sync && rm -rf pneumo_nb/__pycache__ nbs/.ipynb_checkpoints
 	@diff -r -x __pycache__ -x .ipynb_checkpoints nbs .sync-check/nbs && diff -r -x __pycache__ pneumo_nb .sync-check/pneumo_nb \
 		&& diff README.md .sync-check/README.md && rm -rf .sync-check \
 		&& echo "in sync: pairs equal, pneumo_nb/ and README.md reproduced, sources clean" \
@@ -53,4 +53,4 @@ pins: $(BIN)/.installed
 	$(BIN)/uv pip compile setup.py --extra dev --universal --python-version 3.10 --no-annotate --no-header --quiet >> requirements.txt
 
 clean:
-	rm -rf .venv _docs _proc
+	rm -rf .venv _docs _proc .sync-check
