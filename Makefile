@@ -50,7 +50,7 @@ $(BIN)/.installed: requirements.txt settings.ini setup.py
 pins: $(BIN)/.installed
 	$(BIN)/python -m pip install --quiet uv
 	@echo "# Pins for Python 3.10 to 3.12 on every platform. Written by \`make pins\` from settings.ini; edit that, not this." > requirements.txt
-	$(BIN)/uv pip compile setup.py --extra dev --universal --python-version 3.10 --no-annotate --no-header --quiet >> requirements.txt
+	$(BIN)/uv pip compile setup.py --extra dev --universal --python-version 3.10 --no-annotate --no-header --quiet --refresh >> requirements.txt
 
 clean:
 	rm -rf .venv _docs _proc .sync-check

@@ -346,7 +346,9 @@ made_up = pd.DataFrame(dict(path=range(10), label=1, probability=[.9] * 10))
 worse = made_up.assign(probability=[.9] * 4 + [.1] * 6)
 test_close(paired_tests(dict(a=made_up, b=worse), .5).p[0], 2 * .5**6)   # six discordant films, all one way
 pairs = paired_tests(tests, threshold)
-pairs.assign(first=pairs["first"].map(title), second=pairs["second"].map(title)).style.hide(axis="index").format(precision=4)
+readable = pairs.assign(first=pairs["first"].map(title), second=pairs["second"].map(title)).rename(columns={
+    "only_first": "only first right", "only_second": "only second right", "p_holm": "p after Holm"})
+readable.style.hide(axis="index").format("{:.2g}", subset=["p", "p after Holm"])
 
 
 # %% [markdown]

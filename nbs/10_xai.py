@@ -313,7 +313,7 @@ def plot_maps(
         drawn = row[1].imshow(change, cmap="RdBu_r", vmin=-limit, vmax=limit)
         row[2].imshow(overlay(image, change, limit))
         row[0].set_title(text, fontsize=10, loc="left")
-        for ax in row: ax.set(xticks=[], yticks=[])
+        for ax in row: ax.axis("off")
     axes[0, 1].set_title("occlusion map", fontsize=10); axes[0, 2].set_title("overlay", fontsize=10)
     figure.colorbar(drawn, ax=axes[:, 1:], shrink=min(1, 1.6 / len(maps)), label="drop in probability when covered")
     return figure
@@ -365,7 +365,7 @@ def plot_beside(
     axes[0].imshow(image, vmin=0, vmax=255); axes[0].set_title("film", fontsize=10)
     for ax, (text, change) in zip(axes[1:], maps.items()):
         ax.imshow(overlay(image, change, limit)); ax.set_title(text, fontsize=10)
-    for ax in axes: ax.set(xticks=[], yticks=[])
+    for ax in axes: ax.axis("off")
     scale = plt.cm.ScalarMappable(plt.Normalize(-limit, limit), "RdBu_r")
     figure.colorbar(scale, ax=axes, label="drop in probability\nwhen covered", shrink=.8)
     return figure

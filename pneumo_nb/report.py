@@ -65,9 +65,9 @@ a { color: var(--link) } h1 { line-height: 1.2; margin: 1.6rem 0 .4rem } h2 { ma
 blockquote { margin: 0 0 1.6rem; padding: 0; font-size: 1.1em; opacity: .8 }
 img { max-width: 100%; height: auto; background: white; border-radius: 3px }
 pre { overflow-x: auto; font-size: .82em; line-height: 1.45; background: var(--soft); padding: .6rem .8rem; border-radius: 4px; margin: .4rem 0 }
-details.code { margin: .3rem 0 } details.code > summary { cursor: pointer; font: .78em monospace; opacity: .75; white-space: nowrap; overflow: hidden; text-overflow: ellipsis }
-table { border-collapse: collapse; font-size: .88em; margin: .8rem 0; display: block; overflow-x: auto; font-variant-numeric: tabular-nums }
-td { white-space: nowrap } td:last-child { white-space: normal; min-width: 12rem } th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: left } caption { text-align: left; font-weight: 600; padding: .3rem 0 }
+details.code { margin: .3rem 0 } details.code > summary { cursor: pointer; font: .78em/1.6 monospace; opacity: .75; white-space: nowrap; overflow: hidden; text-overflow: ellipsis }
+table { border-collapse: collapse; font-size: .8em; margin: .8rem 0; display: block; overflow-x: auto; font-variant-numeric: tabular-nums }
+td { white-space: nowrap } td:last-child { white-space: normal; min-width: 12rem } th, td { padding: .3rem .5rem; border-bottom: 1px solid var(--line); text-align: left } caption { text-align: left; font-weight: 600; padding: .3rem 0 }
 @media print { details.code, nav { display: none } }
 """
 
@@ -169,7 +169,8 @@ def results_markdown(
     films = "drawn phantoms" if facts["source"] == "phantoms" else f"`{Path(facts['root']).name}`"
     cores = stages["evaluation"]["machine"]["cores"]
     return ("\n".join("| " + " | ".join(map(str, r)) + " |" for r in rows) + f"\n\nRun `{folder.name}` on {films}, films of "
-            f"{stages['preprocessing']['parameters']['image_size']} pixels, {cores} cores, commit {stages['evaluation']['git_commit'][:12]}. In brackets 95 % intervals.")
+            f"{stages['preprocessing']['parameters']['image_size']} pixels, {cores} cores, commit {stages['evaluation']['git_commit'][:12]}. In brackets 95 % intervals."
+            + "".join(f" {name}: {text}" for name, r in stages.items() for text in r["notes"]))
 
 def write_results(file: Path, text: str) -> Path: # `file`
     "Replace what stands between the markers of a Markdown file or percent script."
