@@ -136,12 +136,13 @@ test_eq(plain({"precision": float("nan"), "counts": (1, 2)}), {"precision": None
 #
 # Each stage names the files it reads and the files it writes, as patterns inside the run directory. That one table is
 # enough to know what must run again: a stage whose parameters and input files are unchanged, and whose outputs are
-# still what it wrote, has nothing to do. `{image_size}` stands for the stage's own parameter of that name.
+# still what it wrote, has nothing to do. The data stage also watches the names, sizes and dates in the data folder. `{image_size}` stands for the stage's own parameter of that name.
 
 # %%
 #| export
 STAGES = {
-    "data":          dict(notebook="02_data", reads=[], writes=["images.csv", "metrics/data.json", "metrics/data_checks.csv"]),
+    "data":          dict(notebook="02_data", reads=[], writes=["images.csv", "metrics/data.json", "metrics/data_checks.csv",
+                                                                "cache/phantoms_*/phantom.json"]),
     "eda":           dict(notebook="03_eda", reads=["images.csv", "metrics/data.json"],
                           writes=["metrics/eda_sizes.json", "figures/eda_*.png"]),
     "preprocessing": dict(notebook="04_preprocessing", reads=["images.csv", "metrics/data.json"],
@@ -157,8 +158,8 @@ STAGES = {
     "evaluation":    dict(notebook="09_evaluation", reads=["predictions/*.csv", "history/*.csv"],
                           writes=["comparison.csv", "metrics/evaluation.json", "figures/evaluation_*.png"]),
     "xai":           dict(notebook="10_xai", reads=["predictions/*.csv", "models/*.keras", "images.csv",
-                                                    "cache/films_{image_size}_*.npy"],
-                          writes=["metrics/xai.csv", "figures/xai_*.png"]),
+                                                    "metrics/data.json", "metrics/evaluation.json"],
+                          writes=["metrics/xai*.csv", "figures/xai_*.png"]),
 }
 
 
@@ -184,6 +185,18 @@ def digests(
     "Fingerprints of all files that match, by their path inside `folder`."
     files = {f for p in patterns for f in Path(folder).glob(p.format(**params)) if not f.name.startswith(".")}
     return {f.relative_to(folder).as_posix(): file_digest(f) for f in sorted(files)}
+
+def inputs_digest(
+    folder: Path, # run directory
+    name: str,    # stage
+    params: dict,
+) -> dict[str, str]:
+    "Fingerprints of what a stage reads: files of the run, and for the data stage the listing of the data folder."
+    found = digests(folder, STAGES[name]["reads"], params)
+    if root := params.get("data_dir"):
+        files = sorted((str(f), s.st_size, s.st_mtime_ns) for f in Path(root).rglob("*") if f.is_file() and (s := f.stat()))
+        found["data_dir"] = hashlib.sha1(repr(files).encode()).hexdigest()
+    return found
 
 
 # %% [markdown]
@@ -235,8 +248,7 @@ def peak_memory_mb() -> int | None: # None where the system does not tell (Windo
 # %% [markdown]
 # ## A stage at work
 #
-# `open_stage` is the second line of every stage notebook. It makes or opens the run directory, notes the parameters
-# and the fingerprints of the inputs, and forgets the stage's earlier record: from here until `finish` the stage counts
+# `open_stage` comes early in every stage notebook. It makes or opens the run directory, notes the parameters, and forgets the stage's earlier record: from here until `finish` the stage counts
 # as not done. Opened without a run directory (interactively, or by a test), it works in a temporary one and says so.
 
 # %%
@@ -251,7 +263,6 @@ class Stage:
         self.name, self.folder, self.params, self.started = name, Path(folder), params, time.time()
         self.notes: list[str] = []
         self.forget()
-        self.inputs = digests(self.folder, STAGES[name]["reads"], params)
 
     def path(self, *parts: str) -> Path:
         "A path inside the run directory."
@@ -322,7 +333,8 @@ def finish(
         started=datetime.fromtimestamp(stage.started, timezone.utc).isoformat(timespec="seconds"),
         seconds=round(time.time() - stage.started, 1), peak_memory_mb=peak_memory_mb(),
         git_commit=git_commit(Path(__file__).parent if "__file__" in globals() else "."),
-        versions=package_versions(), machine=machine(), inputs=stage.inputs,
+        versions=package_versions(), machine=machine(),
+        inputs=inputs_digest(stage.folder, stage.name, stage.params),
         outputs=digests(stage.folder, STAGES[stage.name]["writes"], stage.params))
     provenance = read_provenance(stage.folder)
     provenance["stages"][stage.name] = record
@@ -350,7 +362,7 @@ def stale_reason(
     changed = sorted(k for k in {*record["parameters"], *params}
                      if record["parameters"].get(k, _absent) != plain(params.get(k, _absent)))
     if changed: return "changed " + ", ".join(changed)
-    if digests(folder, STAGES[name]["reads"], params) != record["inputs"]: return "its input files changed"
+    if inputs_digest(folder, name, params) != record["inputs"]: return "its input files changed"
     if digests(folder, STAGES[name]["writes"], params) != record["outputs"]: return "its files were changed or removed"
     return ""
 

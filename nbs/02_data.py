@@ -98,7 +98,7 @@ test_fail(lambda: patient_id("scan_03.jpeg"), contains="tells no patient")
 # A set is a folder with `train/` and `test/` (and maybe `val/`), each with `NORMAL/` and `PNEUMONIA/`. Anything else is
 # refused with a sentence, because the usual accident, pointing one level too high or too low, would otherwise look
 # like an empty set. Only `test/` may be absent: such a sample can be explored and learned from, and the run's notes
-# say that nothing can be evaluated on it.
+# say that nothing but validation is left to judge a model on.
 
 # %%
 #| export
@@ -167,9 +167,9 @@ def read_film_facts(
                kind=film_kind(path), patient_id=patient_id(path), width=0, height=0, mode="", bytes=len(content),
                sha1=hashlib.sha1(content).hexdigest(), problem="")
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=["JPEG", "PNG"]) as image:
             (row["width"], row["height"]), row["mode"], row["format"] = image.size, image.mode, image.format
-            image.draft("L", (image.width // 8, image.height // 8))
+            image.draft("L", (max(1, image.width // 8), max(1, image.height // 8)))
             image.load()
     except Exception as e: row["problem"] = f"{type(e).__name__}: {e}".replace(str(root), "").strip()
     if (row["kind"] != "normal") != bool(row["label"]): raise StudyError(
@@ -303,7 +303,7 @@ shutil.rmtree(spoiled/"train/NORMAL"); test_fail(lambda: scan_dataset(spoiled), 
 # The test films stay as they were published. The 16 published `val` films are too few to steer anything and join
 # train; validation is then cut from train anew: 20 % of the films of each kind, **whole patients**, drawn by the seed.
 # Two "patients" with a byte-identical film are taken for one, since one of them must be misnamed. A random split by
-# film would have put about half of the validation pneumonia next to another film of the same child in train.
+# film would have put many validation films next to another film of the same child in train.
 
 # %%
 #| export
@@ -366,11 +366,12 @@ test_fail(lambda: split_patients(images, fraction=1.5), contains="found 1.5")
 KAGGLE_SET = "paultimothymooney/chest-xray-pneumonia"
 
 def fetch_dataset(
-    folder: str | Path, # where the set shall lie
-) -> Path: # the folder that holds train/ and test/
+    folder: str | Path, # where the client keeps what it downloads
+) -> Path: # the folder inside that holds train/ and test/
     "Download the public set from Kaggle."
     import kagglehub
-    try: got = Path(kagglehub.dataset_download(KAGGLE_SET, output_dir=str(folder)))
+    os.environ["KAGGLEHUB_CACHE"] = str(Path(folder).resolve())  # its cache can go on with half a file; `output_dir` cannot
+    try: got = Path(kagglehub.dataset_download(KAGGLE_SET))
     except Exception as e: # the client's errors are many: network, disk, service, checksum
         raise StudyError(f"Could not download {KAGGLE_SET} from Kaggle ({type(e).__name__}: {str(e).splitlines()[0][:150] if str(e) else ''}); "
                          f"check the network and run the command again, or put the set into {folder} by hand.") from None
@@ -400,14 +401,18 @@ def prepare_data(
     validation_fraction: float = .2,
 ) -> pd.DataFrame: # what images.csv holds; attrs: root, left_out
     "Find or draw the films, split them, and write images.csv and metrics/data.json."
-    root = Path(data_dir).resolve() if data_dir else stage.path("cache", f"phantoms_{phantom_train}_{phantom_test}_{seed}")
+    root = Path(data_dir).expanduser().resolve() if data_dir else stage.path("cache", f"phantoms_{phantom_train}_{phantom_test}_{seed}")
     if not data_dir: make_dataset(root, phantom_train, phantom_test, seed)
     scanned = scan_dataset(root)
     images = split_patients(scanned, validation_fraction, seed).reset_index(drop=True)
     left_out = scanned.attrs["left_out"] | {p: "its patient is also in test" for p in sorted({*scanned.path} - {*images.path})}
-    if "test" not in set(images.split): note(stage, f"there is no test/ in {root.name}, so models cannot be evaluated on it.")
+    if "test" not in set(images.split): note(stage, f"there is no test/ in {root.name}, so models will be judged on validation, which also chose their epoch.")
     for path, reason in left_out.items(): note(stage, f"left out {path}: {reason}")
-    write_json(stage.path("metrics/data.json"), dict(root=root, source="folder" if data_dir else "phantoms",
+    for name in ("train", "validation"):
+        if (classes := images.label[images.split == name].nunique()) < 2: raise StudyError(
+            f"Expected films of both classes in {name}, found {classes} class(es) after whole patients were set aside; "
+            "give more films of more patients, or change validation_fraction or seed.")
+    write_json(stage.path("metrics/data.json"), dict(root=root, source="phantoms" if (root/"phantom.json").exists() else "folder",
         fingerprint=data_fingerprint(images), left_out=left_out))
     write_csv(stage.path("images.csv"), images)
     images.attrs.update(root=str(root), left_out=left_out)
@@ -456,12 +461,12 @@ def data_findings(
     "What the data stage found, in words."
     parts = images.groupby("split").agg(films=("path", "size"), patients=("patient_id", "nunique"), share=("label", "mean"))
     across = parts.patients.sum() - images.patient_id.nunique()
+    prevalence = abs(parts.share["train"] - parts.share["test"]) if "test" in parts.index else 0
     lines = [f"- **{len(images):,} films of {images.patient_id.nunique():,} patients** (patients as the names tell). "
              + "; ".join(f"{p.Index}: {p.films:,} films of {p.patients:,}, {p.share:.1%} with pneumonia"
                          for p in parts.itertuples()) + ".",
-             f"- Patients in more than one split: **{across}**.",
-             "- Pneumonia is not equally common in train and test, so a threshold that suits one need not suit the other."
-             if abs(parts.share["train"] - parts.share.get("test", np.nan)) > .02 else "- Pneumonia is about as common in train as in test, as far as there is a test split."]
+             f"- Patients in more than one split: **{across}**."]
+    if prevalence > .02: lines.append("- Pneumonia is not equally common in train and test, so a threshold that suits one need not suit the other.")
     problems = checks[checks.films > 0]
     lines.append("- The checks found nothing wrong." if problems.empty else "- The checks found: " + "; ".join(
         f"{r.films} × {r.problem}" for r in problems.itertuples()) + ".")

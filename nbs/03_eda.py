@@ -28,7 +28,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from pneumo_nb.run import CLASS_NAMES, COLOURS, finish, note, open_stage, plot_style, rng_for, save_figure, write_json
+from pneumo_nb.run import CLASS_NAMES, COLOURS, StudyError, finish, note, open_stage, plot_style, rng_for, save_figure, write_json
 from pneumo_nb.data import load_images
 
 # %%
@@ -152,7 +152,9 @@ def read_film(
     path: str, # relative to `root`
 ) -> np.ndarray: # (H, W) uint8
     "A film's pixels in gray, at full size."
-    return cv2.imdecode(np.fromfile(Path(root)/path, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+    film = cv2.imdecode(np.fromfile(Path(root)/path, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+    if film is None: raise StudyError(f"Expected a readable film at {Path(root)/path}, found one that OpenCV cannot decode; replace or remove it.")
+    return film
 
 def plot_samples(
     films: pd.DataFrame, # rows to show
@@ -273,7 +275,7 @@ def patient_interval(
     for _ in range(draws):
         rows = np.concatenate([members[i] for i in rng.integers(0, len(members), len(members))])
         if len(set(labels[rows])) == 2: values.append(measure(labels[rows], scores[rows]))
-    return tuple(np.percentile(values, [2.5, 97.5]))
+    return tuple(np.percentile(values, [2.5, 97.5]).tolist()) if values else (float("nan"), float("nan"))
 
 
 # %% [markdown]

@@ -52,7 +52,7 @@ rotation = 20.0  # augmentation: degrees either way
 shift = 0.2      # fraction of the side, either way, along each axis
 shear = 0.2      # degrees either way
 zoom = 0.2       # each axis scaled by 1 - zoom to 1 + zoom
-flip = True      # mirror left and right, every other film
+flip = True      # mirror left and right with probability one half
 
 # %% [markdown]
 # Networks want equal squares, many times over. Decoding a JPEG is the slow part, so it happens **once**: each film is

@@ -45,9 +45,9 @@ plot_style()
 
 
 # %% [markdown]
-# The three models differ in their layers and in nothing else: same loss, same optimizer, same rules for stopping, same
-# films in the same order. A difference between them is then a difference of architecture. This chapter holds that
-# common part; it trains nothing for the study itself, only a toy to show that it works.
+# The three models share what can be shared: the loss, the optimizer, the rules for stopping, and the same films in the
+# same order. What differs between them (layers, initial weights, learning rate, epochs) stands in their own chapters
+# and in the run's parameters. This chapter holds the common part; it trains nothing for the study itself, only a toy to show that it works.
 #
 # ## Compile
 #
@@ -134,8 +134,8 @@ class Backup(keras.callbacks.Callback):
         if np.argmin([row["val_loss"] for row in self.history]) == epoch:
             with atomic_path(self.folder/"best.weights.h5") as partial: without_optimizer(self.model).save_weights(partial)
         with atomic_path(self.state(epoch + 1)) as partial: self.model.save_weights(partial)
-        seeds = [v.numpy() for v in seed_states(self.model)]
-        write_json(self.folder/f"epoch_{epoch + 1:04d}.json", dict(history=self.history, seeds=seeds))  # last: now the state is whole
+        self.seeds = [v.numpy() for v in seed_states(self.model)]
+        write_json(self.folder/f"epoch_{epoch + 1:04d}.json", dict(history=self.history, seeds=self.seeds))  # last: now the state is whole
         for old in self.folder.glob("epoch_*"):
             if old.name[:10] < f"epoch_{epoch + 1:04d}": old.unlink()
         print(epoch_line(self.history[-1], self.epochs), flush=True)
@@ -200,7 +200,7 @@ def train_model(
 ) -> pd.DataFrame: # a row an epoch: losses, metrics, learning_rate, seconds, total_seconds
     "Train on the train films, choose the epoch on the validation films, save model and history."
     rows, size, callbacks = films.rows("train"), films.pixels.shape[1], study_callbacks()
-    key = dict(name=name, params=stage.params, films=films.images.attrs["fingerprint"], split=films.images.split.tolist())
+    key = dict(name=name, params=stage.params, ranges=ranges, epochs=epochs, batch_size=batch_size, seed=seed, films=films.images.attrs["fingerprint"], split=films.images.split.tolist())
     backup = Backup(stage.scratch/name, key, epochs, seconds_before)
     done = len(backup.history)
     if done: print(f"{name}: continues after epoch {done} of an interrupted training")
@@ -211,6 +211,7 @@ def train_model(
                   validation_data=as_dataset(lambda: plain_batches(films, films.rows("validation"), batch_size), size, -(-len(films.rows("validation")) // batch_size)),
                   class_weight=class_weights(films.labels[rows]),
                   callbacks=[*callbacks, backup, *extra, *([Resume(callbacks, backup)] if done else [])])
+    for variable, value in zip(seed_states(model), backup.seeds, strict=True): variable.assign(value)  # where fit was skipped
     bare = without_optimizer(model, name)
     bare.load_weights(backup.folder/"best.weights.h5")
     with atomic_path(stage.path("models", f"{name}.keras")) as partial: bare.save(partial)
@@ -272,7 +273,7 @@ test_eq(replay(study_callbacks(), model, [dict(epoch=n + 1, val_loss=v) for n, v
 #
 # Train against validation for the four quantities that the study follows. Two readings matter: where validation turns
 # away from train (memorising begins), and which epoch was kept. Train is measured on augmented films with dropout
-# active, so its curve can lie below validation's early on without anything being wrong.
+# active, and its loss is weighted by class, so its accuracy can lie below validation's without anything being wrong.
 
 # %%
 #| export
@@ -317,14 +318,12 @@ def training_findings(
 ) -> str: # markdown
     "How a training went, in words."
     best, trainable = history.loc[history.val_loss.idxmin()], sum(int(np.prod(w.shape)) for w in model.trainable_weights)
-    gap = best.val_loss - best.loss
     lines = [f"- **{MODEL_TITLES[name]}**: {model.count_params():,} parameters, {trainable:,} of them trained; {len(history)} of {epochs} epochs "
              f"in {history.seconds.sum():,.0f} s ({history.seconds.median():.1f} s an epoch).",
              f"- Epoch {best.epoch:.0f} was kept: validation loss {best.val_loss:.4f}, accuracy {best.val_accuracy:.3f}, "
              f"precision {best.val_precision:.3f}, recall {best.val_recall:.3f}."]
     if len(history) < epochs: lines.append("- It was stopped early: validation had not improved for five epochs.")
     elif best.epoch == len(history): lines.append("- The last epoch was the best, so more epochs might still help.")
-    if gap > .1: lines.append(f"- Validation loss is {gap:.2f} above train loss in that epoch: the network fits the train films better than new ones.")
     return "\n".join(lines)
 
 

@@ -48,8 +48,8 @@ jit_compile = False   # XLA; measured on two cores at 224 pixels: half as fast f
 
 # %% [markdown]
 # A convolution asks the same small question at every place of the film. Four blocks ask about ever larger surroundings,
-# halving the resolution each time: edges, ribs and vessels, streaks and patches, regions. Unlike the perceptron, what is
-# learned in one corner holds in all others, with a third of the parameters.
+# halving the resolution each time: edges, ribs and vessels, streaks and patches, regions. What a filter learns in one
+# corner holds in all others; only the dense layers behind them, which hold most of the parameters, are tied to places.
 
 # %% [markdown]
 # ## The network

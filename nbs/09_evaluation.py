@@ -47,8 +47,8 @@ threshold = 0.5  # a film is called pneumonia if its predicted probability is at
 
 # %% [markdown]
 # Everything here starts from `predictions/*.csv`: a path, a split, a label and a probability for each film. No model is
-# loaded, so a prediction from anywhere else can be judged by dropping a file there. The test films are looked at once,
-# for final numbers; what can be chosen (a threshold) is chosen on validation.
+# loaded, so another model's predictions on the same films can be judged by dropping a file there. The test films give
+# final numbers and choose nothing; what can be chosen (a threshold) is chosen on validation.
 #
 # ## Counting right and wrong
 #
@@ -127,13 +127,23 @@ def quick_predictions(stage: Stage):
     from pneumo_nb.training import compile_model, train_model, write_predictions
     from pneumo_nb.mlp import build_mlp
     from pneumo_nb.run import set_seed
-    note(stage, "no predictions in this run, so an MLP was trained for one epoch on quick phantoms of 32 pixels.")
     films = load_films(stage, 32)
+    if films.images.attrs["source"] != "phantoms": raise StudyError(
+        f"Expected predictions/*.csv in {stage.folder}, found none; run a model stage on these films first.")
+    note(stage, "no predictions in this run, so an MLP was trained for one epoch on phantoms of 32 pixels.")
     set_seed(42)
     model = build_mlp(32)
     compile_model(model, 1e-3)
     train_model(stage, "mlp", model, films, AUGMENTATION, epochs=1, batch_size=16, seed=42)
     write_predictions(stage, "mlp", model, films)
+
+def judged_films(predictions: dict[str, pd.DataFrame]) -> tuple[str, dict[str, pd.DataFrame]]: # split, model → its films
+    "The test films; validation where a set has no test films."
+    judged = "test" if any((t.split == "test").any() for t in predictions.values()) else "validation"
+    tests = {name: t[t.split == judged].reset_index(drop=True) for name, t in predictions.items()}
+    if empty := [name for name, t in tests.items() if t.empty]: raise StudyError(
+        f"Expected {judged} films in the predictions of {', '.join(empty)}, found none; run that model again.")
+    return judged, tests
 
 def title(model: str) -> str:
     "How a model is called in figures and tables."
@@ -144,10 +154,9 @@ def title(model: str) -> str:
 stage = open_stage("evaluation", run_dir, seed=seed, threshold=threshold)
 predictions = load_predictions(stage)
 if not 0 <= threshold <= 1: raise StudyError(f"Expected a threshold between 0 and 1, found {threshold}.")
-tests = {name: table[table.split == "test"].reset_index(drop=True) for name, table in predictions.items()}
-if not all(map(len, tests.values())): raise StudyError(
-    "Expected test films in predictions/*.csv, found none; point the run to a folder with test/.")
-print({name: len(table) for name, table in tests.items()})
+judged, tests = judged_films(predictions)
+if judged != "test": note(stage, "there are no test films, so the models are judged on validation, which also chose their epoch: too kindly.")
+print(f"{judged} films:", {title(name): len(table) for name, table in tests.items()})
 
 
 # %% [markdown]
@@ -217,7 +226,7 @@ def class_report(
 for name, table in tests.items():
     (tn, fp), (fn, tp) = classification_metrics(table.label, table.probability, threshold)["confusion_matrix"]
     save_figure(stage, plot_model(name, table, threshold), f"evaluation_{name}",
-                f"{title(name)} on {len(table)} test films at threshold {threshold:g}: {tn} normal and {tp} pneumonia films called "
+                f"{title(name)} on {len(table)} {judged} films at threshold {threshold:g}: {tn} normal and {tp} pneumonia films called "
                 f"right, {fp} false alarms, {fn} missed. Beside it the ROC and the precision-recall curve.")
     display(class_report(table, threshold).style.format(precision=4).set_caption(title(name)))
 
@@ -227,7 +236,8 @@ for name, table in tests.items():
 #
 # `comparison.csv` has one row a model. The time is that of all training that went into the network, so the fine-tuned
 # ResNet50 carries the frozen stage's as well. The intervals hold 95 %: for the AUROC by redrawing patients, since films of
-# one child are not independent; for accuracy, sensitivity and specificity by Wilson's formula (1927).
+# one child are not independent; for accuracy, sensitivity and specificity by Wilson's formula (1927), which takes films as
+# independent and is therefore somewhat too narrow where children have several films. So is the McNemar test below.
 
 # %%
 #| export
@@ -251,7 +261,7 @@ def compare_models(
     seed: int,
 ) -> pd.DataFrame: # a row a model
     "Metrics, intervals, counts and training time of every model."
-    from sklearn.metrics import roc_auc_score
+    from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
     rows = []
     for model, table in tests.items():
         metrics = classification_metrics(table.label, table.probability, threshold)
@@ -259,7 +269,8 @@ def compare_models(
         bounds = dict(roc_auc=patient_interval(table, table.probability.to_numpy(), roc_auc_score, seed), accuracy=wilson(tn + tp, len(table)),
                       sensitivity=wilson(tp, fn + tp), specificity=wilson(tn, tn + fp))
         limits = {f"{k}_{side}": v for k, pair in bounds.items() for side, v in zip(("low", "high"), pair)}
-        rows.append(dict(model=model, films=len(table), threshold=threshold, **metrics, **limits, tn=tn, fp=fp, fn=fn, tp=tp,
+        whole = dict(average_precision=average_precision_score(table.label, table.probability), brier=brier_score_loss(table.label, table.probability))
+        rows.append(dict(model=model, films=len(table), threshold=threshold, **metrics, **whole, **limits, tn=tn, fp=fp, fn=fn, tp=tp,
                          **training_time(stage, model)))
     return pd.DataFrame(rows)
 
@@ -400,10 +411,10 @@ def threshold_table(
     predictions: dict[str, pd.DataFrame],
     fixed: float, # the run's own threshold
 ) -> pd.DataFrame: # a row a model and threshold
-    "Test metrics at the fixed threshold and at the one chosen on validation."
-    rows = []
+    "Metrics of the judged films at the fixed threshold and at the one chosen on validation."
+    rows, tests = [], judged_films(predictions)[1]
     for model, table in predictions.items():
-        validation, test = (table[table.split == s] for s in ("validation", "test"))
+        validation, test = table[table.split == "validation"], tests[model]
         choices = {"fixed": fixed} | ({"validation": youden_threshold(validation)} if validation.label.nunique() == 2 else {})
         for chosen, value in choices.items():
             m = classification_metrics(test.label, test.probability, value)
@@ -440,7 +451,7 @@ def plot_reliability(
         share, mean = calibration_curve(table.label, table.probability, n_bins=8, strategy="quantile")
         ax.plot(mean, share, marker=marker, ms=4, color=COLOURS.get(model, "#CC79A7"), ls=DASHES.get(model, "-"),
                 label=f"{title(model)}: {brier_score_loss(table.label, table.probability):.4f}")
-    ax.set(xlabel="mean predicted probability", ylabel="share with pneumonia", title="Reliability on test", xlim=(-.02, 1.02), ylim=(-.02, 1.02))
+    ax.set(xlabel="mean predicted probability", ylabel="share with pneumonia", title="Reliability", xlim=(-.02, 1.02), ylim=(-.02, 1.02))
     ax.legend(title="Brier score", fontsize=9)
     return figure
 
@@ -459,6 +470,7 @@ def evaluation_findings(
     comparison: pd.DataFrame, # from `compare_models`
     pairs: pd.DataFrame,      # from `paired_tests`
     kinds: pd.DataFrame,      # from `kind_sensitivity`
+    thresholds: pd.DataFrame, # from `threshold_table`
 ) -> str: # markdown
     "What the evaluation found, in words."
     best = comparison.loc[comparison.roc_auc.idxmax()]
@@ -475,11 +487,17 @@ def evaluation_findings(
     both = kinds[kinds.model == best.model].set_index("kind")
     if both.films.min() > 0: lines.append(f"- {title(best.model)} finds {both.sensitivity['bacteria']:.1%} of bacterial and "
         f"{both.sensitivity['virus']:.1%} of viral pneumonia ({both.films['bacteria']} and {both.films['virus']} films).")
+    mine = thresholds[thresholds.model == best.model].set_index("chosen")
+    if "validation" in mine.index: lines.append(f"- A threshold of {mine.threshold['validation']:.2f}, chosen on validation, takes {title(best.model)} from "
+        f"accuracy {mine.accuracy['fixed']:.3f} to {mine.accuracy['validation']:.3f} (sensitivity {mine.sensitivity['validation']:.3f}, "
+        f"specificity {mine.specificity['validation']:.3f}).")
+    share = positives / best.films
+    lines.append(f"- Its probabilities have a Brier score of {best.brier:.3f}; giving every film the prevalence would score {share * (1 - share):.3f}.")
     return "\n".join(lines)
 
 
 # %%
-display(Markdown(evaluation_findings(comparison, pairs, kinds)))
-write_json(stage.path("metrics/evaluation.json"), dict(comparison=comparison.to_dict("records"), pairs=pairs.to_dict("records"),
+display(Markdown(evaluation_findings(comparison, pairs, kinds, thresholds)))
+write_json(stage.path("metrics/evaluation.json"), dict(threshold=threshold, judged=judged, comparison=comparison.to_dict("records"), pairs=pairs.to_dict("records"),
            kinds=kinds.to_dict("records"), thresholds=thresholds.to_dict("records")))
 record = finish(stage)

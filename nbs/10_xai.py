@@ -30,7 +30,7 @@ import pandas as pd
 
 from pneumo_nb.run import CLASS_NAMES, COLOURS, MODEL_TITLES, Stage, StudyError, finish, note, open_stage, plot_style, read_json, rng_for, save_figure, write_csv
 from pneumo_nb.preprocessing import Films, load_films
-from pneumo_nb.evaluation import load_predictions, title
+from pneumo_nb.evaluation import judged_films, load_predictions, title
 
 # %%
 #| hide
@@ -43,14 +43,12 @@ plot_style()
 # %% tags=["parameters"]
 run_dir = ""        # the run directory; "" for a temporary one
 seed = 42           # decides which films are explained
-image_size = 64     # side of the films, pixels; as the models were trained
 films_shown = 4     # right and wrong test films, picked by the seed
 paths = []          # or the films to explain, as named in images.csv
 mistakes_shown = 3  # misclassified films of each model
 patch_size = 12     # side of the covering square, pixels
 stride = 6          # step from one position to the next, pixels
 fill = 127.5        # gray of the patch, 0-255
-threshold = 0.5     # as in the evaluation
 
 
 # %% [markdown]
@@ -184,8 +182,9 @@ test_fail(lambda: occlusion_map(linear, film - 250), contains="from 0 to 255, fo
 # %% [markdown]
 # ## The models and films of this run
 #
-# Models are loaded from `models/*.keras`. Unless films are named by the `paths` parameter, the pick is seeded: test films
-# that the first model got right and wrong, of both classes where there are any.
+# Models are loaded from `models/*.keras`, each with films of the size it takes. Unless films are named by the `paths`
+# parameter, the pick is seeded: test films that the CNN (or else the first model) got right and wrong, of both classes
+# where there are any. The threshold is the evaluation's.
 
 # %%
 #| export
@@ -215,19 +214,19 @@ def pick_films(
 
 
 # %%
-stage = open_stage("xai", run_dir, seed=seed, image_size=image_size, films_shown=films_shown, paths=paths, mistakes_shown=mistakes_shown,
-                   patch_size=patch_size, stride=stride, fill=fill, threshold=threshold)
+stage = open_stage("xai", run_dir, seed=seed, films_shown=films_shown, paths=paths, mistakes_shown=mistakes_shown,
+                   patch_size=patch_size, stride=stride, fill=fill)
 predictions = load_predictions(stage)
 models = load_models(stage, list(predictions))
-size = next(iter(models.values())).input_shape[1]
-if size != image_size: note(stage, f"the models take films of {size} pixels, so image_size {image_size} was set aside.")
-films = load_films(stage, size, seed)
-tests = {name: table[table.split == "test"] for name, table in predictions.items()}
+films = {name: load_films(stage, model.input_shape[1], seed) for name, model in models.items()}
+judged, tests = judged_films(predictions)
+threshold = read_json(stage.path("metrics/evaluation.json"))["threshold"] if stage.path("metrics/evaluation.json").exists() else .5
 main = "cnn" if "cnn" in models else next(iter(models))
 chosen = list(paths) or pick_films(tests[main], films_shown, threshold, seed)
 if unknown := [p for p in chosen if p not in set(predictions[main].path)]: raise StudyError(
     f"Expected paths as in predictions/{main}.csv (validation and test films), found {', '.join(unknown[:3])}, which is not among them.")
-print(f"{title(main)} leads; explained are", *chosen, sep="\n  ")
+if not chosen: raise StudyError("Expected at least one film to explain, found none; set films_shown to 1 or more, or name some in paths.")
+print(f"{title(main)} leads, threshold {threshold:g}; explained are", *chosen, sep="\n  ")
 
 
 # %% [markdown]
@@ -321,6 +320,11 @@ def plot_maps(
 
 # %%
 #| export
+def film_pixels(films: Films, paths: list[str]) -> np.ndarray: # (N, size, size) uint8
+    "The decoded films of some paths, in their order."
+    where = {path: n for n, path in enumerate(films.images.path)}
+    return np.stack([films.pixels[where[p]] for p in paths])
+
 def explain(
     model,
     name: str,           # of the model
@@ -331,8 +335,7 @@ def explain(
     **patches,           # patch_size, stride, fill
 ): # figure, maps (N, H, W)
     "Occlusion maps of one model on some films, as a figure."
-    where = films.images.reset_index().set_index("path")["index"]
-    pixels = np.stack([films.pixels[where[p]] for p in paths])
+    pixels = film_pixels(films, paths)
     maps = occlusion_map(model, pixels, **patches)
     return plot_maps(pixels, maps, [caption(name, table, p, threshold) for p in paths]), maps
 
@@ -341,10 +344,11 @@ def explain(
 patches, collected = dict(patch_size=patch_size, stride=stride, fill=fill), {}
 for name in models:
     start = time.time()
-    figure, collected[name] = explain(models[name], name, predictions[name], films, chosen, threshold, **patches)
-    print(f"{title(name)}: {len(chosen)} maps of {len(patch_positions(size, patch_size, stride))**2} positions in {time.time() - start:.1f} s")
-    save_figure(stage, figure, f"xai_{name}", f"{len(chosen)} test films with {title(name)}'s occlusion maps and overlays. "
-                f"The largest drop of the probability is {collected[name].max():.2f}, the largest rise {-collected[name].min():.2f}.")
+    figure, collected[name] = explain(models[name], name, predictions[name], films[name], chosen, threshold, **patches)
+    positions = len(patch_positions(models[name].input_shape[1], patch_size, stride)) ** 2
+    print(f"{title(name)}: {len(chosen)} maps of {positions} positions in {time.time() - start:.1f} s")
+    save_figure(stage, figure, f"xai_{name}", f"{len(chosen)} {judged} films with {title(name)}'s occlusion maps and overlays. The maps reach "
+                f"from {collected[name].min():+.2f} to {collected[name].max():+.2f} of probability.")
 
 
 # %% [markdown]
@@ -373,12 +377,12 @@ def plot_beside(
 
 # %%
 pair = [m for m in ("cnn", "resnet_finetuned") if m in collected]
-if len(pair) == 2 and chosen:
+if len(pair) == 2 and len({models[m].input_shape for m in pair}) == 1:
     which = int(np.argmax([collected[pair[0]][n].max() for n in range(len(chosen))]))
-    image = films.pixels[films.images.index[films.images.path == chosen[which]][0]]
+    image = film_pixels(films[main], [chosen[which]])[0]
     both = {caption(m, predictions[m], chosen[which], threshold): collected[m][which] for m in pair}
-    save_figure(stage, plot_beside(image, both), "xai_beside", f"One test film with the overlays of {' and '.join(map(title, pair))} on one scale.")
-else: print("This run has no pair of CNN and fine-tuned ResNet50 to compare.")
+    save_figure(stage, plot_beside(image, both), "xai_beside", f"One {judged} film with the overlays of {' and '.join(map(title, pair))} on one scale.")
+else: print("This run has no CNN and fine-tuned ResNet50 of one film size to compare.")
 
 
 # %% [markdown]
@@ -404,9 +408,9 @@ made_up = pd.DataFrame(dict(path=list("abcd"), label=[0, 1, 1, 0], probability=[
 test_eq(worst_mistakes(made_up, 3, .5), ["b", "a"])
 for name in models:
     wrong = worst_mistakes(tests[name], mistakes_shown, threshold)
-    if not wrong: print(f"{title(name)} called every test film right."); continue
-    figure, _ = explain(models[name], name, predictions[name], films, wrong, threshold, **patches)
-    save_figure(stage, figure, f"xai_mistakes_{name}", f"The {len(wrong)} test films that {title(name)} called wrong most confidently, with maps and overlays.")
+    if not wrong: print(f"{title(name)} called every {judged} film right."); continue
+    figure, _ = explain(models[name], name, predictions[name], films[name], wrong, threshold, **patches)
+    save_figure(stage, figure, f"xai_mistakes_{name}", f"The {len(wrong)} {judged} films that {title(name)} called wrong most confidently, with maps and overlays.")
 
 
 # %% [markdown]
@@ -439,15 +443,17 @@ def load_masks(
 
 # %%
 test_eq(pointing_game(np.array([[[0, 1], [0, 0]]]), np.array([[[False, True], [False, False]]])), (1., .25))
-facts = read_json(stage.path("metrics/data.json"))
+facts, pointing = read_json(stage.path("metrics/data.json")), []
 if facts["source"] == "phantoms":
-    where = films.images.reset_index().set_index("path")["index"]
     for name in models:
         found = tests[name][(tests[name].label == 1) & (tests[name].probability >= threshold)].path.tolist()[:8]
         if not found: print(f"{title(name)} found no pneumonia to explain."); continue
-        hits, blind = pointing_game(occlusion_map(models[name], films.pixels[where[found]], **patches), load_masks(facts["root"], found, size))
-        print(f"{title(name)}: the highest point lies in the drawn disease on {hits:.0%} of {len(found)} films; pointing blindly: {blind:.0%}")
+        pixels = film_pixels(films[name], found)
+        hits, blind = pointing_game(occlusion_map(models[name], pixels, **patches), load_masks(facts["root"], found, pixels.shape[1]))
+        pointing.append(dict(model=name, films=len(found), hits=hits, blind=blind))
 else: print("These films come without masks, so the maps cannot be checked against the truth here.")
+pointing = pd.DataFrame(pointing, columns=["model", "films", "hits", "blind"])
+write_csv(stage.path("metrics/xai_pointing.csv"), pointing)
 
 
 # %% [markdown]
@@ -457,18 +463,21 @@ else: print("These films come without masks, so the maps cannot be checked again
 #| export
 def xai_findings(
     collected: dict[str, np.ndarray], # model → maps (N, H, W)
+    pointing: pd.DataFrame,           # model, films, hits, blind
 ) -> str: # markdown
     "How strongly the models react to covering, in words."
     lines = []
     for model, maps in collected.items():
         if not len(maps): continue
         reach = np.abs(maps).max(axis=(1, 2))
-        lines.append(f"- **{title(model)}**: covering one patch changes the probability by {np.median(reach):.2f} at most on the median film "
-                     f"(from {reach.min():.2f} to {reach.max():.2f}); {np.mean(maps.mean(axis=(1, 2)) > 0):.0%} of the maps are positive on the whole.")
+        lines.append(f"- **{title(model)}**: averaged over the patches that cover a place, the probability changes by {np.median(reach):.2f} at most on the "
+                     f"median film (from {reach.min():.2f} to {reach.max():.2f}); {np.mean(maps.mean(axis=(1, 2)) > 0):.0%} of the maps are positive on the whole.")
+    lines += [f"- {title(r.model)}'s highest point lies in the drawn disease on {r.hits:.0%} of {r.films} films; pointing blindly would hit {r.blind:.0%}."
+              for r in pointing.itertuples()]
     return "\n".join(lines + ["- A small change everywhere means that the answer does not hang on any one place: the network weighs the film as a whole, "
                               "or it is so sure that a patch cannot move it."])
 
 
 # %%
-display(Markdown(xai_findings(collected)))
+display(Markdown(xai_findings(collected, pointing)))
 record = finish(stage)

@@ -156,7 +156,7 @@ def results_section(folder: Path) -> str: # HTML
     import pandas as pd
     from pneumo_nb.evaluation import comparison_table
     table = comparison_table(pd.read_csv(folder/"comparison.csv"))
-    return (f"<h2>Results on the test films</h2>{table_html(table.to_dict('records'))}<p>In brackets the 95 % intervals: patients redrawn for the AUROC, "
+    return (f"<h2>Results</h2>{table_html(table.to_dict('records'))}<p>In brackets the 95 % intervals: patients redrawn for the AUROC, "
             'Wilson\'s formula for the others. The chapter on <a href="09_evaluation.html">evaluation</a> says which differences the films support.</p>')
 
 def stages_section(folder: Path) -> str: # HTML
@@ -185,13 +185,14 @@ def index_body(
     links = "".join(f'<li><a href="{name}">{html.escape(text)}</a>: {html.escape(blurb)}</li>' for name, text, blurb in chapters)
     figure = folder/"figures/evaluation_comparison.png"
     picture = f'<p><img src="evaluation_comparison.png" alt="Curves and bars comparing the models; the table above has the numbers."></p>' if figure.exists() else ""
+    closing = ("<h2>Conclusion</h2><p>" + html.escape(" ".join(conclusion(folder))) + "</p>") if (folder/"metrics/evaluation.json").exists() else ""
     return (f"<h1>Pneumonia on chest X-rays: run “{html.escape(folder.name)}”</h1><blockquote>A multilayer perceptron, a convolutional and a residual "
-            f"network, trained and explained on {source}.</blockquote>{results_section(folder)}{picture}<h2>Chapters</h2><ol>{links}</ol>{stages_section(folder)}"
+            f"network, trained and explained on {source}.</blockquote>{results_section(folder)}{picture}{closing}<h2>Chapters</h2><ol>{links}</ol>{stages_section(folder)}"
             f"<h2>Limits</h2><p>{LIMITS if facts.get('source') == 'folder' else ''}One split and one seed, films squashed to a square, no outside test. "
             "This is a study, not a medical device.</p>")
 
-LIMITS = ("The public set shows children of one to five years from one hospital; which films show the same child is inferred from their names, "
-          "and the published test films differ from the train films in ways that validation does not feel. ")
+LIMITS = ("Which films show the same child is inferred from their names. If these are the public films, they show children of one to five years from "
+          "one hospital, and the published test films differ from the train films in ways that validation does not feel. ")
 
 def render_report(
     folder: str | Path, # a run directory
@@ -209,6 +210,33 @@ def render_report(
     if (figure := folder/"figures/evaluation_comparison.png").exists():
         with atomic_path(folder/"site"/figure.name) as partial: partial.write_bytes(figure.read_bytes())
     return folder/"site/index.html"
+
+
+# %% [markdown]
+# ## The conclusion
+#
+# A few sentences, each made from a number in the run's files.
+
+# %%
+#| export
+def conclusion(
+    folder: Path, # an evaluated run
+) -> list[str]: # sentences
+    "What the run as a whole shows."
+    from pneumo_nb.run import MODEL_TITLES
+    facts = read_json(folder/"metrics/evaluation.json")
+    rows = sorted(facts["comparison"], key=lambda r: -r["roc_auc"])
+    name = lambda model: MODEL_TITLES.get(model, model)
+    lines = ["From the highest AUROC to the lowest: " + ", ".join(f"{name(r['model'])} {r['roc_auc']:.3f}" for r in rows) + "."]
+    sure = [p for p in facts["pairs"] if p["p_holm"] < .05]
+    if facts["pairs"]: lines.append(f"Of {len(facts['pairs'])} pairs of models, {len(sure)} differ by more than chance at the threshold of {facts['threshold']:g} (McNemar, Holm); "
+                                    "the order of the others should not be read as a ranking.")
+    slowest = max(rows, key=lambda r: r["training_seconds"] or 0)
+    lines.append(f"Training took from {min(r['training_seconds'] or 0 for r in rows):,.0f} to {slowest['training_seconds'] or 0:,.0f} seconds ({name(slowest['model'])}).")
+    if (folder/"metrics/eda_sizes.json").exists() and not (size := read_json(folder/"metrics/eda_sizes.json"))["constant"] and size["auroc"]:
+        lines.append(f"Size and shape of the films alone reach an AUROC of {size['auroc']:.3f} on train and validation films, the part of a score that needs no lung.")
+    if facts["judged"] != "test": lines.append("There were no test films: these numbers come from validation films, which also chose the epoch, and are too kind.")
+    return lines
 
 
 # %% [markdown]

@@ -23,6 +23,7 @@
 # %%
 #| export
 import os, sys, time
+from fnmatch import fnmatch
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -100,8 +101,11 @@ def asked_parameters(
     source = Path(file) if file else kept if kept.exists() else project_folder()/"params/quick.yaml"
     sections = {k: dict(v) for k, v in load_params(source).items()}
     for section, name, value in map(parse_override, overrides): sections.setdefault(section, {})[name] = numeric(value)
-    if data is not None: sections.setdefault("data", {})["data_dir"] = str(Path(data).resolve())
-    return resolve_params({k: {n: numeric(v) for n, v in s.items()} for k, s in sections.items()}, known), str(source)
+    if data is not None: sections.setdefault("data", {})["data_dir"] = data
+    params = resolve_params({k: {n: numeric(v) for n, v in s.items()} for k, s in sections.items()}, known)
+    if folder := params["data"]["data_dir"]: params["data"]["data_dir"] = str(Path(folder).expanduser().resolve())
+    if (weights := params["resnet"]["weights"]) not in ("imagenet", "none"): params["resnet"]["weights"] = str(Path(weights).expanduser().resolve())
+    return params, str(source)
 
 def numeric(value):
     "YAML 1.1 reads 1e-4 as text; here it is a number."
@@ -202,15 +206,18 @@ def check_upstream(
     "Refuse to run a stage on earlier ones that are missing or out of date."
     done = read_provenance(folder)["stages"]
     for stage in chosen:
-        earlier = [s for s in list(STAGES)[:list(STAGES).index(stage)] if s not in chosen and s != "eda"]
-        for other in earlier:
+        for other in (s for s in STAGES if s not in chosen and feeds(s, stage)):
             if other in done and (why := stale_reason(folder, other, params[other])): raise StudyError(
                 f"{stage} builds on {other}, which is out of date ({why}); add {other} to --only, or leave --only out.")
-            if other not in done and (other in ("data", "preprocessing") and stage != "eda" or other == "data"): raise StudyError(
+            if other not in done and other in ("data", "preprocessing"): raise StudyError(
                 f"{stage} builds on {other}, which has not been run in {folder.name}; add {other} to --only, or leave --only out.")
         models = ("mlp", "cnn", "resnet")
         if stage in ("evaluation", "xai") and not any(m in done or m in chosen for m in models): raise StudyError(
             f"{stage} needs at least one of {', '.join(models)}, and none has been run in {folder.name}; add one to --only.")
+
+def feeds(stage: str, other: str) -> bool:
+    "Whether `other` reads what `stage` writes."
+    return any(fnmatch(w, r) for w in STAGES[stage]["writes"] for r in STAGES[other]["reads"])
 
 def run_stages(
     folder: Path,
@@ -287,11 +294,11 @@ def run(file, overrides, data, name, only, fresh):
     chosen = [s.strip() for s in only.split(",") if s.strip()] if only is not None else list(STAGES)
     if not chosen or (wrong := [s for s in chosen if s not in STAGES]):
         raise StudyError(f"Expected stages among {', '.join(STAGES)} for --only, found {', '.join(wrong) if chosen else 'none'}.")
-    if data is not None: check_folder(data)
     folder, nbs = run_folder(name or (Path(file).stem if file else "quick")), project_folder()/"nbs"
     known = {stage: declared_parameters(nbs/f"{s['notebook']}.ipynb") for stage, s in STAGES.items()}
     params, source = asked_parameters(folder, file, overrides, data, known)
     chosen = [s for s in STAGES if s in chosen]
+    if "data" in chosen and params["data"]["data_dir"]: check_folder(params["data"]["data_dir"])
     check_upstream(folder, chosen, params)
     folder.mkdir(parents=True, exist_ok=True)
     try:

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'VERSIONED', 'CLASS_NAMES', 'COLOURS', 'DASHES', 'MODEL_TITLES', 'StudyError', 'atomic_path', 'plain',
-           'write_json', 'read_json', 'write_csv', 'file_digest', 'digests', 'package_versions', 'git_commit',
-           'machine', 'peak_memory_mb', 'Stage', 'read_provenance', 'open_stage', 'note', 'finish', 'stale_reason',
-           'load_params', 'resolve_params', 'check_type', 'rng_for', 'set_seed', 'plot_style', 'save_figure',
-           'show_figure']
+           'write_json', 'read_json', 'write_csv', 'file_digest', 'digests', 'inputs_digest', 'package_versions',
+           'git_commit', 'machine', 'peak_memory_mb', 'Stage', 'read_provenance', 'open_stage', 'note', 'finish',
+           'stale_reason', 'load_params', 'resolve_params', 'check_type', 'rng_for', 'set_seed', 'plot_style',
+           'save_figure', 'show_figure']
 
 # %% ../nbs/00_run.ipynb #363a3c61
 import hashlib, json, os, platform, shutil, subprocess, sys, tempfile, time
@@ -61,7 +61,8 @@ def write_csv(path, table):
 
 # %% ../nbs/00_run.ipynb #13cc591e
 STAGES = {
-    "data":          dict(notebook="02_data", reads=[], writes=["images.csv", "metrics/data.json", "metrics/data_checks.csv"]),
+    "data":          dict(notebook="02_data", reads=[], writes=["images.csv", "metrics/data.json", "metrics/data_checks.csv",
+                                                                "cache/phantoms_*/phantom.json"]),
     "eda":           dict(notebook="03_eda", reads=["images.csv", "metrics/data.json"],
                           writes=["metrics/eda_sizes.json", "figures/eda_*.png"]),
     "preprocessing": dict(notebook="04_preprocessing", reads=["images.csv", "metrics/data.json"],
@@ -77,8 +78,8 @@ STAGES = {
     "evaluation":    dict(notebook="09_evaluation", reads=["predictions/*.csv", "history/*.csv"],
                           writes=["comparison.csv", "metrics/evaluation.json", "figures/evaluation_*.png"]),
     "xai":           dict(notebook="10_xai", reads=["predictions/*.csv", "models/*.keras", "images.csv",
-                                                    "cache/films_{image_size}_*.npy"],
-                          writes=["metrics/xai.csv", "figures/xai_*.png"]),
+                                                    "metrics/data.json", "metrics/evaluation.json"],
+                          writes=["metrics/xai*.csv", "figures/xai_*.png"]),
 }
 
 # %% ../nbs/00_run.ipynb #beb671a5
@@ -99,6 +100,18 @@ def digests(
     "Fingerprints of all files that match, by their path inside `folder`."
     files = {f for p in patterns for f in Path(folder).glob(p.format(**params)) if not f.name.startswith(".")}
     return {f.relative_to(folder).as_posix(): file_digest(f) for f in sorted(files)}
+
+def inputs_digest(
+    folder: Path, # run directory
+    name: str,    # stage
+    params: dict,
+) -> dict[str, str]:
+    "Fingerprints of what a stage reads: files of the run, and for the data stage the listing of the data folder."
+    found = digests(folder, STAGES[name]["reads"], params)
+    if root := params.get("data_dir"):
+        files = sorted((str(f), s.st_size, s.st_mtime_ns) for f in Path(root).rglob("*") if f.is_file() and (s := f.stat()))
+        found["data_dir"] = hashlib.sha1(repr(files).encode()).hexdigest()
+    return found
 
 # %% ../nbs/00_run.ipynb #94487cb4
 VERSIONED = ["tensorflow", "keras", "numpy", "pandas", "scikit-learn", "opencv-python", "matplotlib", "papermill"]
@@ -142,7 +155,6 @@ class Stage:
         self.name, self.folder, self.params, self.started = name, Path(folder), params, time.time()
         self.notes: list[str] = []
         self.forget()
-        self.inputs = digests(self.folder, STAGES[name]["reads"], params)
 
     def path(self, *parts: str) -> Path:
         "A path inside the run directory."
@@ -200,7 +212,8 @@ def finish(
         started=datetime.fromtimestamp(stage.started, timezone.utc).isoformat(timespec="seconds"),
         seconds=round(time.time() - stage.started, 1), peak_memory_mb=peak_memory_mb(),
         git_commit=git_commit(Path(__file__).parent if "__file__" in globals() else "."),
-        versions=package_versions(), machine=machine(), inputs=stage.inputs,
+        versions=package_versions(), machine=machine(),
+        inputs=inputs_digest(stage.folder, stage.name, stage.params),
         outputs=digests(stage.folder, STAGES[stage.name]["writes"], stage.params))
     provenance = read_provenance(stage.folder)
     provenance["stages"][stage.name] = record
@@ -223,7 +236,7 @@ def stale_reason(
     changed = sorted(k for k in {*record["parameters"], *params}
                      if record["parameters"].get(k, _absent) != plain(params.get(k, _absent)))
     if changed: return "changed " + ", ".join(changed)
-    if digests(folder, STAGES[name]["reads"], params) != record["inputs"]: return "its input files changed"
+    if inputs_digest(folder, name, params) != record["inputs"]: return "its input files changed"
     if digests(folder, STAGES[name]["writes"], params) != record["outputs"]: return "its files were changed or removed"
     return ""
 

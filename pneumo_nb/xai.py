@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['patch_positions', 'cover', 'spread', 'check_images', 'occlusion_map', 'load_models', 'pick_films', 'explained_table',
-           'overlay', 'caption', 'plot_maps', 'explain', 'plot_beside', 'worst_mistakes', 'pointing_game', 'load_masks',
-           'xai_findings']
+           'overlay', 'caption', 'plot_maps', 'film_pixels', 'explain', 'plot_beside', 'worst_mistakes',
+           'pointing_game', 'load_masks', 'xai_findings']
 
 # %% ../nbs/10_xai.ipynb #c056e749
 from pathlib import Path
@@ -16,7 +16,7 @@ import pandas as pd
 
 from .run import CLASS_NAMES, COLOURS, MODEL_TITLES, Stage, StudyError, finish, note, open_stage, plot_style, read_json, rng_for, save_figure, write_csv
 from .preprocessing import Films, load_films
-from .evaluation import load_predictions, title
+from .evaluation import judged_films, load_predictions, title
 
 # %% ../nbs/10_xai.ipynb #9a983fe6
 def patch_positions(
@@ -171,6 +171,11 @@ def plot_maps(
     return figure
 
 # %% ../nbs/10_xai.ipynb #3c723385
+def film_pixels(films: Films, paths: list[str]) -> np.ndarray: # (N, size, size) uint8
+    "The decoded films of some paths, in their order."
+    where = {path: n for n, path in enumerate(films.images.path)}
+    return np.stack([films.pixels[where[p]] for p in paths])
+
 def explain(
     model,
     name: str,           # of the model
@@ -181,8 +186,7 @@ def explain(
     **patches,           # patch_size, stride, fill
 ): # figure, maps (N, H, W)
     "Occlusion maps of one model on some films, as a figure."
-    where = films.images.reset_index().set_index("path")["index"]
-    pixels = np.stack([films.pixels[where[p]] for p in paths])
+    pixels = film_pixels(films, paths)
     maps = occlusion_map(model, pixels, **patches)
     return plot_maps(pixels, maps, [caption(name, table, p, threshold) for p in paths]), maps
 
@@ -235,13 +239,16 @@ def load_masks(
 # %% ../nbs/10_xai.ipynb #b611d1b9
 def xai_findings(
     collected: dict[str, np.ndarray], # model → maps (N, H, W)
+    pointing: pd.DataFrame,           # model, films, hits, blind
 ) -> str: # markdown
     "How strongly the models react to covering, in words."
     lines = []
     for model, maps in collected.items():
         if not len(maps): continue
         reach = np.abs(maps).max(axis=(1, 2))
-        lines.append(f"- **{title(model)}**: covering one patch changes the probability by {np.median(reach):.2f} at most on the median film "
-                     f"(from {reach.min():.2f} to {reach.max():.2f}); {np.mean(maps.mean(axis=(1, 2)) > 0):.0%} of the maps are positive on the whole.")
+        lines.append(f"- **{title(model)}**: averaged over the patches that cover a place, the probability changes by {np.median(reach):.2f} at most on the "
+                     f"median film (from {reach.min():.2f} to {reach.max():.2f}); {np.mean(maps.mean(axis=(1, 2)) > 0):.0%} of the maps are positive on the whole.")
+    lines += [f"- {title(r.model)}'s highest point lies in the drawn disease on {r.hits:.0%} of {r.films} films; pointing blindly would hit {r.blind:.0%}."
+              for r in pointing.itertuples()]
     return "\n".join(lines + ["- A small change everywhere means that the answer does not hang on any one place: the network weighs the film as a whole, "
                               "or it is so sure that a patch cannot move it."])
