@@ -219,6 +219,9 @@ def feeds(stage: str, other: str) -> bool:
     "Whether `other` reads what `stage` writes."
     return any(fnmatch(w, r) for w in STAGES[stage]["writes"] for r in STAGES[other]["reads"])
 
+
+# %%
+#| export
 def run_stages(
     folder: Path,
     chosen: list[str],

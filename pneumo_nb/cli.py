@@ -140,6 +140,7 @@ def feeds(stage: str, other: str) -> bool:
     "Whether `other` reads what `stage` writes."
     return any(fnmatch(w, r) for w in STAGES[stage]["writes"] for r in STAGES[other]["reads"])
 
+# %% ../nbs/12_cli.ipynb #0d07397e
 def run_stages(
     folder: Path,
     chosen: list[str],

@@ -77,6 +77,7 @@ def quick_predictions(stage: Stage):
     train_model(stage, "mlp", model, films, AUGMENTATION, epochs=1, batch_size=16, seed=42)
     write_predictions(stage, "mlp", model, films)
 
+# %% ../nbs/09_evaluation.ipynb #d1047191
 def judged_films(predictions: dict[str, pd.DataFrame]) -> tuple[str, dict[str, pd.DataFrame]]: # split, model → its films
     "The test films; validation where a set has no test films."
     judged = "test" if any((t.split == "test").any() for t in predictions.values()) else "validation"

@@ -45,7 +45,7 @@ def test_killed_run_resumes_and_the_same_seed_gives_the_same_predictions(tmp_pat
     (["run", "-p", "cnn.epoch=3"], "known in cnn: batch_size, epochs, image_size, jit_compile, learning_rate, seed"),
     (["run", "-p", "cnn.epochs=many"], "Expected cnn.epochs to be int like its default"),
     (["run", "--only", "cnm"], "found cnm"), (["run", "--only", "xai"], "xai builds on data, which has not been run"),
-    (["run", "--data", "empty"], "Expected train/ and test/ in empty, found nothing"),
+    (["run", "--data", "empty"], "empty, found nothing; point to the folder that holds train/ and test/"),
     (["report", "x"], "do `pneumo run` first"), (["data", "check", "nowhere"], "found no folder at nowhere")])
 def test_mistakes_end_in_one_sentence(tmp_path, words, says):
     (tmp_path/"empty").mkdir()
