@@ -194,7 +194,8 @@ def inputs_digest(
     "Fingerprints of what a stage reads: files of the run, and for the data stage the listing of the data folder."
     found = digests(folder, STAGES[name]["reads"], params)
     if root := params.get("data_dir"):
-        files = sorted((str(f), s.st_size, s.st_mtime_ns) for f in Path(root).rglob("*") if f.is_file() and (s := f.stat()))
+        listed = (f for split in ("train", "val", "test") for f in (Path(root)/split).rglob("*") if f.is_file())
+        files = sorted((str(f), s.st_size, s.st_mtime_ns) for f in listed if (s := f.stat()))
         found["data_dir"] = hashlib.sha1(repr(files).encode()).hexdigest()
     return found
 
@@ -286,7 +287,12 @@ def read_provenance(
 ) -> dict: # {"stages": {name: record}}
     "What is recorded of a run so far."
     file = Path(folder)/"provenance.json"
-    return read_json(file) if file.exists() else {"stages": {}}
+    if not file.exists(): return {"stages": {}}
+    try: provenance = read_json(file)
+    except ValueError: provenance = None
+    if not isinstance(provenance, dict) or "stages" not in provenance: raise StudyError(
+        f"Expected the record of a run in {file}, found something else; remove that file, and the run's stages are done again.")
+    return provenance
 
 def open_stage(
     name: str,           # a key of `STAGES`
@@ -402,7 +408,7 @@ def load_params(
     if not Path(path).is_file():
         raise StudyError(f"Expected a parameter file, found nothing at {path}; see params/quick.yaml for an example.")
     try: sections = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as e: raise StudyError(f"{path} is not valid YAML: {' '.join(str(e).split())}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as e: raise StudyError(f"Expected YAML in {path}, found: {' '.join(str(e).split())}") from None
     wrong = sections if not isinstance(sections, dict) else [k for k, v in sections.items() if not isinstance(v, dict)]
     if wrong: raise StudyError(f"Expected {path} to hold sections (common, {', '.join(STAGES)}) of `name: value` lines, "
                                f"found {wrong!r}; indent each parameter below its section.")
@@ -464,6 +470,7 @@ def rng_for(
 ): # numpy.random.Generator
     "An independent, reproducible random generator for one purpose."
     import numpy as np
+    if any(isinstance(k, int) and k < 0 for k in key): raise StudyError(f"Expected a seed of 0 or more, found {key[0]}.")
     return np.random.default_rng([k if isinstance(k, int) else int(hashlib.sha1(k.encode()).hexdigest()[:8], 16) for k in key])
 
 def set_seed(seed: int):

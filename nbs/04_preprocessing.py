@@ -210,6 +210,13 @@ test_eq(warp(tiny, affine_matrix(4, shift=(.25, 0))), tiny[:, [1, 2, 3, 3]])
 #| export
 AUGMENTATION = dict(rotation=20., shift=.2, shear=.2, zoom=.2, flip=True)  # the reference study's
 
+def check_ranges(ranges: dict):
+    "Refuse ranges with which nothing of a film might be left."
+    limits = dict(rotation=180, shift=1, shear=90, zoom=1)
+    for name, limit in limits.items():
+        if not 0 <= ranges[name] < limit + (name == "rotation"): raise StudyError(
+            f"Expected {name} to be at least 0 and below {limit}, found {ranges[name]}.")
+
 def load_ranges(stage: Stage) -> dict: # as `AUGMENTATION`
     "The augmentation this run's preprocessing chose; the study's own if that stage has not run here."
     file = stage.path("metrics/preprocessing.json")
@@ -240,6 +247,8 @@ def augment(
 
 # %%
 ranges = dict(rotation=rotation, shift=shift, shear=shear, zoom=zoom, flip=flip)
+check_ranges(ranges)
+test_fail(lambda: check_ranges(AUGMENTATION | dict(zoom=5)), contains="zoom to be at least 0 and below 1, found 5")
 one = augment(films.pixels[0], seed, 3, 0, ranges)
 test_eq(one, augment(films.pixels[0], seed, 3, 0, ranges))
 assert (one != augment(films.pixels[0], seed, 4, 0, ranges)).any()

@@ -78,6 +78,7 @@ def classification_metrics(
     "What the study reports of a model; what is undefined (a precision without calls, an AUROC of one class) is NaN."
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
     y_true, y_prob = check_predictions(y_true, y_prob)
+    if not 0 <= threshold <= 1: raise StudyError(f"Expected a threshold between 0 and 1, found {threshold}.")
     called = (y_prob >= threshold).astype(int)
     scores = precision_recall_fscore_support(y_true, called, labels=[0, 1], zero_division=np.nan)
     metrics = dict(accuracy=float((called == y_true).mean()))
@@ -156,7 +157,6 @@ def title(model: str) -> str:
 # %%
 stage = open_stage("evaluation", run_dir, seed=seed, threshold=threshold)
 predictions = load_predictions(stage)
-if not 0 <= threshold <= 1: raise StudyError(f"Expected a threshold between 0 and 1, found {threshold}.")
 judged, tests = judged_films(predictions)
 if judged != "test": note(stage, "there are no test films, so the models are judged on validation, which also chose their epoch: too kindly.")
 print(f"{judged} films:", {title(name): len(table) for name, table in tests.items()})

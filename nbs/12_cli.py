@@ -100,22 +100,36 @@ def asked_parameters(
     kept = folder/"params.yaml"
     source = Path(file) if file else kept if kept.exists() else project_folder()/"params/quick.yaml"
     sections = {k: dict(v) for k, v in load_params(source).items()}
-    for section, name, value in map(parse_override, overrides): sections.setdefault(section, {})[name] = numeric(value)
+    if source == kept: sections = drop_undeclared(sections, known)
+    for section, name, value in sorted(map(parse_override, overrides), key=lambda o: o[0] != "common"):
+        sections.setdefault(section, {})[name] = value
+        if section == "common":  # what is asked now wins over what a file says of single stages
+            for stage in known: sections.get(stage, {}).pop(name, None)
     if data is not None: sections.setdefault("data", {})["data_dir"] = data
     params = resolve_params({k: {n: numeric(v) for n, v in s.items()} for k, s in sections.items()}, known)
     if folder := params["data"]["data_dir"]: params["data"]["data_dir"] = str(Path(folder).expanduser().resolve())
     if (weights := params["resnet"]["weights"]) not in ("imagenet", "none"): params["resnet"]["weights"] = str(Path(weights).expanduser().resolve())
     return params, str(source)
 
+
+# %%
+#| export
+def drop_undeclared(sections: dict[str, dict], known: dict[str, dict]) -> dict[str, dict]:
+    "A run's kept parameters without those that its notebooks, which may be newer, declare no more."
+    for stage, name in [(s, n) for s, params in sections.items() for n in params if n not in known.get(s, {})]:
+        click.echo(f"Note: this run's params.yaml holds {stage}.{name}, which no notebook declares any more; it is left out.")
+    return {s: {n: v for n, v in params.items() if n in known[s]} for s, params in sections.items() if s in known}
+
 def numeric(value):
     "YAML 1.1 reads 1e-4 as text; here it is a number."
-    try: return float(value) if isinstance(value, str) and value[:1].isdigit() and "e" in value.lower() else value
+    if not isinstance(value, str) or not value.lstrip("+-")[:1].isdigit() or "e" not in value.lower(): return value
+    try: return float(value)
     except ValueError: return value
 
 
 # %%
 test_eq(parse_override("cnn.epochs=3"), ("cnn", "epochs", 3))
-test_eq(numeric("1e-4"), 1e-4); test_eq(numeric("1einer"), "1einer")
+test_eq(numeric("1e-4"), 1e-4); test_eq(numeric("-1e-4"), -1e-4); test_eq(numeric("1einer"), "1einer")
 test_fail(lambda: parse_override("epochs=3"), contains="such as cnn.epochs=3")
 params, source = asked_parameters(Path("no_run"), None, ["cnn.epochs=9"], None, known)
 test_eq((params["cnn"]["epochs"], Path(source).name), (9, "quick.yaml"))
@@ -232,6 +246,7 @@ def run_stages(
     nbs = project_folder()/"nbs"
     for number, name in enumerate(chosen, 1):
         why = "asked to start afresh" if fresh else stale_reason(folder, name, params[name])
+        if not why and not (folder/"notebooks"/f"{STAGES[name]['notebook']}.ipynb").exists(): why = "its executed notebook is missing"
         head = f"[{number}/{len(chosen)}] {name:<14}"
         if not why:
             click.echo(f"{head} unchanged, skipped")
@@ -257,12 +272,19 @@ def forget_stage(folder: Path, name: str):
 def clear_partial(folder: Path):
     "Remove half-written files that a killed process left; the caller holds the run's lock."
     import shutil
-    for debris in [*folder.glob("**/.partial-*")]:
+    places = [folder, *(folder/p for p in ("cache", "models", "history", "predictions", "metrics", "figures", "notebooks", "site")), *folder.glob(".scratch-*/*")]
+    for debris in (d for place in places for d in place.glob(".partial-[0-9]*-*")):
         shutil.rmtree(debris) if debris.is_dir() else debris.unlink(missing_ok=True)
 
 def run_folder(name: str) -> Path: # absolute
-    "`runs/NAME` here, or the folder itself if a path is given."
-    return (Path(name) if os.sep in name else Path("runs")/name).resolve()
+    "`runs/NAME` here, or the folder itself if a path is given; refused if it is something else than a run."
+    if not name.strip() or Path(name).name in ("", ".", "..") or set(name) & set("{}"):
+        raise StudyError(f"Expected a name such as monday for --run (without braces), found {name!r}.")
+    folder = (Path(name) if os.sep in name else Path("runs")/name).resolve()
+    marks = ("params.yaml", "provenance.json", ".lock")
+    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or any((folder/m).exists() for m in marks))):
+        raise StudyError(f"Expected a run or an empty folder at {folder}, found other files; choose another --run.")
+    return folder
 
 
 # %% [markdown]
@@ -271,10 +293,11 @@ def run_folder(name: str) -> Path: # absolute
 # %%
 #| export
 class Group(click.Group):
-    "Commands that end a `StudyError` with its sentence and exit status 1."
+    "Commands that end a `StudyError`, or a file that cannot be used, with one sentence and exit status 1."
     def invoke(self, ctx):
         try: return super().invoke(ctx)
         except StudyError as e: raise click.ClickException(str(e)) from None
+        except OSError as e: raise click.ClickException(f"Could not use {e.filename or 'a file'}: {e.strerror or e}.") from None
 
 @click.group(cls=Group, context_settings=dict(help_option_names=["-h", "--help"], max_content_width=110))
 def main():
@@ -297,7 +320,7 @@ def run(file, overrides, data, name, only, fresh):
     chosen = [s.strip() for s in only.split(",") if s.strip()] if only is not None else list(STAGES)
     if not chosen or (wrong := [s for s in chosen if s not in STAGES]):
         raise StudyError(f"Expected stages among {', '.join(STAGES)} for --only, found {', '.join(wrong) if chosen else 'none'}.")
-    folder, nbs = run_folder(name or (Path(file).stem if file else "quick")), project_folder()/"nbs"
+    folder, nbs = run_folder(name if name is not None else Path(file).stem if file else "quick"), project_folder()/"nbs"
     known = {stage: declared_parameters(nbs/f"{s['notebook']}.ipynb") for stage, s in STAGES.items()}
     params, source = asked_parameters(folder, file, overrides, data, known)
     chosen = [s for s in STAGES if s in chosen]

@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['NORMAL_NAME', 'PNEUMONIA_NAME', 'SPLITS', 'FILM_ENDINGS', 'COLUMNS', 'KAGGLE_SET', 'patient_id', 'film_kind',
-           'check_layout', 'is_film', 'list_films', 'read_film_facts', 'scan_dataset', 'stray_files',
-           'content_mismatch', 'shared', 'check_dataset', 'patient_groups', 'split_patients', 'fetch_dataset',
-           'data_fingerprint', 'prepare_data', 'load_images', 'data_findings']
+           'check_layout', 'is_film', 'walk', 'is_hidden', 'list_films', 'read_film_facts', 'check_names',
+           'scan_dataset', 'stray_files', 'content_mismatch', 'shared', 'check_dataset', 'patient_groups',
+           'split_patients', 'fetch_dataset', 'data_fingerprint', 'prepare_data', 'load_images', 'data_findings']
 
 # %% ../nbs/02_data.ipynb #4f3245ba
 import hashlib, os, re, warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 from PIL import Image
@@ -21,16 +22,16 @@ from .run import CLASS_NAMES, Stage, StudyError, finish, note, open_stage, read_
 from .phantom import make_dataset
 
 # %% ../nbs/02_data.ipynb #72f56261
-NORMAL_NAME = re.compile(r"((?:NORMAL\d*-)?IM-\d+)(?:-\d+)+$")
-PNEUMONIA_NAME = re.compile(r"(person\d+)_(bacteria|virus)(?:_\d+)+$")
+NORMAL_NAME = re.compile(r"((?:NORMAL\d*-)?IM-\d+)(?:-\d+)+", re.ASCII)
+PNEUMONIA_NAME = re.compile(r"(person\d+)_(bacteria|virus)(?:_\d+)+", re.ASCII)
 
 def patient_id(
     file_name: str | Path, # name or path of a film
 ) -> str: # such as "IM-0115", "NORMAL2-IM-1427" or "person1000_bacteria"
     "The patient a film belongs to, by the naming scheme of the public set."
     stem = Path(file_name).stem
-    if match := NORMAL_NAME.match(stem): return match[1]
-    if match := PNEUMONIA_NAME.match(stem): return f"{match[1]}_{match[2]}"
+    if match := NORMAL_NAME.fullmatch(stem): return match[1]
+    if match := PNEUMONIA_NAME.fullmatch(stem): return f"{match[1]}_{match[2]}"
     raise StudyError(f"Expected a name like IM-0115-0001.jpeg, NORMAL2-IM-1427-0001.jpeg or person1000_bacteria_2931.jpeg, "
                      f"found {Path(file_name).name!r}, which tells no patient; rename the film so that patients stay together.")
 
@@ -56,6 +57,8 @@ def check_layout(
         advice = (f"point to {root/inside[0]}" if inside else "point to the folder that holds train/ and test/")
         found = ", ".join(sorted(p.name for p in root.iterdir())[:6]) or "nothing"
         raise StudyError(f"Expected train/ and test/ in {root}, found {found}; {advice}.")
+    if odd := [p.name for p in sorted(root.iterdir()) if p.is_dir() and p.name.lower() in SPLITS and p.name not in SPLITS]:
+        raise StudyError(f"Expected the folders {', '.join(SPLITS)} in {root}, found {', '.join(odd)}; rename it in small letters.")
     splits = [root/s for s in SPLITS if (root/s).is_dir()]
     for split in splits:
         found = sorted(p.name for p in split.iterdir() if p.is_dir() and not p.name.startswith("."))
@@ -66,9 +69,18 @@ def check_layout(
 # %% ../nbs/02_data.ipynb #4fc5742b
 def is_film(
     path: Path,
+    root: Path, # of the set
 ) -> bool: # False for hidden files and other endings
     "Whether a file counts as a film by its name."
-    return not path.name.startswith(".") and path.suffix.lower() in FILM_ENDINGS
+    return not is_hidden(path, root) and path.suffix.lower() in FILM_ENDINGS
+
+def walk(folder: Path) -> list[Path]: # sorted
+    "Everything below a folder but folders themselves, links to folders followed."
+    return sorted(Path(top)/name for top, folders, files in os.walk(folder, followlinks=True) for name in files)
+
+def is_hidden(path: Path, root: Path) -> bool:
+    "Whether a file or a folder above it, below `root`, begins with a dot."
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 def list_films(
     root: str | Path,
@@ -77,7 +89,7 @@ def list_films(
     films = []
     for split in check_layout(root):
         for name in CLASS_NAMES:
-            found = sorted(p for p in (split/name).rglob("*") if p.is_file() and is_film(p))
+            found = [p for p in walk(split/name) if is_film(p, Path(root))]
             if not found: raise StudyError(f"Expected films (.jpeg, .jpg or .png) in {split/name}, found none; "
                                            "a class without films cannot be learned or tested.")
             films += found
@@ -90,7 +102,7 @@ def read_film_facts(
 ) -> dict: # a row of the table; `problem` is "" if the film can be read
     "What a film's file tells, without keeping its pixels."
     relative = path.relative_to(root)
-    content = path.read_bytes()
+    content = path.read_bytes() if path.is_file() else b""
     row = dict(path=relative.as_posix(), split=relative.parts[0], label=CLASS_NAMES.index(relative.parts[1]),
                kind=film_kind(path), patient_id=patient_id(path), width=0, height=0, mode="", bytes=len(content),
                sha1=hashlib.sha1(content).hexdigest(), problem="")
@@ -99,10 +111,18 @@ def read_film_facts(
             (row["width"], row["height"]), row["mode"], row["format"] = image.size, image.mode, image.format
             image.draft("L", (max(1, image.width // 8), max(1, image.height // 8)))
             image.load()
+        if cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8) is None: row["problem"] = "OpenCV cannot decode it"
     except Exception as e: row["problem"] = f"{type(e).__name__}: {e}".replace(str(root), "").strip()
-    if (row["kind"] != "normal") != bool(row["label"]): raise StudyError(
-        f"Expected the name and the folder of a film to agree, found {row['path']}; move or rename it.")
     return row
+
+def check_names(films: list[Path], root: Path):
+    "Refuse films whose names tell no patient or contradict their folder, all of them at once."
+    def wrong(path):
+        try: return (film_kind(path) != "normal") != (CLASS_NAMES.index(path.relative_to(root).parts[1]) == 1)
+        except StudyError: return True
+    if bad := [p.relative_to(root).as_posix() for p in films if wrong(p)]: raise StudyError(
+        f"Expected names like NORMAL/IM-0115-0001.jpeg and PNEUMONIA/person1000_bacteria_2931.jpeg, so that the patient is known and the kind fits "
+        f"the folder; found {len(bad)} other(s): {', '.join(bad[:5])}{' …' if len(bad) > 5 else ''}; rename or move them.")
 
 # %% ../nbs/02_data.ipynb #6dd8d8d1
 COLUMNS = ["path", "split", "label", "kind", "patient_id", "width", "height", "mode", "bytes", "sha1"]
@@ -112,8 +132,10 @@ def scan_dataset(
 ) -> pd.DataFrame: # COLUMNS; `path` is relative to `root`, label 0 normal, 1 pneumonia; attrs: root, left_out
     "One row for every readable film."
     root = Path(root)
+    films = list_films(root)
+    check_names(films, root)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        rows = pd.DataFrame(list(pool.map(lambda p: read_film_facts(p, root), list_films(root))))
+        rows = pd.DataFrame(list(pool.map(lambda p: read_film_facts(p, root), films)))
     bad = rows[rows.problem != ""]
     if len(bad): warnings.warn(f"left out {len(bad)} unreadable film(s): "
                                + "; ".join(f"{r.path} ({r.problem})" for r in bad.itertuples()), stacklevel=2)
@@ -131,8 +153,8 @@ def stray_files(root: Path) -> dict[str, list[str]]:
     "Files that are not films: hidden ones, and those with another ending."
     found = {"hidden file, ignored": [], "ending is not .jpeg, .jpg or .png, ignored": []}
     for split in check_layout(root):
-        for path in sorted(p for p in split.rglob("*") if p.is_file() and not is_film(p)):
-            kind = "hidden file, ignored" if path.name.startswith(".") else "ending is not .jpeg, .jpg or .png, ignored"
+        for path in (p for p in walk(split) if not is_film(p, root)):
+            kind = "hidden file, ignored" if is_hidden(path, root) else "ending is not .jpeg, .jpg or .png, ignored"
             found[kind].append(path.relative_to(root).as_posix())
     return found
 
@@ -157,6 +179,8 @@ def check_dataset(
     copies = images.path[images.duplicated("sha1", keep=False) & (images.groupby("sha1").split.transform("nunique") == 1)]
     found = {"unreadable or cut short, left out": list(images.attrs.get("left_out", {})), **stray_files(root),
              "content is not what the ending says": content_mismatch(images, root),
+             "not 8-bit gray or RGB": images.path[~images["mode"].isin(["L", "RGB"])].tolist(),
+             "no test/ folder, so nothing to judge a model on": [] if "test" in set(images.split) else ["test/"],
              "same bytes as another film of its split": copies.tolist(),
              "same bytes in two splits": shared(images, "sha1", "split"),
              "same bytes with two labels": shared(images, "sha1", "label"),
@@ -208,11 +232,12 @@ def fetch_dataset(
     folder: str | Path, # where the client keeps what it downloads
 ) -> Path: # the folder inside that holds train/ and test/
     "Download the public set from Kaggle."
+    if Path(folder).exists() and not Path(folder).is_dir(): raise StudyError(f"Expected a folder to download into, found a file at {folder}; choose another.")
     import kagglehub
     os.environ["KAGGLEHUB_CACHE"] = str(Path(folder).resolve())  # its cache can go on with half a file; `output_dir` cannot
     try: got = Path(kagglehub.dataset_download(KAGGLE_SET))
     except Exception as e: # the client's errors are many: network, disk, service, checksum
-        raise StudyError(f"Could not download {KAGGLE_SET} from Kaggle ({type(e).__name__}: {str(e).splitlines()[0][:150] if str(e) else ''}); "
+        raise StudyError(f"Could not download {KAGGLE_SET} from Kaggle ({type(e).__name__}); "
                          f"check the network and run the command again, or put the set into {folder} by hand.") from None
     found = [p.parent for p in sorted(got.rglob("train")) if (p.parent/"test").is_dir() and "__MACOSX" not in p.parts]
     if not found: raise StudyError(f"Expected train/ and test/ in what Kaggle sent, found {sorted(p.name for p in got.iterdir())}.")

@@ -39,6 +39,7 @@ def classification_metrics(
     "What the study reports of a model; what is undefined (a precision without calls, an AUROC of one class) is NaN."
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
     y_true, y_prob = check_predictions(y_true, y_prob)
+    if not 0 <= threshold <= 1: raise StudyError(f"Expected a threshold between 0 and 1, found {threshold}.")
     called = (y_prob >= threshold).astype(int)
     scores = precision_recall_fscore_support(y_true, called, labels=[0, 1], zero_division=np.nan)
     metrics = dict(accuracy=float((called == y_true).mean()))

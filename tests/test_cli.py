@@ -32,6 +32,10 @@ def test_killed_run_resumes_and_the_same_seed_gives_the_same_predictions(tmp_pat
     timeless = [pd.read_csv(tmp_path/f"runs/{name}/history/cnn.csv").drop(columns=["seconds", "total_seconds"]) for name in ("whole", "killed")]
     pd.testing.assert_frame_equal(*timeless)
     assert not list(run.rglob(".partial-*")) and not list(run.glob(".scratch-*"))
+    changed = pneumo("run", "--run", "killed", "--only", "data,preprocessing", "-p", "common.seed=7", cwd=tmp_path)
+    assert changed.stdout.count("changed seed") == 2, changed.stdout + changed.stderr
+    back = pneumo("run", "--run", "killed", "--only", "data,preprocessing", "-p", "common.seed=42", cwd=tmp_path)
+    assert back.returncode == 0
     third = pneumo("run", "--run", "killed", *SMALL, cwd=tmp_path)
     assert third.stdout.count("unchanged, skipped") == 3
     refused = pneumo("run", "--run", "killed", "-p", "preprocessing.zoom=0.15", "--only", "cnn", cwd=tmp_path)
@@ -46,9 +50,12 @@ def test_killed_run_resumes_and_the_same_seed_gives_the_same_predictions(tmp_pat
     (["run", "-p", "cnn.epochs=many"], "Expected cnn.epochs to be int like its default"),
     (["run", "--only", "cnm"], "found cnm"), (["run", "--only", "xai"], "xai builds on data, which has not been run"),
     (["run", "--data", "empty"], "empty, found nothing; point to the folder that holds train/ and test/"),
+    (["run", "--run", ".."], "Expected a name such as monday"), (["run", "--run", "./empty/../other"], "found other files"),
+    (["run", "-p", "data.seed=-1", "--only", "data", "--run", "out/x"], "Expected a seed of 0 or more, found -1"),
+    (["run", "-f", "bin.yaml"], "Expected YAML in bin.yaml"), (["data", "phantom", "other/file/x"], "Could not use"),
     (["report", "x"], "do `pneumo run` first"), (["data", "check", "nowhere"], "found no folder at nowhere")])
 def test_mistakes_end_in_one_sentence(tmp_path, words, says):
-    (tmp_path/"empty").mkdir()
+    (tmp_path/"empty").mkdir(); (tmp_path/"other").mkdir(); (tmp_path/"other/file").write_text("mine"); (tmp_path/"bin.yaml").write_bytes(b"\xff\xfe")
     done = pneumo(*words, cwd=tmp_path)
     assert done.returncode == 1 and says in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert not (tmp_path/"runs").exists()

@@ -86,19 +86,32 @@ def spoil(root, how):
     if how == "unknown class": (root/"train/COVID").mkdir()
     if how == "unknown name": film.rename(film.with_name("scan.jpeg"))
     if how == "wrong folder": film.rename(root/"train/NORMAL"/film.name)
+    if how == "capital": (root/"test").rename(root/"Test")
     if how == "all cut short":
         for f in (root/"test/NORMAL").glob("*"): f.write_bytes(f.read_bytes()[:300])
 
 @pytest.mark.parametrize("how, says", [
     ("no train", "Expected train/ and test/"), ("nothing", "found masks, phantom.json, val"), ("empty class", "found none"),
-    ("missing class", "found PNEUMONIA"), ("unknown class", "found COVID, NORMAL, PNEUMONIA"), ("unknown name", "scan.jpeg"),
-    ("wrong folder", "name and the folder of a film to agree"), ("all cut short", "only unreadable")])
+    ("missing class", "found PNEUMONIA"), ("unknown class", "found COVID, NORMAL, PNEUMONIA"), ("unknown name", "found 1 other(s): train/PNEUMONIA/scan.jpeg"),
+    ("wrong folder", "the kind fits the folder; found 1 other(s): train/NORMAL/person"), ("all cut short", "only unreadable"), ("capital", "found Test")])
 def test_bad_folders_give_one_sentence(copy, how, says):
     spoil(copy, how)
     with warnings.catch_warnings(), pytest.raises(StudyError) as e:
         warnings.simplefilter("ignore")
         scan_dataset(copy)
     assert says in str(e.value) and "\n" not in str(e.value)
+
+def test_nothing_that_looks_like_a_film_disappears(copy):
+    (copy/"train/NORMAL/IM-7001-0001.jpeg").symlink_to("nowhere.jpeg")
+    (copy/"elsewhere").mkdir()
+    shutil.copy(next((copy/"train/NORMAL").glob("IM*1.jpeg")), copy/"elsewhere/IM-7002-0001.jpeg")
+    (copy/"train/NORMAL/more").symlink_to(copy/"elsewhere")
+    (copy/"train/NORMAL/.ipynb_checkpoints").mkdir()
+    (copy/"train/NORMAL/.ipynb_checkpoints/IM-0001-0001-checkpoint.jpeg").write_bytes(b"?")
+    with pytest.warns(UserWarning, match="IM-7001"): images = scan_dataset(copy)
+    assert "train/NORMAL/more/IM-7002-0001.jpeg" in set(images.path) and len(images) == 38
+    table = check_dataset(copy, images).set_index("problem").films
+    assert (table["unreadable or cut short, left out"], table["hidden file, ignored"]) == (1, 1)
 
 @pytest.mark.parametrize("cut", [0, 100, .5, .98])
 def test_damaged_films_are_left_out_by_name(copy, cut):
