@@ -189,8 +189,9 @@ def results_markdown(
     rows = [table.columns, ["---"] * table.shape[1], *table.to_numpy().tolist()]
     films = "drawn phantoms" if facts["source"] == "phantoms" else f"`{Path(facts['root']).name}`"
     cores = stages["evaluation"]["machine"]["cores"]
+    commits = ", ".join(dict.fromkeys(r["git_commit"][:10] for r in stages.values()))
     return ("\n".join("| " + " | ".join(map(str, r)) + " |" for r in rows) + f"\n\nRun `{folder.name}` on {films}, films of "
-            f"{stages['preprocessing']['parameters']['image_size']} pixels, {cores} cores, commit {stages['evaluation']['git_commit'][:12]}. In brackets 95 % intervals."
+            f"{stages['preprocessing']['parameters']['image_size']} pixels, {cores} cores, commit {commits}. In brackets 95 % intervals."
             + "".join(f" {name}: {text}" for name, r in stages.items() for text in r["notes"]))
 
 def write_results(file: Path, text: str) -> Path: # `file`
