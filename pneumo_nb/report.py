@@ -67,7 +67,7 @@ img { max-width: 100%; height: auto; background: white; border-radius: 3px }
 pre { overflow-x: auto; font-size: .82em; line-height: 1.45; background: var(--soft); padding: .6rem .8rem; border-radius: 4px; margin: .4rem 0 }
 details.code { margin: .3rem 0 } details.code > summary { cursor: pointer; font: .78em/1.6 monospace; opacity: .75; white-space: nowrap; overflow: hidden; text-overflow: ellipsis }
 table { border-collapse: collapse; font-size: .8em; margin: .8rem 0; display: block; overflow-x: auto; font-variant-numeric: tabular-nums }
-td { white-space: nowrap } td:last-child { white-space: normal; min-width: 12rem } th, td { padding: .3rem .5rem; border-bottom: 1px solid var(--line); text-align: left } caption { text-align: left; font-weight: 600; padding: .3rem 0 }
+td { white-space: nowrap } td:last-child { white-space: normal } th, td { padding: .3rem .5rem; border-bottom: 1px solid var(--line); text-align: left } caption { text-align: left; font-weight: 600; padding: .3rem 0 }
 @media print { details.code, nav { display: none } }
 """
 
@@ -170,7 +170,8 @@ def conclusion(
     slowest = max(rows, key=lambda r: r["training_seconds"] or 0)
     lines.append(f"Training took from {min(r['training_seconds'] or 0 for r in rows):,.0f} to {slowest['training_seconds'] or 0:,.0f} seconds ({name(slowest['model'])}).")
     if (folder/"metrics/eda_sizes.json").exists() and not (size := read_json(folder/"metrics/eda_sizes.json"))["constant"] and size["auroc"]:
-        lines.append(f"Size and shape of the films alone reach an AUROC of {size['auroc']:.3f} on train and validation films, the part of a score that needs no lung.")
+        lines.append(f"Size and shape of the films alone reach an AUROC of {size['auroc']:.3f} on train and validation films, "
+                     + ("the part of a score that needs no lung." if size["low"] > .5 else "which cannot be told from guessing."))
     if facts["judged"] != "test": lines.append("There were no test films: these numbers come from validation films, which also chose the epoch, and are too kind.")
     return lines
 
