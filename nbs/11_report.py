@@ -106,7 +106,7 @@ def notebook_body(
 STYLE = """
 :root { color-scheme: light dark; --line: #8886; --soft: #8881; --link: #0b62a3 }
 @media (prefers-color-scheme: dark) { :root { --link: #6db6ee } }
-body { font: 17px/1.6 system-ui, sans-serif; margin: 0 auto; max-width: 62rem; padding: 0 1.2rem 4rem }
+body { font: 17px/1.6 system-ui, sans-serif; margin: 0 auto; max-width: 66rem; padding: 0 1.2rem 4rem }
 nav { border-bottom: 1px solid var(--line); padding: .8rem 0; display: flex; flex-wrap: wrap; gap: .2rem 1rem; font-size: .85em }
 nav a[aria-current] { font-weight: 700; color: inherit; text-decoration: none }
 a { color: var(--link) } h1 { line-height: 1.2; margin: 1.6rem 0 .4rem } h2 { margin-top: 2.4rem }
@@ -114,8 +114,8 @@ blockquote { margin: 0 0 1.6rem; padding: 0; font-size: 1.1em; opacity: .8 }
 img { max-width: 100%; height: auto; background: white; border-radius: 3px }
 pre { overflow-x: auto; font-size: .82em; line-height: 1.45; background: var(--soft); padding: .6rem .8rem; border-radius: 4px; margin: .4rem 0 }
 details.code { margin: .3rem 0 } details.code > summary { cursor: pointer; font: .78em/1.6 monospace; opacity: .75; white-space: nowrap; overflow: hidden; text-overflow: ellipsis }
-table { border-collapse: collapse; font-size: .8em; margin: .8rem 0; display: block; overflow-x: auto; font-variant-numeric: tabular-nums }
-td { white-space: nowrap } td:last-child { white-space: normal } th, td { padding: .3rem .5rem; border-bottom: 1px solid var(--line); text-align: left } caption { text-align: left; font-weight: 600; padding: .3rem 0 }
+table { border-collapse: collapse; font-size: .76em; margin: .8rem 0; display: block; overflow-x: auto; font-variant-numeric: tabular-nums }
+td { white-space: nowrap } td:last-child { white-space: normal } th, td { padding: .3rem .35rem; border-bottom: 1px solid var(--line); text-align: left } caption { text-align: left; font-weight: 600; padding: .3rem 0 }
 @media print { details.code, nav { display: none } }
 """
 
