@@ -136,7 +136,8 @@ test_eq(plain({"precision": float("nan"), "counts": (1, 2)}), {"precision": None
 #
 # Each stage names the files it reads and the files it writes, as patterns inside the run directory. That one table is
 # enough to know what must run again: a stage whose parameters and input files are unchanged, and whose outputs are
-# still what it wrote, has nothing to do. The data stage also watches the names, sizes and dates in the data folder. `{image_size}` stands for the stage's own parameter of that name.
+# still what it wrote, has nothing to do. The data stage also watches the names, sizes and dates in the data folder.
+# `{image_size}` stands for the stage's own parameter of that name.
 
 # %%
 #| export
@@ -249,7 +250,8 @@ def peak_memory_mb() -> int | None: # None where the system does not tell (Windo
 # %% [markdown]
 # ## A stage at work
 #
-# `open_stage` comes early in every stage notebook. It makes or opens the run directory, notes the parameters, and forgets the stage's earlier record: from here until `finish` the stage counts
+# `open_stage` comes early in every stage notebook. It makes or opens the run directory, notes the parameters, and
+# forgets the stage's earlier record: from here until `finish` the stage counts
 # as not done. Opened without a run directory (interactively, or by a test), it works in a temporary one and says so.
 
 # %%

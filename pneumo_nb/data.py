@@ -256,7 +256,7 @@ def prepare_data(
     phantom_test: int = 24,
     validation_fraction: float = .2,
 ) -> pd.DataFrame: # what images.csv holds; attrs: root, left_out
-    "Find or draw the films, split them, and write images.csv and metrics/data.json."
+    "Find or draw the films, check and split them, and write images.csv, metrics/data.json and metrics/data_checks.csv."
     root = Path(data_dir).expanduser().resolve() if data_dir else stage.path("cache", f"phantoms_{phantom_train}_{phantom_test}_{seed}")
     if not data_dir: make_dataset(root, phantom_train, phantom_test, seed)
     scanned = scan_dataset(root)
@@ -270,6 +270,7 @@ def prepare_data(
             "give more films of more patients, or change validation_fraction or seed.")
     write_json(stage.path("metrics/data.json"), dict(root=root, source="phantoms" if (root/"phantom.json").exists() else "folder",
         fingerprint=data_fingerprint(images), left_out=left_out))
+    write_csv(stage.path("metrics/data_checks.csv"), check_dataset(root, scanned))
     write_csv(stage.path("images.csv"), images)
     images.attrs.update(root=str(root), left_out=left_out)
     return images
