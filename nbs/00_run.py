@@ -41,7 +41,7 @@ from fastcore.test import test_eq, test_fail
 #
 # ```
 # runs/NAME/
-#   params.yaml       what was asked            cache/        phantoms, decoded films
+#   params.yaml       what was asked            cache/        phantoms
 #   provenance.json   what was done             models/       trained networks
 #   images.csv        every film and its split  history/      one row an epoch
 #   comparison.csv    the models side by side   predictions/  one row a film
@@ -137,7 +137,6 @@ test_eq(plain({"precision": float("nan"), "counts": (1, 2)}), {"precision": None
 # Each stage names the files it reads and the files it writes, as patterns inside the run directory. That one table is
 # enough to know what must run again: a stage whose parameters and input files are unchanged, and whose outputs are
 # still what it wrote, has nothing to do. The data stage also watches the names, sizes and dates in the data folder.
-# `{image_size}` stands for the stage's own parameter of that name.
 
 # %%
 #| export
@@ -147,13 +146,12 @@ STAGES = {
     "eda":           dict(notebook="03_eda", reads=["images.csv", "metrics/data.json"],
                           writes=["metrics/eda_sizes.json", "figures/eda_*.png"]),
     "preprocessing": dict(notebook="04_preprocessing", reads=["images.csv", "metrics/data.json"],
-                          writes=["cache/films_{image_size}_*.npy", "metrics/preprocessing.json",
-                                  "figures/preprocessing_*.png"]),
-    "mlp":           dict(notebook="06_mlp", reads=["images.csv", "cache/films_{image_size}_*.npy", "metrics/preprocessing.json"],
+                          writes=["metrics/preprocessing.json", "figures/preprocessing_*.png"]),
+    "mlp":           dict(notebook="06_mlp", reads=["images.csv", "metrics/preprocessing.json"],
                           writes=["models/mlp.keras", "history/mlp.csv", "predictions/mlp.csv", "figures/mlp_*.png"]),
-    "cnn":           dict(notebook="07_cnn", reads=["images.csv", "cache/films_{image_size}_*.npy", "metrics/preprocessing.json"],
+    "cnn":           dict(notebook="07_cnn", reads=["images.csv", "metrics/preprocessing.json"],
                           writes=["models/cnn.keras", "history/cnn.csv", "predictions/cnn.csv", "figures/cnn_*.png"]),
-    "resnet":        dict(notebook="08_resnet", reads=["images.csv", "cache/films_{image_size}_*.npy", "metrics/preprocessing.json"],
+    "resnet":        dict(notebook="08_resnet", reads=["images.csv", "metrics/preprocessing.json"],
                           writes=["models/resnet_*.keras", "history/resnet_*.csv", "predictions/resnet_*.csv",
                                   "figures/resnet_*.png"]),
     "evaluation":    dict(notebook="09_evaluation", reads=["predictions/*.csv", "history/*.csv"],
@@ -180,11 +178,10 @@ def file_digest(
 
 def digests(
     folder: Path,        # run directory
-    patterns: list[str], # globs relative to it; `{name}` is filled in from `params`
-    params: dict,
+    patterns: list[str], # globs relative to it
 ) -> dict[str, str]: # file → SHA-1, hidden (unfinished) files left out
     "Fingerprints of all files that match, by their path inside `folder`."
-    files = {f for p in patterns for f in Path(folder).glob(p.format(**params)) if not f.name.startswith(".")}
+    files = {f for p in patterns for f in Path(folder).glob(p) if not f.name.startswith(".")}
     return {f.relative_to(folder).as_posix(): file_digest(f) for f in sorted(files)}
 
 def inputs_digest(
@@ -193,7 +190,7 @@ def inputs_digest(
     params: dict,
 ) -> dict[str, str]:
     "Fingerprints of what a stage reads: files of the run, and for the data stage the listing of the data folder."
-    found = digests(folder, STAGES[name]["reads"], params)
+    found = digests(folder, STAGES[name]["reads"])
     if root := params.get("data_dir"):
         listed = (f for split in ("train", "val", "test") for f in (Path(root)/split).rglob("*") if f.is_file())
         files = sorted((str(f), s.st_size, s.st_mtime_ns) for f in listed if (s := f.stat()))
@@ -207,7 +204,7 @@ def inputs_digest(
 # %%
 with tempfile.TemporaryDirectory() as folder:
     (Path(folder)/"abc.csv").write_text("abc")
-    test_eq(digests(folder, ["*.csv"], {}), {"abc.csv": "a9993e364706816aba3e25717850c26c9cd0d89d"})
+    test_eq(digests(folder, ["*.csv"]), {"abc.csv": "a9993e364706816aba3e25717850c26c9cd0d89d"})
 
 # %% [markdown]
 # ## Where, when and with what
@@ -343,7 +340,7 @@ def finish(
         git_commit=git_commit(Path(__file__).parent if "__file__" in globals() else "."),
         versions=package_versions(), machine=machine(),
         inputs=inputs_digest(stage.folder, stage.name, stage.params),
-        outputs=digests(stage.folder, STAGES[stage.name]["writes"], stage.params))
+        outputs=digests(stage.folder, STAGES[stage.name]["writes"]))
     provenance = read_provenance(stage.folder)
     provenance["stages"][stage.name] = record
     if stage.path("metrics/data.json").exists():
@@ -371,7 +368,7 @@ def stale_reason(
                      if record["parameters"].get(k, _absent) != plain(params.get(k, _absent)))
     if changed: return "changed " + ", ".join(changed)
     if inputs_digest(folder, name, params) != record["inputs"]: return "its input files changed"
-    if digests(folder, STAGES[name]["writes"], params) != record["outputs"]: return "its files were changed or removed"
+    if digests(folder, STAGES[name]["writes"]) != record["outputs"]: return "its files were changed or removed"
     return ""
 
 _absent = object()
@@ -485,6 +482,24 @@ def set_seed(seed: int):
 a, b = rng_for(42, "augment", 3, 17).random(), rng_for(42, "augment", 3, 17).random()
 test_eq(a, b)
 assert a != rng_for(42, "augment", 3, 18).random() and a != rng_for(42, "order", 3, 17).random()
+
+
+# %% [markdown]
+# ## Threads
+#
+# One place says how many threads decode, augment and compute: as many as the cores that this process may use, or
+# `PNEUMO_THREADS` where a machine is shared. No number that the study reports depends on which film a thread took first.
+
+# %%
+#| export
+def threads() -> int:
+    "How many threads to work with."
+    asked = os.environ.get("PNEUMO_THREADS", "")
+    if asked and not (asked.isdecimal() and int(asked)): raise StudyError(f"Expected PNEUMO_THREADS to be a whole number above 0, found {asked!r}.")
+    return int(asked) if asked else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+if os.environ.get("PNEUMO_THREADS"):  # TensorFlow reads these once, when it starts
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"): os.environ.setdefault(name, str(threads()))
 
 # %% [markdown]
 # ## One look for all figures

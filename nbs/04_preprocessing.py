@@ -22,9 +22,11 @@
 
 # %%
 #| export
-import os
+import hashlib, json, mmap, os, shutil, time, zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 
@@ -32,13 +34,14 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from pneumo_nb.run import CLASS_NAMES, COLOURS, Stage, StudyError, atomic_path, finish, note, open_stage, plot_style, read_json, rng_for, save_figure, write_json
+from pneumo_nb.run import CLASS_NAMES, COLOURS, Stage, StudyError, atomic_path, finish, note, open_stage, plain, plot_style, read_json, rng_for, save_figure, threads, write_json
 from pneumo_nb.data import load_images
 from pneumo_nb.eda import read_film, sample_films
 
 # %%
 #| hide
-import tempfile, time
+import tempfile
+from unittest import mock
 import matplotlib.pyplot as plt
 from fastcore.test import test_close, test_eq, test_fail
 from IPython.display import Markdown, display
@@ -93,13 +96,148 @@ right.imshow(squash(film, image_size), vmin=0, vmax=255); right.set_title(f"as m
 for ax in (left, right): ax.axis("off")
 save_figure(stage, figure, "preprocessing_squash", "A film at its own size and squashed to a square.")
 
+# %% [markdown]
+# ## Decoded once, for all runs
+#
+# Decoding is the same in every run on the same films, so its result is kept in a **cache** that all runs share:
+# the folder `PNEUMO_CACHE`, or else the user's own cache folder. An entry's name is a fingerprint of everything that its content depends
+# on, so no entry is ever out of date; `pneumo data clean` removes them all.
+
+# %%
+#| export
+CACHE_LIMIT_GB = 60.  # PNEUMO_CACHE_GB overrides it
+
+def cache_folder() -> Path:
+    "Where decoded films and features are kept for all runs."
+    from platformdirs import user_cache_path
+    return Path(os.environ.get("PNEUMO_CACHE") or user_cache_path("pneumo_nb")).expanduser().resolve()
+
+def cache_size(folder: Path) -> int: # bytes
+    "How much the cache holds."
+    return sum(f.stat().st_size for f in folder.glob("*.npy"))
+
+def make_room(
+    folder: Path, # the cache
+    needed: int,  # bytes
+):
+    "Refuse an entry that would overfill the cache or the disk."
+    try: limit = float(os.environ.get("PNEUMO_CACHE_GB") or CACHE_LIMIT_GB)
+    except ValueError: raise StudyError(f"Expected PNEUMO_CACHE_GB to be a number, found {os.environ['PNEUMO_CACHE_GB']!r}.") from None
+    held, free = cache_size(folder), shutil.disk_usage(folder).free
+    help = "run `pneumo data clean`, or point PNEUMO_CACHE to a larger disk"
+    if held + needed > limit * 1e9: raise StudyError(f"Expected the cache to stay within {limit:g} GB, found {held / 1e9:.1f} GB in it and {needed / 1e9:.1f} GB "
+                                                     f"to add; {help}, or raise PNEUMO_CACHE_GB.")
+    if needed > free - 1e9: raise StudyError(f"Expected room for {needed / 1e9:.1f} GB in {folder} and 1 GB to spare, found {free / 1e9:.1f} GB; {help}.")
+
 
 # %% [markdown]
-# ## Decoded once
-#
-# The cache is one NumPy file, opened as a memory map: the system reads the pages it needs and drops them when memory
-# is short, so a set of any size can be trained on. Its name carries the size and the data fingerprint, and it is
-# renamed into place when complete, so a file of that name is always the right one and always whole.
+# An entry is a NumPy file and, written after it, a note of its length and checksum. A file that was cut short or changed on the disk
+# no longer fits its note and is made again. The content arrives in chunks, so that a set of any size passes through little memory; it is
+# opened as a memory map, from which the system reads only what is asked for.
+
+# %%
+#| export
+def checksum(file: Path) -> int: # CRC-32 of the content
+    "A number that changes when the file does."
+    crc = 0
+    with open(file, "rb") as f:
+        while block := f.read(1 << 20): crc = zlib.crc32(block, crc)
+    return crc
+
+def is_whole(file: Path, facts: Path) -> bool:
+    "Whether an entry is there and as it was written."
+    try: noted = read_json(facts)
+    except (OSError, ValueError): return False
+    return file.exists() and file.stat().st_size == noted["bytes"] and checksum(file) == noted["checksum"]
+
+def write_chunks(file: Path, shape: tuple[int, ...], dtype, chunks):
+    "Write arrays one after the other as one NumPy file."
+    with atomic_path(file) as partial:
+        with open(partial, "wb") as f:
+            np.lib.format.write_array_header_2_0(f, dict(descr=np.lib.format.dtype_to_descr(np.dtype(dtype)), fortran_order=False, shape=shape))
+            for chunk in chunks: f.write(np.ascontiguousarray(chunk, dtype).data)
+        if (found := np.load(partial, mmap_mode="r").shape) != shape: raise ValueError(f"{found} instead of {shape}")
+
+
+# %%
+#| export
+def cached_array(
+    key: dict,               # everything the content depends on; `kind` names it, such as "films"
+    shape: tuple[int, ...],
+    dtype,
+    chunks,                  # function that gives an iterator of arrays, which follow one another along the first axis
+) -> np.ndarray: # `shape`, memory-mapped, read-only
+    "What `chunks` gives for this key, made now or earlier, in this run or another."
+    from filelock import FileLock
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{key['kind']}-{hashlib.sha1(json.dumps(plain(key), sort_keys=True).encode()).hexdigest()[:20]}"
+    file, facts = folder/f"{name}.npy", folder/f"{name}.json"
+    with FileLock(folder/f".{name}.lock"):  # another run may be making it just now
+        if not is_whole(file, facts):
+            if facts.exists(): print(f"Note: {file.name} in the cache was damaged and is made again.")
+            for old in (facts, file): old.unlink(missing_ok=True)
+            make_room(folder, int(np.prod(shape)) * np.dtype(dtype).itemsize)
+            start = time.time()
+            write_chunks(file, shape, dtype, chunks())
+            write_json(facts, dict(key=key, seconds=time.time() - start, bytes=file.stat().st_size, checksum=checksum(file)))
+    return np.load(file, mmap_mode="r")
+
+def seconds_to_make(array: np.memmap) -> float: # from `cached_array`
+    "How long an entry took to make, whenever that was."
+    return read_json(Path(array.filename).with_suffix(".json"))["seconds"]
+
+def clean_cache() -> int: # bytes
+    "Remove every entry; how much that was."
+    size = cache_size(cache_folder())
+    for f in cache_folder().glob("*"):
+        if f.suffix in (".npy", ".json", ".lock") or f.name.startswith(".partial-"): f.unlink(missing_ok=True)
+    return size
+
+
+# %% [markdown]
+# Made once, found the second time, made again when a byte has changed, refused when there is no room:
+
+# %%
+calls = []
+def squares():
+    calls.append(1)
+    yield from (np.arange(n, n + 2)[:, None] ** 2 for n in (0, 2))
+
+with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, PNEUMO_CACHE=folder):
+    for _ in range(2): test_eq(cached_array(dict(kind="squares"), (4, 1), np.int16, squares), [[0], [1], [4], [9]])
+    test_eq(len(calls), 1)
+    file = next(Path(folder).glob("squares-*.npy"))
+    file.write_bytes(file.read_bytes()[:-1] + b"!")
+    test_eq(cached_array(dict(kind="squares"), (4, 1), np.int16, squares)[3], [9])
+    test_eq(len(calls), 2)
+    with mock.patch.dict(os.environ, PNEUMO_CACHE_GB="1e-9"): test_fail(lambda: cached_array(dict(kind="others"), (4, 1), np.int16, squares), contains="pneumo data clean")
+
+
+# %% [markdown]
+# Pages of a memory map that were read stay in the process's books until memory runs short, which looks like a leak and
+# makes a set of a million films look like 50 GB. `take` copies what is wanted and hands the pages back at once; the system keeps them
+# at hand for the next epoch all the same.
+
+# %%
+#| export
+def take(
+    array: np.ndarray,   # memory-mapped or not
+    chosen: np.ndarray,  # (b,) indices
+) -> np.ndarray: # (b, ...) a copy
+    "Rows of an array, without holding on to its pages."
+    rows = array[chosen]
+    hand_back(array)
+    return rows
+
+def hand_back(array: np.ndarray):
+    "Tell the system that the pages read from a memory map are not needed now."
+    pages = getattr(array, "_mmap", None)
+    if pages is not None and hasattr(mmap, "MADV_DONTNEED"): pages.madvise(mmap.MADV_DONTNEED)
+
+
+# %% [markdown]
+# ## The films of a run
 
 # %%
 #| export
@@ -117,22 +255,30 @@ class Films:
     def labels(self) -> np.ndarray: # (N,) 0 normal, 1 pneumonia
         return self.images.label.to_numpy()
 
-def decode_films(
-    root: str | Path,  # folder that the paths are relative to
-    paths: list[str],
-    size: int,         # side of the squares
-    file: Path,        # .npy to write
-):
-    "Decode and squash films into one NumPy file, (N, size, size) uint8."
-    def one(n): pixels[n] = squash(read_film(root, paths[n]), size)
-    with atomic_path(file) as partial:
-        pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, (len(paths), size, size))
-        with ThreadPoolExecutor(os.cpu_count()) as pool: list(pool.map(one, range(len(paths))))
-        pixels.flush()
+    @property
+    def size(self) -> int: # pixels
+        "Side of the squares."
+        return self.pixels.shape[1]
+
+def content_digest(images: pd.DataFrame) -> str:
+    "Fingerprint of the films' bytes, in their order."
+    return hashlib.sha1("\n".join(images.path + " " + images.sha1).encode()).hexdigest()
 
 
 # %%
 #| export
+DECODING = 1  # to be raised when `read_film` or `squash` gives other pixels, so that older entries are not found
+
+def decoded(
+    root: str | Path,  # folder that the paths are relative to
+    paths: list[str],
+    size: int,         # side of the squares
+): # yields (n, size, size) uint8
+    "Decode and squash films, a few hundred at a time, on all cores."
+    with ThreadPoolExecutor(threads()) as pool:
+        for start in range(0, len(paths), 256):
+            yield np.stack(list(pool.map(lambda path: squash(read_film(root, path), size), paths[start:start + 256])))
+
 def load_films(
     stage: Stage,
     image_size: int, # side of the squares, pixels
@@ -141,12 +287,9 @@ def load_films(
     "The decoded films of this run, from the cache or decoded now."
     if image_size < 16: raise StudyError(f"Expected an image_size of at least 16 pixels, found {image_size}.")
     images = load_images(stage, seed)
-    file = stage.path("cache", f"films_{image_size}_{images.attrs['fingerprint'][:12]}.npy")
-    if not file.exists():
-        if stage.name != "preprocessing": note(stage, f"the {image_size} px films were not in the cache and were decoded now.")
-        for old in stage.path("cache").glob(f"films_{image_size}_*.npy"): old.unlink()  # of other films
-        decode_films(images.attrs["root"], images.path.tolist(), image_size, file)
-    return Films(images, np.load(file, mmap_mode="r"))
+    key = dict(kind="films", decoding=DECODING, opencv=cv2.__version__, size=image_size, films=content_digest(images))
+    return Films(images, cached_array(key, (len(images), image_size, image_size), np.uint8,
+                                      lambda: decoded(images.attrs["root"], images.path.tolist(), image_size)))
 
 
 # %%
@@ -173,19 +316,21 @@ test_eq(again.pixels[0], squash(film, image_size))
 #| export
 def affine_matrix(
     size: int,          # side of the film, pixels
-    rotation=0.,        # degrees, anticlockwise
+    rotation=0.,        # degrees, anticlockwise; like all that follow a number, or (N,) for N films
     shift=(0., 0.),     # fraction of the side, along x and y
     shear=0.,           # degrees
     zoom=(1., 1.),      # along x and y; above 1 shows more of the surroundings, as in Keras
     flip=False,         # mirror left and right
-) -> np.ndarray: # (2, 3): output pixel → input pixel
+) -> np.ndarray: # (..., 2, 3): output pixel → input pixel
     "Rotation, shift, shear, zoom and mirror about the film's middle, as one map."
-    angle, slant = np.deg2rad(rotation), np.deg2rad(shear)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    lean = np.array([[1, -np.sin(slant)], [0, np.cos(slant)]])
-    linear = turn @ lean @ np.diag(zoom) @ np.diag([-1. if flip else 1., 1.])
-    middle = np.full(2, (size - 1) / 2)
-    return np.column_stack([linear, middle - linear @ middle + turn @ (np.asarray(shift) * size)])
+    turn, lean = np.deg2rad(rotation), np.deg2rad(rotation) + np.deg2rad(shear)
+    mirror = np.where(flip, -1., 1.)
+    linear = np.array([[np.cos(turn) * zoom[0] * mirror, -np.sin(lean) * zoom[1]],
+                       [np.sin(turn) * zoom[0] * mirror, np.cos(lean) * zoom[1]]])
+    moved = np.array([np.cos(turn) * shift[0] - np.sin(turn) * shift[1], np.sin(turn) * shift[0] + np.cos(turn) * shift[1]]) * size
+    middle = (size - 1) / 2
+    offset = middle - linear.sum(axis=1) * middle + moved
+    return np.moveaxis(np.concatenate([linear, offset[:, None]], axis=1), (0, 1), (-2, -1))
 
 def warp(
     film: np.ndarray,   # (size, size) uint8, a film or a mask
@@ -224,35 +369,26 @@ def load_ranges(stage: Stage) -> dict: # as `AUGMENTATION`
     note(stage, "no preprocessing in this run, so films are augmented with the reference study's ranges.")
     return AUGMENTATION
 
-def draw_matrix(
-    rng: np.random.Generator,
-    size: int,    # side of the film, pixels
-    ranges: dict, # as `AUGMENTATION`
-) -> np.ndarray: # (2, 3)
-    "A random affine map within `ranges`."
-    return affine_matrix(size, rng.uniform(-ranges["rotation"], ranges["rotation"]),
-                         rng.uniform(-ranges["shift"], ranges["shift"], 2), rng.uniform(-ranges["shear"], ranges["shear"]),
-                         rng.uniform(1 - ranges["zoom"], 1 + ranges["zoom"], 2), ranges["flip"] and rng.random() < .5)
-
-def augment(
-    film: np.ndarray, # (size, size) uint8
+def draw_matrices(
     seed: int,
-    epoch: int,
-    number: int,      # which film, its row in images.csv
-    ranges: dict,     # as `AUGMENTATION`; {} leaves the film as it is
-) -> np.ndarray: # (size, size) uint8
-    "The film as epoch `epoch` sees it."
-    return warp(film, draw_matrix(rng_for(seed, "augment", epoch, number), len(film), ranges)) if ranges else film
+    view: int,    # which drawing; an epoch, say
+    count: int,   # how many films
+    size: int,    # side of the films, pixels
+    ranges: dict, # as `AUGMENTATION`
+) -> np.ndarray: # (count, 2, 3); film n's does not depend on `count`
+    "A random affine map within `ranges` for each film."
+    turn, x, y, lean, wide, high, mirror = rng_for(seed, "augment", view).random((count, 7)).T
+    either = lambda u, most: (2 * u - 1) * most
+    return affine_matrix(size, either(turn, ranges["rotation"]), either(np.stack([x, y]), ranges["shift"]), either(lean, ranges["shear"]),
+                         1 + either(np.stack([wide, high]), ranges["zoom"]), ranges["flip"] & (mirror < .5))
 
 
 # %%
 ranges = dict(rotation=rotation, shift=shift, shear=shear, zoom=zoom, flip=flip)
 check_ranges(ranges)
 test_fail(lambda: check_ranges(AUGMENTATION | dict(zoom=5)), contains="zoom to be at least 0 and below 1, found 5")
-one = augment(films.pixels[0], seed, 3, 0, ranges)
-test_eq(one, augment(films.pixels[0], seed, 3, 0, ranges))
-assert (one != augment(films.pixels[0], seed, 4, 0, ranges)).any()
-test_eq(augment(films.pixels[0], seed, 3, 0, {}), films.pixels[0])
+test_eq(draw_matrices(seed, 3, 9, 64, ranges), draw_matrices(seed, 3, 12, 64, ranges)[:9])
+assert (draw_matrices(seed, 3, 9, 64, ranges) != draw_matrices(seed, 4, 9, 64, ranges)).any()
 
 
 # %% [markdown]
@@ -260,50 +396,125 @@ test_eq(augment(films.pixels[0], seed, 3, 0, {}), films.pixels[0])
 #
 # Training runs through the train films in a new order each epoch. Order and augmentation depend on seed, epoch and
 # film alone, so a training that was interrupted after epoch 7 continues with exactly the films that epoch 8 would have
-# had. `tf.data` draws the next batches while the network works on the present one.
+# had, on however many threads.
+#
+# First the order: which films, in batches.
 
 # %%
 #| export
-def training_batches(
-    films: Films,
+def shuffled(
     rows: np.ndarray, # which films
     batch_size: int,
     seed: int,
-    ranges: dict,     # as `AUGMENTATION`, or {}
     first_epoch: int = 0,
-): # yields films (b, size, size, 1) uint8 and labels (b, 1) float32, epoch after epoch, without end
-    "Shuffled, augmented batches."
+): # yields epoch and (b,) indices, epoch after epoch, without end
+    "Batches of training: a new order in each epoch."
     for epoch in count(first_epoch):
         order = rows[rng_for(seed, "order", epoch).permutation(len(rows))]
-        for chosen in np.split(order, range(batch_size, len(order), batch_size)):
-            batch = np.stack([augment(films.pixels[n], seed, epoch, int(n), ranges) for n in chosen])
-            yield batch[..., None], films.labels[chosen, None].astype(np.float32)
+        for start in range(0, len(order), batch_size): yield epoch, order[start:start + batch_size]
 
-def plain_batches(
-    films: Films,
-    rows: np.ndarray,
-    batch_size: int,
-): # yields as `training_batches`, once through, in order, untouched
-    "Validation and test batches."
-    for chosen in np.split(rows, range(batch_size, len(rows), batch_size)):
-        yield films.pixels[chosen][..., None], films.labels[chosen, None].astype(np.float32)
+def in_order(rows: np.ndarray, batch_size: int): # yields 0 and (b,) indices, once through
+    "Batches of validation and test."
+    for start in range(0, len(rows), batch_size): yield 0, rows[start:start + batch_size]
 
-def as_dataset(
-    batches, # function without arguments that gives an iterator of batches
-    size: int,
-    length: int | None, # number of batches; None for no end
-): # tf.data.Dataset
-    "Batches as a `tf.data` set that stays two ahead."
-    import tensorflow as tf
-    signature = (tf.TensorSpec((None, size, size, 1), tf.uint8), tf.TensorSpec((None, 1), tf.float32))
-    endless = tf.data.experimental.INFINITE_CARDINALITY
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(2)
-    return dataset.apply(tf.data.experimental.assert_cardinality(endless if length is None else length))
+
+# %%
+test_eq([(e, len(r)) for (e, r), _ in zip(shuffled(np.arange(5), 2, seed=1), range(4))], [(0, 2), (0, 2), (0, 1), (1, 2)])
+test_eq([r.tolist() for _, r in in_order(np.array([4, 6, 9]), 2)], [[4, 6], [9]])
 
 
 # %% [markdown]
-# The figure shows train films, each as it is and as the first five epochs see it, taken from `training_batches`
-# itself.
+# Then what a batch of an epoch looks like. With `views`, only so many augmented versions of each film are drawn and
+# used in turn; 0 draws a new one in every epoch.
+
+# %%
+#| export
+def as_they_are(pixels: np.ndarray): # function of epoch and (b,) indices → (b, size, size, 1) uint8
+    "Reads films untouched."
+    return lambda epoch, chosen: take(pixels, chosen)[..., None]
+
+def augmented(
+    pixels: np.ndarray, # (N, size, size) uint8
+    seed: int,
+    ranges: dict,       # as `AUGMENTATION`
+    views: int = 0,     # versions of each film, used in turn; 0: a new one in every epoch
+): # function of epoch and (b,) indices → (b, size, size, 1) uint8
+    "Reads films as an epoch sees them."
+    matrices = lru_cache(2)(lambda view: draw_matrices(seed, view, len(pixels), pixels.shape[1], ranges))
+    def read(epoch, chosen):
+        matrix = matrices(int(epoch) % views if views else int(epoch))
+        return np.stack([warp(film, matrix[n]) for film, n in zip(take(pixels, chosen), chosen)])[..., None]
+    return read
+
+
+# %%
+read = augmented(films.pixels, seed, ranges, views=2)
+first = read(0, np.array([3, 5]))
+test_eq(first, read(2, np.array([3, 5])))                       # two views: epoch 2 sees what epoch 0 saw
+test_eq(first[1], read(0, np.array([5]))[0])                    # whatever else is in the batch
+assert (first != read(1, np.array([3, 5]))).any()
+first.shape
+
+
+# %% [markdown]
+# Last, `tf.data`: several threads read batches ahead, in order, while the network works on the present one. Its
+# self-tuning is switched off: it has nothing to tune here, and the thread that does it wakes up at intervals that double each time, up to
+# a minute; whoever closes a set waits for it. Left on, an epoch of 1.3 seconds took 2.6, and one of 11 took 20.
+
+# %%
+#| export
+def as_dataset(
+    batches,             # function without arguments that gives an iterator of epoch and (b,) indices
+    read,                # function of epoch and (b,) indices → (b, *shape)
+    labels: np.ndarray,  # (N,) 0 or 1
+    shape: tuple,        # of one film, or of its features
+    dtype,
+    length: int | None,  # number of batches; None for no end
+): # tf.data.Dataset of (b, *shape) and (b, 1) float32
+    "Batches as a `tf.data` set, in the same order on any number of threads."
+    import tensorflow as tf
+    def fetch(epoch, chosen):
+        x, y = tf.numpy_function(read, [epoch, chosen], dtype, stateful=False), tf.numpy_function(pick, [chosen], tf.float32, stateful=False)
+        return tf.ensure_shape(x, (None, *shape)), tf.ensure_shape(y, (None, 1))
+    pick = lambda chosen: labels[chosen, None].astype(np.float32)
+    plan = tf.data.Dataset.from_generator(batches, output_signature=(tf.TensorSpec((), tf.int64), tf.TensorSpec((None,), tf.int64)))
+    dataset = plan.map(fetch, num_parallel_calls=threads(), deterministic=True).prefetch(2)
+    endless, options = tf.data.experimental.INFINITE_CARDINALITY, tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.apply(tf.data.experimental.assert_cardinality(endless if length is None else length)).with_options(options)
+
+
+# %% [markdown]
+# A `Source` holds together what a network is trained on: films here, features of films in the chapter on ResNet50.
+
+# %%
+#| export
+@dataclass
+class Source:
+    "What a network is trained and judged on."
+    films: Films
+    training: Callable # (epoch, (b,) indices) → (b, *shape), for train films
+    plain: Callable    # the same for validation and test films
+    shape: tuple
+    dtype: type
+    key: dict          # everything that `training` depends on
+
+    def train(self, batch_size: int, seed: int, first_epoch: int = 0):
+        "The train films without end, as a `tf.data` set."
+        return as_dataset(lambda: shuffled(self.films.rows("train"), batch_size, seed, first_epoch), self.training, self.films.labels, self.shape, self.dtype, None)
+
+    def judge(self, rows: np.ndarray, batch_size: int):
+        "Some validation or test films, once through."
+        return as_dataset(lambda: in_order(rows, batch_size), self.plain, self.films.labels, self.shape, self.dtype, -(-len(rows) // batch_size))
+
+def film_source(films: Films, seed: int, ranges: dict, views: int = 0) -> Source: # as for `augmented`
+    "Augmented train films, untouched others."
+    return Source(films, augmented(films.pixels, seed, ranges, views), as_they_are(films.pixels), (films.size, films.size, 1), np.uint8,
+                  dict(films=content_digest(films.images), split=films.images.split.tolist(), ranges=ranges, views=views, seed=seed))
+
+
+# %% [markdown]
+# The figure shows train films, each as it is and as the first five epochs see it, read by `augmented` itself.
 
 # %%
 #| export
@@ -317,14 +528,13 @@ def plot_augmentation(
     "Films beside what training sees of them."
     import matplotlib.pyplot as plt
     figure, axes = plt.subplots(len(rows), epochs + 1, figsize=(2 * (epochs + 1), 2.15 * len(rows)), squeeze=False)
-    batches = training_batches(films, rows, 1, seed, ranges)
+    read = augmented(films.pixels, seed, ranges)
     for ax in axes.flat: ax.set(xticks=[], yticks=[])
     for row, n in zip(axes, rows):
         row[0].imshow(films.pixels[n], vmin=0, vmax=255)
         row[0].set_ylabel(films.images.kind[n], color=COLOURS[films.images.kind[n]])
     for epoch in range(epochs):
-        for n in rows[rng_for(seed, "order", epoch).permutation(len(rows))]:
-            axes[list(rows).index(n), epoch + 1].imshow(next(batches)[0][0, ..., 0], vmin=0, vmax=255)
+        for ax, film in zip(axes[:, epoch + 1], read(epoch, rows)): ax.imshow(film[..., 0], vmin=0, vmax=255)
         axes[0, epoch + 1].set_title(f"epoch {epoch + 1}")
     axes[0, 0].set_title("as it is")
     return figure
@@ -339,13 +549,62 @@ save_figure(stage, plot_augmentation(films, shown, seed, ranges), "preprocessing
 
 # %%
 #| hide
-batches = training_batches(films, train, 32, seed, ranges)
-first = [next(batches) for _ in range(-(-len(train) // 32))]
-test_eq(sum(len(y) for _, y in first), len(train))
-test_eq(np.concatenate([y for _, y in first]).sum(), films.labels[train].sum())
-test_eq(next(batches)[0], next(training_batches(films, train, 32, seed, ranges, first_epoch=1))[0])
-x, y = next(plain_batches(films, films.rows("validation"), 8))
+source = film_source(films, seed, ranges)
+per_epoch = -(-len(train) // 32)
+seen = list(source.train(32, seed).take(2 * per_epoch).as_numpy_iterator())
+test_eq(sum(len(y) for _, y in seen[:per_epoch]), len(train))
+test_eq(np.concatenate([y for _, y in seen[:per_epoch]]).sum(), films.labels[train].sum())
+test_eq(next(source.train(32, seed, first_epoch=1).as_numpy_iterator())[0], seen[per_epoch][0])
+x, y = next(source.judge(films.rows("validation"), 8).as_numpy_iterator())
 test_eq(x[..., 0], films.pixels[films.rows("validation")[:8]])
+
+
+# %% [markdown]
+# ## Where the time goes
+#
+# What it costs to bring one film to the network, step by step, on this machine and these films. Decoding is paid once
+# for all epochs and runs; what remains in each epoch is a copy from the cache and one interpolation.
+
+# %%
+#| export
+def seconds_of(
+    step,             # function without arguments
+    times: int = 5,
+) -> float: # median, after one call that is not counted
+    "How long something takes."
+    step()
+    taken = []
+    for _ in range(times):
+        start = time.perf_counter()
+        step()
+        taken.append(time.perf_counter() - start)
+    return float(np.median(taken))
+
+def plot_film_costs(
+    costs: dict[str, float], # step → microseconds a film
+): # matplotlib Figure
+    "Bars of what each step costs."
+    import matplotlib.pyplot as plt
+    figure, ax = plt.subplots(figsize=(7, 2.4))
+    bars = ax.barh(list(costs), list(costs.values()), color="#0072B2", height=.6)
+    ax.bar_label(bars, [f"{v:,.0f} µs" for v in costs.values()], padding=4)
+    ax.set(xlabel="microseconds a film, one thread (logarithmic)", xscale="log", xlim=(1, max(costs.values()) * 4))
+    ax.invert_yaxis()
+    return figure
+
+
+# %%
+some = train[:32]
+matrices = draw_matrices(seed, 0, len(films.images), image_size, ranges)
+paths, copies = films.images.path[some].tolist(), take(films.pixels, some)
+costs = {"decode and squash (once)": seconds_of(lambda: [squash(read_film(films.images.attrs["root"], p), image_size) for p in paths]),
+         "copy from the cache": seconds_of(lambda: take(films.pixels, some)),
+         "draw the affine map": seconds_of(lambda: draw_matrices(seed, 0, 32, image_size, ranges)),
+         "apply it": seconds_of(lambda: [warp(film, matrices[n]) for film, n in zip(copies, some)])}
+costs = {step: 1e6 * seconds / 32 for step, seconds in costs.items()}
+each_epoch = sum(costs.values()) - costs["decode and squash (once)"]
+save_figure(stage, plot_film_costs(costs), "preprocessing_costs", "Bars of microseconds a film: " + ", ".join(f"{step} {cost:.0f}" for step, cost in costs.items()) + ".")
+print(f"In each epoch a film costs {each_epoch:,.0f} µs of one thread, {costs['decode and squash (once)'] / each_epoch:,.0f} times less than decoding it again.")
 
 
 # %% [markdown]
@@ -381,7 +640,7 @@ def preprocessing_findings(
 ) -> str: # markdown
     "What preprocessing made, in words."
     n, size = len(films.images), films.pixels.shape[1]
-    return (f"- **{n:,} films of {size} × {size} pixels** take {films.pixels.nbytes / 1e6:,.1f} MB and are decoded no more in this run.\n"
+    return (f"- **{n:,} films of {size} × {size} pixels** take {films.pixels.nbytes / 1e6:,.1f} MB and are not decoded again, in this run or another.\n"
             f"- A normal train film counts {weights[0]:.3f}, a pneumonia one {weights[1]:.3f}.\n"
             f"- Only the {len(films.rows('train')):,} train films are augmented; the {len(films.rows('validation')):,} validation and "
             f"{len(films.rows('test')):,} test films stay as they are.")

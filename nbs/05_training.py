@@ -22,17 +22,16 @@
 
 # %%
 #| export
-import os, shutil, time
+import shutil, time
+from collections.abc import Callable
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up messages would open every chapter
 
 import keras
 import numpy as np
 import pandas as pd
 
 from pneumo_nb.run import COLOURS, MODEL_TITLES, Stage, StudyError, atomic_path, plain, read_json, save_figure, set_seed, write_csv, write_json
-from pneumo_nb.preprocessing import Films, as_dataset, class_weights, plain_batches, training_batches
+from pneumo_nb.preprocessing import Source, class_weights
 
 # %%
 #| hide
@@ -40,7 +39,7 @@ import tempfile
 import matplotlib.pyplot as plt
 from fastcore.test import test_close, test_eq, test_fail
 from pneumo_nb.run import open_stage, plot_style, show_figure
-from pneumo_nb.preprocessing import load_films
+from pneumo_nb.preprocessing import film_source, load_films, seconds_of
 plot_style()
 
 
@@ -190,31 +189,32 @@ def train_model(
     stage: Stage,        # its parameters are part of what a backup depends on
     name: str,           # of the model, such as "cnn"
     model: keras.Model,  # compiled; trained in place
-    films: Films,
-    ranges: dict,        # augmentation
+    source: Source,      # films, or features of films
     epochs: int,
     batch_size: int,
     seed: int,
     seconds_before: float = 0., # earlier trainings of the same network
+    whole: Callable | None = None, # gives the model to save where that is not `model` itself; called when the best weights are in
     extra: tuple = (),   # more callbacks
 ) -> pd.DataFrame: # a row an epoch: losses, metrics, learning_rate, seconds, total_seconds
     "Train on the train films, choose the epoch on the validation films, save model and history."
-    rows, size, callbacks = films.rows("train"), films.pixels.shape[1], study_callbacks()
-    key = dict(name=name, params=stage.params, ranges=ranges, epochs=epochs, batch_size=batch_size, seed=seed, films=films.images.attrs["fingerprint"], split=films.images.split.tolist())
+    films, callbacks = source.films, study_callbacks()
+    rows, validation = films.rows("train"), films.rows("validation")
+    key = dict(name=name, params=stage.params, source=source.key, epochs=epochs, batch_size=batch_size, seed=seed)
     backup = Backup(stage.scratch/name, key, epochs, seconds_before)
     done = len(backup.history)
     if done: print(f"{name}: continues after epoch {done} of an interrupted training")
     if not (done and replay(callbacks, model, backup.history)) and done < epochs:
         model.stop_training = False
-        model.fit(as_dataset(lambda: training_batches(films, rows, batch_size, seed, ranges, first_epoch=done), size, None),
-                  steps_per_epoch=-(-len(rows) // batch_size), initial_epoch=done, epochs=epochs, verbose=0, shuffle=False,
-                  validation_data=as_dataset(lambda: plain_batches(films, films.rows("validation"), batch_size), size, -(-len(films.rows("validation")) // batch_size)),
+        model.fit(source.train(batch_size, seed, first_epoch=done), steps_per_epoch=-(-len(rows) // batch_size), initial_epoch=done,
+                  epochs=epochs, verbose=0, shuffle=False, validation_data=source.judge(validation, batch_size),
                   class_weight=class_weights(films.labels[rows]),
                   callbacks=[*callbacks, backup, *extra, *([Resume(callbacks, backup)] if done else [])])
     for variable, value in zip(seed_states(model), backup.seeds, strict=True): variable.assign(value)  # where fit was skipped
     bare = without_optimizer(model, name)
     bare.load_weights(backup.folder/"best.weights.h5")
-    with atomic_path(stage.path("models", f"{name}.keras")) as partial: bare.save(partial)
+    saved = without_optimizer(whole(), name) if whole else bare
+    with atomic_path(stage.path("models", f"{name}.keras")) as partial: saved.save(partial)
     history = pd.DataFrame(backup.history)
     write_csv(stage.path("history", f"{name}.csv"), history)
     return history
@@ -226,6 +226,7 @@ def train_model(
 # %%
 stage = open_stage("mlp", "", seed=1, image_size=32, epochs=3)
 films = load_films(stage, 32, seed=1)
+source = film_source(films, 1, dict(rotation=20., shift=.2, shear=.2, zoom=.2, flip=True))
 
 def toy():
     set_seed(1)
@@ -234,9 +235,8 @@ def toy():
     compile_model(model, 1e-3)
     return model
 
-ranges = dict(rotation=20., shift=.2, shear=.2, zoom=.2, flip=True)
 straight = toy()
-history = train_model(stage, "toy", straight, films, ranges, epochs=3, batch_size=16, seed=1)
+history = train_model(stage, "toy", straight, source, epochs=3, batch_size=16, seed=1)
 history.drop(columns=["seconds", "total_seconds"]).round(4)
 
 
@@ -250,10 +250,10 @@ class PullThePlug(keras.callbacks.Callback):
         if epoch == 1: raise KeyboardInterrupt
 
 shutil.rmtree(stage.scratch)   # forget the first training
-try: train_model(stage, "toy", toy(), films, ranges, epochs=3, batch_size=16, seed=1, extra=(PullThePlug(),))
+try: train_model(stage, "toy", toy(), source, epochs=3, batch_size=16, seed=1, extra=(PullThePlug(),))
 except KeyboardInterrupt: print("-- interrupted --")
 resumed = toy()
-again = train_model(stage, "toy", resumed, films, ranges, epochs=3, batch_size=16, seed=1)
+again = train_model(stage, "toy", resumed, source, epochs=3, batch_size=16, seed=1)
 test_eq(again.drop(columns=["seconds", "total_seconds"]), history.drop(columns=["seconds", "total_seconds"]))
 for a, b in zip(straight.get_weights(), resumed.get_weights()): test_eq(a, b)
 
@@ -328,6 +328,45 @@ def training_findings(
 
 
 # %% [markdown]
+# ## Where the time of an epoch goes
+#
+# Reading films ahead on other threads pays only if the network is the slower of the two. The figure takes the toy's epoch
+# apart: its input alone, its network alone on a batch that is already in memory, both together as training does it,
+# and what comes after each epoch. At 224 pixels the networks of the study are the slower part by far; `make bench` measures that.
+
+# %%
+#| export
+def epoch_costs(
+    model: keras.Model, # compiled; trained by this
+    source: Source,
+    batch_size: int,
+) -> dict[str, float]: # part → seconds an epoch
+    "What the parts of an epoch take alone, and together."
+    rows, validation = source.films.rows("train"), source.films.rows("validation")
+    steps = -(-len(rows) // batch_size)
+    x, y = next(iter(source.train(batch_size, 0)))
+    return {"input alone": seconds_of(lambda: [None for _ in source.train(batch_size, 0).take(steps)]),
+            "network alone": seconds_of(lambda: [model.train_on_batch(x, y) for _ in range(steps)]),
+            "both, as in training": seconds_of(lambda: model.fit(source.train(batch_size, 0), steps_per_epoch=steps, shuffle=False, verbose=0)),
+            "validation": seconds_of(lambda: model.evaluate(source.judge(validation, batch_size), verbose=0))}
+
+def plot_epoch_costs(costs: dict[str, float]): # matplotlib Figure
+    "Bars of the seconds each part takes."
+    import matplotlib.pyplot as plt
+    figure, ax = plt.subplots(figsize=(7, 2.3))
+    bars = ax.barh(list(costs), list(costs.values()), color=["#56B4E9", "#009E73", "#0072B2", "#E69F00"], height=.6)
+    ax.bar_label(bars, [f"{v:.2f} s" for v in costs.values()], padding=4)
+    ax.set(xlabel="seconds an epoch", xlim=(0, max(costs.values()) * 1.15))
+    ax.invert_yaxis()
+    return figure
+
+
+# %%
+costs = epoch_costs(toy(), source, 16)
+_ = show_figure(plot_epoch_costs(costs), "Seconds an epoch of the toy network: " + ", ".join(f"{part} {seconds:.2f}" for part, seconds in costs.items()) + ".")
+
+
+# %% [markdown]
 # ## Predict
 #
 # `predictions/NAME.csv` is what evaluation and explanations start from: path, split, label and the predicted
@@ -337,32 +376,31 @@ def training_findings(
 #| export
 def predict_films(
     model: keras.Model,
-    films: Films,
+    source: Source,
     rows: np.ndarray,     # which films
     batch_size: int = 32,
 ) -> np.ndarray: # (n,) probability of pneumonia
     "Predicted probabilities, in the order of `rows`."
     if len(rows) == 0: return np.zeros(0, np.float32)
-    batches = as_dataset(lambda: plain_batches(films, rows, batch_size), films.pixels.shape[1], -(-len(rows) // batch_size))
-    return model.predict(batches, verbose=0)[:, 0]
+    return model.predict(source.judge(rows, batch_size), verbose=0)[:, 0]
 
 def write_predictions(
     stage: Stage,
     name: str,
     model: keras.Model,
-    films: Films,
+    source: Source,
     batch_size: int = 32,
 ) -> pd.DataFrame: # path, split, label, probability
     "Predict the validation and test films and write `predictions/NAME.csv`."
-    rows = np.concatenate([films.rows("validation"), films.rows("test")])
-    table = films.images.iloc[rows][["path", "split", "label"]].assign(probability=predict_films(model, films, rows, batch_size))
+    rows = np.concatenate([source.films.rows("validation"), source.films.rows("test")])
+    table = source.films.images.iloc[rows][["path", "split", "label"]].assign(probability=predict_films(model, source, rows, batch_size))
     write_csv(stage.path("predictions", f"{name}.csv"), table)
     return table.reset_index(drop=True)
 
 
 # %%
-table = write_predictions(stage, "toy", straight, films)
+table = write_predictions(stage, "toy", straight, source)
 test_eq(table.split.value_counts().to_dict(), {"test": len(films.rows("test")), "validation": len(films.rows("validation"))})
 saved = keras.saving.load_model(stage.path("models/toy.keras"))
-test_eq(table.probability.to_numpy(), predict_films(saved, films, np.concatenate([films.rows("validation"), films.rows("test")])))
+test_eq(table.probability.to_numpy(), predict_films(saved, source, np.concatenate([films.rows("validation"), films.rows("test")])))
 table.head(3)

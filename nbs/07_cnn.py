@@ -32,7 +32,7 @@ from pneumo_nb.mlp import BATCH_NORM_MOMENTUM, gray_input
 from fastcore.test import test_eq, test_fail
 from IPython.display import Markdown, display
 from pneumo_nb.run import finish, open_stage, plot_style, set_seed
-from pneumo_nb.preprocessing import load_films, load_ranges
+from pneumo_nb.preprocessing import film_source, load_films, load_ranges
 from pneumo_nb.training import compile_model, show_history, train_model, training_findings, write_predictions
 plot_style()
 
@@ -85,14 +85,14 @@ test_eq((model.input_shape, model.output_shape), ((None, 224, 224, 1), (None, 1)
 # %%
 stage = open_stage("cnn", run_dir, seed=seed, image_size=image_size, batch_size=batch_size, epochs=epochs,
                    learning_rate=learning_rate, jit_compile=jit_compile)
-films, ranges = load_films(stage, image_size, seed), load_ranges(stage)
+source = film_source(load_films(stage, image_size, seed), seed, load_ranges(stage))
 set_seed(seed)
 model = build_cnn(image_size)
 compile_model(model, learning_rate, jit_compile)
-history = train_model(stage, "cnn", model, films, ranges, epochs, batch_size, seed)
+history = train_model(stage, "cnn", model, source, epochs, batch_size, seed)
 
 # %%
 show_history(stage, "cnn", history)
-predictions = write_predictions(stage, "cnn", model, films, batch_size)
+predictions = write_predictions(stage, "cnn", model, source, batch_size)
 display(Markdown(training_findings("cnn", model, history, epochs)))
 record = finish(stage)

@@ -22,12 +22,19 @@
 
 # %%
 #| export
-import keras
-from keras import layers
-import numpy as np
+import hashlib, time
+from dataclasses import replace
 from pathlib import Path
 
+import keras
+import numpy as np
+import pandas as pd
+from keras import layers
+from sklearn.metrics import log_loss, roc_auc_score
+
 from pneumo_nb.run import StudyError
+from pneumo_nb.preprocessing import Source, cached_array, class_weights, seconds_to_make, take
+from pneumo_nb.training import compile_model, predict_films, seed_states
 from pneumo_nb.mlp import gray_input
 
 # %%
@@ -35,8 +42,8 @@ from pneumo_nb.mlp import gray_input
 from fastcore.test import test_close, test_eq, test_fail
 from IPython.display import Markdown, display
 from pneumo_nb.run import finish, note, open_stage, plot_style, set_seed
-from pneumo_nb.preprocessing import load_films, load_ranges
-from pneumo_nb.training import compile_model, show_history, train_model, training_findings, write_predictions
+from pneumo_nb.preprocessing import film_source, load_films, load_ranges
+from pneumo_nb.training import show_history, train_model, training_findings, write_predictions
 plot_style()
 
 # %% tags=["parameters"]
@@ -50,6 +57,8 @@ frozen_learning_rate = 1e-4
 finetune_epochs = 2   # at most, training the head and the last blocks
 finetune_learning_rate = 1e-5
 finetune_blocks = 3   # residual blocks unfrozen, counted from the end; the study's 30 layers are these three but for two
+views = 2             # augmented versions of each train film, used in turn and kept in the cache; 0: a new one in every epoch, through the whole network
+compare_views = [1, 2, 4] # numbers of views to compare on validation; [] for none
 jit_compile = False
 
 # %% [markdown]
@@ -138,13 +147,17 @@ expected[:, 0, 0]
 
 # %%
 #| export
+def block_names(trunk: keras.Model) -> list[str]:
+    "The residual blocks, from the film to the top."
+    return list(dict.fromkeys("_".join(l.name.split("_")[:2]) for l in trunk.layers if "_block" in l.name))
+
 def unfreeze_blocks(
     model: keras.Model, # from `build_resnet`, changed in place
     blocks: int,        # how many, from the end; 0 to 16
 ) -> list[str]: # names of the blocks that are trained from now on
     "Let the last residual blocks of the trunk be trained, but not their batch normalisation."
     trunk = model.get_layer("resnet50")
-    names = list(dict.fromkeys("_".join(l.name.split("_")[:2]) for l in trunk.layers if "_block" in l.name))
+    names = block_names(trunk)
     if not 0 <= blocks <= len(names): raise StudyError(f"Expected 0 to {len(names)} blocks to fine-tune, found {blocks}.")
     chosen = names[len(names) - blocks:]
     trunk.trainable = True
@@ -160,42 +173,189 @@ test_eq(len(trained), 10)                       # nine convolutions and a shortc
 test_fail(lambda: unfreeze_blocks(model, 17), contains="0 to 16 blocks")
 trained
 
+
+# %% [markdown]
+# ## What does not change is computed once
+#
+# While the trunk is frozen it gives the same numbers for the same film in every epoch, and it is where nearly all of the
+# time goes. So a film is sent through it once for each augmented **view**, and the **features** that come out are
+# kept in the cache; the part that is trained then starts from them. When the last blocks are trained too, everything before them
+# is still frozen, and its output is what is kept.
+#
+# That limits augmentation to a fixed number of views, used in turn: epoch 5 of a training with two views sees what
+# epochs 1 and 3 saw. `views = 0` lifts the limit and goes through the whole network each time.
+#
+# First the two parts. They share their layers with the model, so training the second trains the model.
+
+# %%
+#| export
+def split_model(
+    model: keras.Model, # from `build_resnet`
+    blocks: int,        # how many blocks, counted from the end, belong to the second part; 0: the head alone
+) -> tuple[keras.Model, keras.Model]: # film → features, features → probability
+    "The model in two parts that share its layers."
+    trunk, names = model.get_layer("resnet50"), block_names(model.get_layer("resnet50"))
+    before = names[:len(names) - blocks]
+    cut = trunk.output if not blocks else trunk.get_layer(f"{before[-1]}_out" if before else "pool1_pool").output
+    front = keras.Model(model.input, keras.Model(trunk.input, cut)(model.get_layer("imagenet_preprocessing").output, training=False), name="front")
+    inputs = keras.Input(cut.shape[1:], name="features")
+    x = keras.Model(cut, trunk.output, name="blocks")(inputs, training=False) if blocks else inputs
+    for layer in model.layers[model.layers.index(trunk) + 1:]: x = layer(x)
+    return front, keras.Model(inputs, x, name=model.name)
+
+
+# %%
+films = np.random.default_rng(0).uniform(0, 255, (2, 224, 224, 1)).astype(np.float32)
+for blocks in (0, 3):
+    front, back = split_model(model, blocks)
+    print(f"{blocks} blocks: features {front.output_shape[1:]}")
+    test_close(back.predict_on_batch(front.predict_on_batch(films)), model.predict_on_batch(films), eps=1e-5)
+
+
+# %% [markdown]
+# Then the features of all films, as another `Source` to train from. The cache's key holds the trunk's weights, so features of
+# other weights are never taken for these.
+
+# %%
+#| export
+def weights_digest(model: keras.Model) -> str:
+    "Fingerprint of a network's weights and of the shape it gives."
+    digest = hashlib.sha1(repr(model.output_shape).encode())
+    for w in model.get_weights(): digest.update(np.ascontiguousarray(w).data)
+    return digest.hexdigest()
+
+def cached_features(
+    front: keras.Model,  # film → features
+    read,                # function of view and (b,) indices → what `front` takes
+    view: int,
+    rows: np.ndarray,    # which films
+    key: dict,           # everything but the view and the films that the features depend on
+    batch_size: int = 32,
+) -> np.ndarray: # (len(rows), *features) float32, memory-mapped
+    "Features of some films, from the cache or computed now."
+    shape = (len(rows), *front.output_shape[1:])
+    batches = lambda: (front.predict_on_batch(read(view, rows[i:i + batch_size])) for i in range(0, len(rows), batch_size))
+    return cached_array(key | dict(kind="features", view=view, rows=hashlib.sha1(rows.astype(np.int64).tobytes()).hexdigest()), shape, np.float32, batches)
+
+def feature_source(
+    source: Source,      # from `film_source`, with the same number of views
+    front: keras.Model,  # frozen; film → features
+    views: int,          # 1 or more
+) -> tuple[Source, float]: # features in place of films; seconds that they took, whenever they were made
+    "Features of `views` versions of every train film, and of the others as they are."
+    train, rest = source.films.rows("train"), np.flatnonzero(source.films.images.split != "train")
+    weights = [*source.key.get("weights", []), weights_digest(front)]  # all that a film has come through
+    always = dict(weights=weights, keras=keras.__version__, films=source.key["films"])
+    moved = always | {k: source.key[k] for k in ("ranges", "seed")}
+    made = [cached_features(front, source.training, view, train, moved) for view in range(views)]
+    plain = cached_features(front, source.plain, 0, rest, always)
+    return replace(source, shape=plain.shape[1:], dtype=np.float32, key=source.key | always,
+                   training=lambda epoch, chosen: take(made[int(epoch) % views], np.searchsorted(train, chosen)),
+                   plain=lambda epoch, chosen: take(plain, np.searchsorted(rest, chosen))), sum(map(seconds_to_make, [*made, plain]))
+
+
+# %% [markdown]
+# For both steps in one pass: a film goes through the trunk up to the blocks that fine-tuning will train, and from there,
+# once more from the cache, to the top.
+
+# %%
+#| export
+def trunk_features(
+    model: keras.Model,  # from `build_resnet`
+    source: Source,      # from `film_source`, with the same number of views
+    blocks: int,         # blocks that fine-tuning will train
+    views: int,
+) -> tuple[Source, Source, float]: # what enters these blocks; what enters the head; seconds for both
+    "The features that fine-tuning and the head start from."
+    front, back = split_model(model, blocks)
+    lower, seconds = feature_source(source, front, views)
+    if not blocks: return lower, lower, seconds
+    top, more = feature_source(lower, back.get_layer("blocks"), views)
+    return lower, top, seconds + more
+
+
 # %% [markdown]
 # ## This run, frozen
 
 # %%
 stage = open_stage("resnet", run_dir, seed=seed, image_size=image_size, batch_size=batch_size, weights=weights,
                    frozen_epochs=frozen_epochs, frozen_learning_rate=frozen_learning_rate, finetune_epochs=finetune_epochs,
-                   finetune_learning_rate=finetune_learning_rate, finetune_blocks=finetune_blocks, jit_compile=jit_compile)
-films, ranges = load_films(stage, image_size, seed), load_ranges(stage)
+                   finetune_learning_rate=finetune_learning_rate, finetune_blocks=finetune_blocks, views=views,
+                   compare_views=compare_views, jit_compile=jit_compile)
 if weights == "none": note(stage, 'weights is "none": the trunk is random, so nothing is transferred and the frozen model sees the films '
                                   "through a random projection.")
 
+
 # %% [markdown]
-# An interruption during the second step does not repeat the first: its last state is kept until the stage is finished.
+# How many views? More of them show the head more of what augmentation can do, and each costs one pass of all train films through
+# the trunk. The table tries some, each with a new head, and judges them on validation.
 
 # %%
+#| export
+def try_views(
+    model: keras.Model, # from `build_resnet`, compiled by this; its head is trained anew for each number
+    sources: dict[int, tuple[Source, float]], # number of views → what enters the head, and seconds that took
+    epochs: int,
+    learning_rate: float,
+    batch_size: int,
+    seed: int,
+) -> pd.DataFrame: # views, validation AUROC and loss, seconds for features and head
+    "The head trained on different numbers of views."
+    rows, (_, head) = [], split_model(model, 0)
+    start_weights, head_seed = head.get_weights(), [v.numpy() for v in seed_states(head)]
+    for views, (source, seconds) in sources.items():
+        head.set_weights(start_weights)
+        for v, value in zip(seed_states(head), head_seed): v.assign(value)
+        compile_model(head, learning_rate)
+        start, validation = time.time(), source.films.rows("validation")
+        head.fit(source.train(batch_size, seed), steps_per_epoch=-(-len(source.films.rows("train")) // batch_size), epochs=epochs, verbose=0,
+                 shuffle=False, class_weight=class_weights(source.films.labels[source.films.rows("train")]))
+        labels, said = source.films.labels[validation], predict_films(head, source, validation)
+        rows.append(dict(views=views, auroc=roc_auc_score(labels, said), loss=log_loss(labels, said.astype(float)), seconds=seconds + time.time() - start))
+    head.set_weights(start_weights)
+    for v, value in zip(seed_states(head), head_seed): v.assign(value)
+    return pd.DataFrame(rows)
+
+
+# %%
+films, ranges = load_films(stage, image_size, seed), load_ranges(stage)
 set_seed(seed)
 model = build_resnet(image_size, weights)
-compile_model(model, frozen_learning_rate, jit_compile)
-frozen = train_model(stage, "resnet_frozen", model, films, ranges, frozen_epochs, batch_size, seed)
+if compare_views:
+    tried = {n: trunk_features(model, film_source(films, seed, ranges, n), finetune_blocks, n)[1:] for n in compare_views}
+    display(try_views(model, tried, frozen_epochs, frozen_learning_rate, batch_size, seed).style.hide(axis="index").format(
+        {"auroc": "{:.3f}", "loss": "{:.3f}", "seconds": "{:,.1f}"}))
+
+# %% [markdown]
+# The head is trained on the features. An interruption during the second step does not repeat the first: its last state is
+# kept until the stage is finished.
+
+# %%
+source = film_source(films, seed, ranges, views)
+if views:
+    lower, features, seconds = trunk_features(model, source, finetune_blocks, views)
+    (_, head), (_, blocks_and_head) = split_model(model, 0), split_model(model, finetune_blocks)
+    print(f"Features of {views} views of each train film, {lower.shape} and {features.shape} each, took {seconds:,.1f} s when they were made.")
+else: lower, features, seconds, head, blocks_and_head = source, source, 0., model, model
+compile_model(head, frozen_learning_rate, jit_compile)
+frozen = train_model(stage, "resnet_frozen", head, features, frozen_epochs, batch_size, seed, seconds_before=seconds, whole=lambda: model)
 
 # %%
 show_history(stage, "resnet_frozen", frozen)
-write_predictions(stage, "resnet_frozen", model, films, batch_size)
+write_predictions(stage, "resnet_frozen", head, features, batch_size)
 display(Markdown(training_findings("resnet_frozen", model, frozen, frozen_epochs)))
 
 # %% [markdown]
 # ## This run, fine-tuned
 
 # %%
-blocks = unfreeze_blocks(model, finetune_blocks)
-compile_model(model, finetune_learning_rate, jit_compile)
-tuned = train_model(stage, "resnet_finetuned", model, films, ranges, finetune_epochs, batch_size, seed,
-                    seconds_before=frozen.total_seconds.iloc[-1])
+unfreeze_blocks(model, finetune_blocks)
+compile_model(blocks_and_head, finetune_learning_rate, jit_compile)
+tuned = train_model(stage, "resnet_finetuned", blocks_and_head, lower, finetune_epochs, batch_size, seed,
+                    seconds_before=frozen.total_seconds.iloc[-1], whole=lambda: model)
 
 # %%
 show_history(stage, "resnet_finetuned", tuned)
-write_predictions(stage, "resnet_finetuned", model, films, batch_size)
+write_predictions(stage, "resnet_finetuned", blocks_and_head, lower, batch_size)
 display(Markdown(training_findings("resnet_finetuned", model, tuned, finetune_epochs)))
 record = finish(stage)

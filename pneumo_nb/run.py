@@ -6,8 +6,8 @@
 __all__ = ['STAGES', 'VERSIONED', 'CLASS_NAMES', 'COLOURS', 'DASHES', 'MODEL_TITLES', 'StudyError', 'atomic_path', 'plain',
            'write_json', 'read_json', 'write_csv', 'file_digest', 'digests', 'inputs_digest', 'package_versions',
            'git_commit', 'machine', 'peak_memory_mb', 'Stage', 'read_provenance', 'open_stage', 'note', 'finish',
-           'stale_reason', 'load_params', 'resolve_params', 'check_type', 'rng_for', 'set_seed', 'plot_style',
-           'save_figure', 'show_figure']
+           'stale_reason', 'load_params', 'resolve_params', 'check_type', 'rng_for', 'set_seed', 'threads',
+           'plot_style', 'save_figure', 'show_figure']
 
 # %% ../nbs/00_run.ipynb #363a3c61
 import hashlib, json, os, platform, shutil, subprocess, sys, tempfile, time
@@ -66,13 +66,12 @@ STAGES = {
     "eda":           dict(notebook="03_eda", reads=["images.csv", "metrics/data.json"],
                           writes=["metrics/eda_sizes.json", "figures/eda_*.png"]),
     "preprocessing": dict(notebook="04_preprocessing", reads=["images.csv", "metrics/data.json"],
-                          writes=["cache/films_{image_size}_*.npy", "metrics/preprocessing.json",
-                                  "figures/preprocessing_*.png"]),
-    "mlp":           dict(notebook="06_mlp", reads=["images.csv", "cache/films_{image_size}_*.npy", "metrics/preprocessing.json"],
+                          writes=["metrics/preprocessing.json", "figures/preprocessing_*.png"]),
+    "mlp":           dict(notebook="06_mlp", reads=["images.csv", "metrics/preprocessing.json"],
                           writes=["models/mlp.keras", "history/mlp.csv", "predictions/mlp.csv", "figures/mlp_*.png"]),
-    "cnn":           dict(notebook="07_cnn", reads=["images.csv", "cache/films_{image_size}_*.npy", "metrics/preprocessing.json"],
+    "cnn":           dict(notebook="07_cnn", reads=["images.csv", "metrics/preprocessing.json"],
                           writes=["models/cnn.keras", "history/cnn.csv", "predictions/cnn.csv", "figures/cnn_*.png"]),
-    "resnet":        dict(notebook="08_resnet", reads=["images.csv", "cache/films_{image_size}_*.npy", "metrics/preprocessing.json"],
+    "resnet":        dict(notebook="08_resnet", reads=["images.csv", "metrics/preprocessing.json"],
                           writes=["models/resnet_*.keras", "history/resnet_*.csv", "predictions/resnet_*.csv",
                                   "figures/resnet_*.png"]),
     "evaluation":    dict(notebook="09_evaluation", reads=["predictions/*.csv", "history/*.csv"],
@@ -94,11 +93,10 @@ def file_digest(
 
 def digests(
     folder: Path,        # run directory
-    patterns: list[str], # globs relative to it; `{name}` is filled in from `params`
-    params: dict,
+    patterns: list[str], # globs relative to it
 ) -> dict[str, str]: # file → SHA-1, hidden (unfinished) files left out
     "Fingerprints of all files that match, by their path inside `folder`."
-    files = {f for p in patterns for f in Path(folder).glob(p.format(**params)) if not f.name.startswith(".")}
+    files = {f for p in patterns for f in Path(folder).glob(p) if not f.name.startswith(".")}
     return {f.relative_to(folder).as_posix(): file_digest(f) for f in sorted(files)}
 
 def inputs_digest(
@@ -107,7 +105,7 @@ def inputs_digest(
     params: dict,
 ) -> dict[str, str]:
     "Fingerprints of what a stage reads: files of the run, and for the data stage the listing of the data folder."
-    found = digests(folder, STAGES[name]["reads"], params)
+    found = digests(folder, STAGES[name]["reads"])
     if root := params.get("data_dir"):
         listed = (f for split in ("train", "val", "test") for f in (Path(root)/split).rglob("*") if f.is_file())
         files = sorted((str(f), s.st_size, s.st_mtime_ns) for f in listed if (s := f.stat()))
@@ -220,7 +218,7 @@ def finish(
         git_commit=git_commit(Path(__file__).parent if "__file__" in globals() else "."),
         versions=package_versions(), machine=machine(),
         inputs=inputs_digest(stage.folder, stage.name, stage.params),
-        outputs=digests(stage.folder, STAGES[stage.name]["writes"], stage.params))
+        outputs=digests(stage.folder, STAGES[stage.name]["writes"]))
     provenance = read_provenance(stage.folder)
     provenance["stages"][stage.name] = record
     if stage.path("metrics/data.json").exists():
@@ -243,7 +241,7 @@ def stale_reason(
                      if record["parameters"].get(k, _absent) != plain(params.get(k, _absent)))
     if changed: return "changed " + ", ".join(changed)
     if inputs_digest(folder, name, params) != record["inputs"]: return "its input files changed"
-    if digests(folder, STAGES[name]["writes"], params) != record["outputs"]: return "its files were changed or removed"
+    if digests(folder, STAGES[name]["writes"]) != record["outputs"]: return "its files were changed or removed"
     return ""
 
 _absent = object()
@@ -302,6 +300,16 @@ def set_seed(seed: int):
     "Seed Python, NumPy and Keras, for initial weights and dropout."
     import keras
     keras.utils.set_random_seed(seed)
+
+# %% ../nbs/00_run.ipynb #869e5d48
+def threads() -> int:
+    "How many threads to work with."
+    asked = os.environ.get("PNEUMO_THREADS", "")
+    if asked and not (asked.isdecimal() and int(asked)): raise StudyError(f"Expected PNEUMO_THREADS to be a whole number above 0, found {asked!r}.")
+    return int(asked) if asked else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+if os.environ.get("PNEUMO_THREADS"):  # TensorFlow reads these once, when it starts
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"): os.environ.setdefault(name, str(threads()))
 
 # %% ../nbs/00_run.ipynb #db73b0b6
 CLASS_NAMES = ["NORMAL", "PNEUMONIA"]

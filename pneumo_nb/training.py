@@ -4,20 +4,20 @@
 
 # %% auto #0
 __all__ = ['compile_model', 'study_callbacks', 'seed_states', 'without_optimizer', 'Backup', 'epoch_line', 'replay', 'Resume',
-           'train_model', 'plot_history', 'show_history', 'training_findings', 'predict_films', 'write_predictions']
+           'train_model', 'plot_history', 'show_history', 'training_findings', 'epoch_costs', 'plot_epoch_costs',
+           'predict_films', 'write_predictions']
 
 # %% ../nbs/05_training.ipynb #4ad0ccd9
-import os, shutil, time
+import shutil, time
+from collections.abc import Callable
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up messages would open every chapter
 
 import keras
 import numpy as np
 import pandas as pd
 
 from .run import COLOURS, MODEL_TITLES, Stage, StudyError, atomic_path, plain, read_json, save_figure, set_seed, write_csv, write_json
-from .preprocessing import Films, as_dataset, class_weights, plain_batches, training_batches
+from .preprocessing import Source, class_weights
 
 # %% ../nbs/05_training.ipynb #bc75b88a
 def compile_model(
@@ -124,31 +124,32 @@ def train_model(
     stage: Stage,        # its parameters are part of what a backup depends on
     name: str,           # of the model, such as "cnn"
     model: keras.Model,  # compiled; trained in place
-    films: Films,
-    ranges: dict,        # augmentation
+    source: Source,      # films, or features of films
     epochs: int,
     batch_size: int,
     seed: int,
     seconds_before: float = 0., # earlier trainings of the same network
+    whole: Callable | None = None, # gives the model to save where that is not `model` itself; called when the best weights are in
     extra: tuple = (),   # more callbacks
 ) -> pd.DataFrame: # a row an epoch: losses, metrics, learning_rate, seconds, total_seconds
     "Train on the train films, choose the epoch on the validation films, save model and history."
-    rows, size, callbacks = films.rows("train"), films.pixels.shape[1], study_callbacks()
-    key = dict(name=name, params=stage.params, ranges=ranges, epochs=epochs, batch_size=batch_size, seed=seed, films=films.images.attrs["fingerprint"], split=films.images.split.tolist())
+    films, callbacks = source.films, study_callbacks()
+    rows, validation = films.rows("train"), films.rows("validation")
+    key = dict(name=name, params=stage.params, source=source.key, epochs=epochs, batch_size=batch_size, seed=seed)
     backup = Backup(stage.scratch/name, key, epochs, seconds_before)
     done = len(backup.history)
     if done: print(f"{name}: continues after epoch {done} of an interrupted training")
     if not (done and replay(callbacks, model, backup.history)) and done < epochs:
         model.stop_training = False
-        model.fit(as_dataset(lambda: training_batches(films, rows, batch_size, seed, ranges, first_epoch=done), size, None),
-                  steps_per_epoch=-(-len(rows) // batch_size), initial_epoch=done, epochs=epochs, verbose=0, shuffle=False,
-                  validation_data=as_dataset(lambda: plain_batches(films, films.rows("validation"), batch_size), size, -(-len(films.rows("validation")) // batch_size)),
+        model.fit(source.train(batch_size, seed, first_epoch=done), steps_per_epoch=-(-len(rows) // batch_size), initial_epoch=done,
+                  epochs=epochs, verbose=0, shuffle=False, validation_data=source.judge(validation, batch_size),
                   class_weight=class_weights(films.labels[rows]),
                   callbacks=[*callbacks, backup, *extra, *([Resume(callbacks, backup)] if done else [])])
     for variable, value in zip(seed_states(model), backup.seeds, strict=True): variable.assign(value)  # where fit was skipped
     bare = without_optimizer(model, name)
     bare.load_weights(backup.folder/"best.weights.h5")
-    with atomic_path(stage.path("models", f"{name}.keras")) as partial: bare.save(partial)
+    saved = without_optimizer(whole(), name) if whole else bare
+    with atomic_path(stage.path("models", f"{name}.keras")) as partial: saved.save(partial)
     history = pd.DataFrame(backup.history)
     write_csv(stage.path("history", f"{name}.csv"), history)
     return history
@@ -197,27 +198,51 @@ def training_findings(
     elif best.epoch == len(history): lines.append("- The last epoch was the best, so more epochs might still help.")
     return "\n".join(lines)
 
+# %% ../nbs/05_training.ipynb #ca57e33f
+def epoch_costs(
+    model: keras.Model, # compiled; trained by this
+    source: Source,
+    batch_size: int,
+) -> dict[str, float]: # part → seconds an epoch
+    "What the parts of an epoch take alone, and together."
+    rows, validation = source.films.rows("train"), source.films.rows("validation")
+    steps = -(-len(rows) // batch_size)
+    x, y = next(iter(source.train(batch_size, 0)))
+    return {"input alone": seconds_of(lambda: [None for _ in source.train(batch_size, 0).take(steps)]),
+            "network alone": seconds_of(lambda: [model.train_on_batch(x, y) for _ in range(steps)]),
+            "both, as in training": seconds_of(lambda: model.fit(source.train(batch_size, 0), steps_per_epoch=steps, shuffle=False, verbose=0)),
+            "validation": seconds_of(lambda: model.evaluate(source.judge(validation, batch_size), verbose=0))}
+
+def plot_epoch_costs(costs: dict[str, float]): # matplotlib Figure
+    "Bars of the seconds each part takes."
+    import matplotlib.pyplot as plt
+    figure, ax = plt.subplots(figsize=(7, 2.3))
+    bars = ax.barh(list(costs), list(costs.values()), color=["#56B4E9", "#009E73", "#0072B2", "#E69F00"], height=.6)
+    ax.bar_label(bars, [f"{v:.2f} s" for v in costs.values()], padding=4)
+    ax.set(xlabel="seconds an epoch", xlim=(0, max(costs.values()) * 1.15))
+    ax.invert_yaxis()
+    return figure
+
 # %% ../nbs/05_training.ipynb #a4106b18
 def predict_films(
     model: keras.Model,
-    films: Films,
+    source: Source,
     rows: np.ndarray,     # which films
     batch_size: int = 32,
 ) -> np.ndarray: # (n,) probability of pneumonia
     "Predicted probabilities, in the order of `rows`."
     if len(rows) == 0: return np.zeros(0, np.float32)
-    batches = as_dataset(lambda: plain_batches(films, rows, batch_size), films.pixels.shape[1], -(-len(rows) // batch_size))
-    return model.predict(batches, verbose=0)[:, 0]
+    return model.predict(source.judge(rows, batch_size), verbose=0)[:, 0]
 
 def write_predictions(
     stage: Stage,
     name: str,
     model: keras.Model,
-    films: Films,
+    source: Source,
     batch_size: int = 32,
 ) -> pd.DataFrame: # path, split, label, probability
     "Predict the validation and test films and write `predictions/NAME.csv`."
-    rows = np.concatenate([films.rows("validation"), films.rows("test")])
-    table = films.images.iloc[rows][["path", "split", "label"]].assign(probability=predict_films(model, films, rows, batch_size))
+    rows = np.concatenate([source.films.rows("validation"), source.films.rows("test")])
+    table = source.films.images.iloc[rows][["path", "split", "label"]].assign(probability=predict_films(model, source, rows, batch_size))
     write_csv(stage.path("predictions", f"{name}.csv"), table)
     return table.reset_index(drop=True)
