@@ -1,8 +1,9 @@
 # make report   the study on phantoms, as web pages; make report DATA=DIR PARAMS=FILE RUN=NAME for other films and settings
 # make test     everything that must hold
+# make bench    this project beside the study's own way, in turn; options DATA, SIZE, ROWS, OUT; make growth for larger and larger sets
 # make sync     notebooks, package and README from the percent scripts in nbs/
 .DEFAULT_GOAL := report
-.PHONY: report test sync sync-check pins venv clean
+.PHONY: report test bench growth sync sync-check pins venv clean
 
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
@@ -14,10 +15,21 @@ report: $(BIN)/.installed
 	@$(BIN)/pneumo run -f "$(PARAMS)" --run "$(RUN)" $(if $(DATA),--data "$(DATA)")
 	@$(BIN)/pneumo report "$(RUN)"
 
+test: export PNEUMO_CACHE = $(CURDIR)/.test-cache
 test: $(BIN)/.installed
 	$(BIN)/nbdev_test --n_workers 2
 	$(BIN)/pytest -q tests
+	@rm -rf .test-cache
 	@$(MAKE) --no-print-directory sync-check
+
+OUT ?= benchmarks/phantoms.json
+
+bench: $(BIN)/.installed
+	@$(BIN)/python benchmarks/bench.py --out "$(OUT)" $(if $(WRITE),--write "$(WRITE)") $(if $(DATA),--data "$(DATA)") $(if $(SIZE),--size $(SIZE)) $(if $(ROWS),--rows $(ROWS)) 2> benchmarks/.log \
+		|| { tail -3 benchmarks/.log; exit 1; }
+
+growth: $(BIN)/.installed
+	@$(BIN)/python benchmarks/growth.py $(if $(FILMS),--films $(FILMS)) $(if $(WRITE),--write "$(WRITE)")
 
 # The percent script is the source: its cells go into the notebook, which keeps its cell ids, and nbdev cleans that.
 # The script is then written back in Jupytext's own layout, so that a pair is equal to the letter.

@@ -33,11 +33,12 @@ def compile_as_the_study(model: keras.Model, learning_rate: float = 1e-4):
     model.compile(keras.optimizers.Adam(learning_rate), "binary_crossentropy",
                   metrics=["accuracy", keras.metrics.Precision(), keras.metrics.Recall()])
 
-def occlusion_map(model, image: np.ndarray, patch: int = 20, stride: int = 10) -> np.ndarray: # (size, size)
-    "The study's loop: one prediction a patch, overlaps summed, the last rows and columns left out. `image` is (size, size, 3) in [0, 1]."
+def occlusion_map(model, image: np.ndarray, patch: int = 20, stride: int = 10, rows: int | None = None) -> np.ndarray: # (size, size)
+    """The study's loop: one prediction a patch, overlaps summed, the last rows and columns left out. `image` is (size, size, 3)
+    in [0, 1]; `rows` stops after so many rows of positions."""
     size = len(image)
     heat, base = np.zeros((size, size)), model.predict(image[None], verbose=0)[0, 0]
-    for row in range(0, size - patch + 1, stride):
+    for row in [*range(0, size - patch + 1, stride)][:rows]:
         for column in range(0, size - patch + 1, stride):
             covered = image.copy()
             covered[row:row + patch, column:column + patch] = .5

@@ -124,7 +124,7 @@ def load_predictions(
 
 def quick_predictions(stage: Stage):
     "Train a small MLP for one epoch on quick phantoms, so that this notebook has something to show by itself."
-    from pneumo_nb.preprocessing import AUGMENTATION, load_films
+    from pneumo_nb.preprocessing import AUGMENTATION, film_source, load_films
     from pneumo_nb.training import compile_model, train_model, write_predictions
     from pneumo_nb.mlp import build_mlp
     from pneumo_nb.run import set_seed
@@ -135,8 +135,9 @@ def quick_predictions(stage: Stage):
     set_seed(42)
     model = build_mlp(32)
     compile_model(model, 1e-3)
-    train_model(stage, "mlp", model, films, AUGMENTATION, epochs=1, batch_size=16, seed=42)
-    write_predictions(stage, "mlp", model, films)
+    source = film_source(films, 42, AUGMENTATION)
+    train_model(stage, "mlp", model, source, epochs=1, batch_size=16, seed=42)
+    write_predictions(stage, "mlp", model, source)
 
 
 # %%

@@ -22,9 +22,13 @@
 
 # %%
 #| export
+from functools import partial, reduce
+from itertools import accumulate
 from pathlib import Path
 
 import cv2
+import keras
+from keras import layers, ops
 import numpy as np
 import pandas as pd
 
@@ -34,10 +38,11 @@ from pneumo_nb.evaluation import judged_films, load_predictions, title
 
 # %%
 #| hide
-import keras, time
+import time
 import matplotlib.pyplot as plt
 from fastcore.test import test_close, test_eq, test_fail
 from IPython.display import Markdown, display
+from pneumo_nb.cnn import build_cnn
 plot_style()
 
 # %% tags=["parameters"]
@@ -91,21 +96,30 @@ test_fail(lambda: patch_positions(10, 4, 5), contains="leaves pixels uncovered")
 # %% [markdown]
 # ## Covering and collecting
 #
-# Two small steps: make the covered copies, and spread the changes back over the pixels. Dividing by how often each
-# pixel was covered matters: without it the middle of a film counts four times as much as its corners.
+# Two small steps: paste something into copies of the film, and spread the changes back over the pixels. Dividing by how
+# often each pixel was covered matters: without it the middle of a film counts four times as much as its corners.
 
 # %%
 #| export
+def paste(
+    canvases: np.ndarray, # (P, H, W, C), changed in place
+    windows: np.ndarray,  # (P, h, w, C)
+    corners: np.ndarray,  # (P, 2) where the first row and column of each window go
+) -> np.ndarray: # the canvases
+    "Write one window into each canvas, as far as it lies inside."
+    (height, width), (h, w) = canvases.shape[1:3], windows.shape[1:3]
+    for canvas, window, (r, c) in zip(canvases, windows, corners):
+        inside = window[max(-r, 0):max(height - r, 0), max(-c, 0):max(width - c, 0)]
+        canvas[max(r, 0):max(r + h, 0), max(c, 0):max(c + w, 0)] = inside
+    return canvases
+
 def cover(
-    image: np.ndarray,                # (H, W) float32
-    corners: list[tuple[int, int]],   # first row and column of each patch
-    patch_size: int,
-    fill: float,
-) -> np.ndarray: # (len(corners), H, W) float32
-    "One copy of the film for each patch, covered there."
-    copies = np.repeat(image[None], len(corners), axis=0)
-    for copy, (row, column) in zip(copies, corners): copy[row:row + patch_size, column:column + patch_size] = fill
-    return copies
+    image: np.ndarray,   # (H, W, C), a film or what some layers made of it
+    windows: np.ndarray, # (P, h, w, C)
+    corners: np.ndarray, # (P, 2) first row and column of each window
+) -> np.ndarray: # (P, H, W, C)
+    "One copy of the film for each window, covered by it."
+    return paste(np.repeat(image[None], len(windows), axis=0), windows, corners)
 
 def spread(
     changes: np.ndarray,             # (P,) of the probability, one for each patch
@@ -122,14 +136,244 @@ def spread(
 
 
 # %%
-test_eq(cover(np.zeros((3, 3), np.float32), [(0, 0), (1, 1)], 2, 9.)[1], [[0, 0, 0], [0, 9, 9], [0, 9, 9]])
+test_eq(cover(np.zeros((3, 3, 1)), np.full((2, 2, 2, 1), 9), [(1, 1), (2, -1)])[..., 0],
+        [[[0, 0, 0], [0, 9, 9], [0, 9, 9]], [[0, 0, 0], [0, 0, 0], [9, 0, 0]]])
 test_eq(spread(np.array([1., 3.]), [(0, 0), (0, 1)], 2, (2, 3)), [[1, 2, 3], [1, 2, 3]])
 
 
 # %% [markdown]
-# ## The map
+# ## How far a patch reaches
 #
-# The copies go through the network in batches, which is where all the time is spent.
+# Predicting every covered film whole repeats nearly the same work hundreds of times. A convolution computes each value
+# from its neighbours only, so behind it a patch has changed a **window** a little larger than itself, and everything
+# outside is what it was on the uncovered film. Pooling halves the window. Where it lies follows from the layer's kernel,
+# stride and padding:
+
+# %%
+#| export
+def geometry(
+    layer,         # Conv2D or MaxPooling2D
+    before: tuple, # (H, W) of its input
+    after: tuple,  # (H, W) of its output
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # kernel (2,), stride (2,), padding at both ends of each axis (2, 2)
+    "What a layer computes one value from, how far apart, and how much is added at the edges."
+    if type(layer) is layers.Conv2D: kernel = (np.array(layer.kernel_size) - 1) * layer.dilation_rate + 1
+    else: kernel = np.array(layer.pool_size)
+    stride = np.array(layer.strides)
+    pad = np.maximum((np.array(after) - 1) * stride + kernel - before, 0)   # 0 where the layer's padding is "valid"
+    return kernel, stride, np.stack([pad // 2, pad - pad // 2], axis=1)
+
+def reach(
+    corners: np.ndarray, # (P, 2) first row and column of each window
+    size,                # (2,) rows and columns of the windows
+    kernel: np.ndarray,  # as from `geometry`, like the next two
+    stride: np.ndarray,
+    pad: np.ndarray,
+    after,               # (H, W) of the layer's output
+) -> tuple[np.ndarray, np.ndarray]: # corners (P, 2) and size (2,) of the windows in the output
+    "All that is computed from any value of a window, as windows of one size that lie inside the output."
+    start, final = corners + pad[:, 0], np.array(after) - 1
+    first = np.clip(-((kernel - 1 - start) // stride), 0, final)   # -(-a // b) rounds up
+    last = np.clip((start + size - 1) // stride, 0, final)
+    size = np.maximum((last - first).max(axis=0), 0) + 1
+    return np.minimum(first, after - size), size
+
+
+# %%
+same, half = (layers.Conv2D(1, 3, padding="same"), (9, 9), (9, 9)), (layers.MaxPooling2D(2), (9, 9), (4, 4))
+test_eq(reach(np.array([(0, 4)]), (2, 2), *geometry(*same), (9, 9)), ([[0, 3]], [3, 4]))   # rows 0-2, columns 3-6
+test_eq(reach(np.array([(0, 4)]), (2, 2), *geometry(*half), (4, 4)), ([[0, 2]], [1, 1]))
+test_eq(reach(np.array([(0, 3)]), (2, 2), *geometry(*half), (4, 4)), ([[0, 1]], [1, 2]))
+
+
+# %% [markdown]
+# ## Through one layer
+#
+# So a layer has to look at a small region for each patch: the window, surrounded by what the uncovered film has there.
+
+# %%
+#| export
+def apply_valid(
+    layer,               # Conv2D or MaxPooling2D
+    regions: np.ndarray, # (P, h, w, C)
+): # (P, h', w', C')
+    "The layer without padding of its own."
+    if type(layer) is layers.MaxPooling2D: return ops.max_pool(regions, layer.pool_size, layer.strides, "valid", layer.data_format)
+    x = ops.conv(regions, layer.kernel, layer.strides, "valid", layer.data_format, layer.dilation_rate)
+    return layer.activation(x + layer.bias if layer.use_bias else x)
+
+def through_layer(
+    layer,               # Conv2D or MaxPooling2D
+    base: np.ndarray,    # (H, W, C), its input for the uncovered film
+    after: tuple,        # (H', W') of its output
+    windows: np.ndarray, # (P, h, w, C), its input where a patch changed it
+    corners: np.ndarray, # (P, 2) where these are
+) -> tuple[np.ndarray, np.ndarray]: # the same of its output: windows (P, h', w', C') and their corners
+    "Windows through a layer that looks at neighbours."
+    kernel, stride, pad = geometry(layer, base.shape[:2], after)
+    moved, size = reach(corners, windows.shape[1:3], kernel, stride, pad, after)
+    padded = np.pad(base, [*pad, (0, 0)], constant_values=0 if type(layer) is layers.Conv2D else -np.inf)
+    (h, w), start = (size - 1) * stride + kernel, moved * stride
+    regions = np.stack([padded[r:r + h, c:c + w] for r, c in start])
+    return np.asarray(apply_valid(layer, paste(regions, windows, corners + pad[:, 0] - start))), moved
+
+
+# %% [markdown]
+# Covering what comes out of the layer with these windows must give what comes out of the layer for covered films:
+
+# %%
+layer, made_up = layers.Conv2D(3, 5, strides=2, padding="same"), np.random.default_rng(seed)
+film, patches = made_up.random((14, 11, 2), np.float32), made_up.random((2, 4, 4, 2), np.float32)
+corners = np.array([(0, 0), (7, 5)])
+uncovered = np.asarray(layer(film[None]))[0]
+windows, moved = through_layer(layer, film, uncovered.shape[:2], patches, corners)
+test_close(cover(uncovered, windows, moved), np.asarray(layer(cover(film, patches, corners))), eps=1e-5)
+windows.shape
+
+# %% [markdown]
+# ## Through the network
+#
+# Keras keeps a network as a graph of nodes, each the call of a layer. Where every node works on the result of the one
+# before, the windows go from node to node as long as layers are local: those above, and those that treat each pixel by
+# itself. Those are written down as a list; the first layer that is not on it ends the windows.
+
+# %%
+#| export
+POINTWISE = (layers.Rescaling, layers.Concatenate, layers.BatchNormalization, layers.Activation, layers.ReLU, layers.Dropout)
+LOCAL = (layers.Conv2D, layers.MaxPooling2D, *POINTWISE)
+
+def chain(model) -> list: # of Keras nodes behind the input; [] where the network branches
+    "The calls that make up a network, if each works on nothing but the result of the one before."
+    if not type(model).__module__.startswith("keras."): return []   # a class of its own may do anything in its `call`
+    levels = getattr(getattr(model, "_functional", model), "_nodes_by_depth", {})   # Sequential holds a functional model
+    nodes = [node for depth in sorted(levels, reverse=True) for node in levels[depth]]
+    simple = all(set(n.parent_nodes) == {before} and len(n.outputs) == 1 for before, n in zip(nodes, nodes[1:]))
+    return nodes[1:] if simple and model.inputs[0].dtype == "float32" else []
+
+def call_node(node, x):
+    "What a node makes of a batch."
+    args, kwargs = node.arguments.fill_in({id(t): x for t in node.input_tensors})
+    return node.operation(*args, **kwargs)
+
+def is_plain(
+    node,
+    kinds: tuple, # of layers
+) -> bool:
+    "Is it a layer of these kinds, in float32, channels last, with one of Keras's own activations, and not training?"
+    layer, activation = node.operation, getattr(node.operation, "activation", keras.activations.linear)
+    return (type(layer) in kinds and layer.dtype_policy.name == "float32" and not node.arguments.kwargs.get("training")
+            and getattr(layer, "data_format", "channels_last") == "channels_last" and getattr(layer, "axis", -1) in (-1, 3)
+            and activation in vars(keras.activations).values())
+
+def begins_dense(nodes: list) -> bool:
+    "Do a flatten and a dense layer come first?"
+    return len(nodes) > 1 and is_plain(nodes[0], (layers.Flatten,)) and is_plain(nodes[1], (layers.Dense,))
+
+
+# %% [markdown]
+# ## The rest of the network
+#
+# A first dense layer sees the whole film, but it only adds up. So its sums are those of the uncovered film, plus the
+# change in the window times the weights of that place. Windows that begin in the same row share these weights: the rows
+# of the weight matrix that belong to one strip of the film.
+
+# %%
+#| export
+def dense_sums(
+    kernel,              # (H × W × C, units) weights of a dense layer behind a flatten
+    base: np.ndarray,    # (H, W, C), input of the flatten for the uncovered film
+    sums: np.ndarray,    # (1, units) what the layer adds up to for it
+    windows: np.ndarray, # (P, h, w, C)
+    corners: np.ndarray, # (P, 2)
+) -> np.ndarray: # (P, units)
+    "What the layer adds up to for each window."
+    sums, height, row_size = np.repeat(sums, len(windows), axis=0), windows.shape[1], base[0].size
+    for top in np.unique(corners[:, 0]):
+        here, strip = corners[:, 0] == top, base[top:top + height]
+        changes = cover(strip, windows[here], corners[here] - (top, 0)) - strip
+        sums[here] += ops.matmul(changes.reshape(len(changes), -1), kernel[top * row_size:(top + height) * row_size])
+    return sums
+
+def rest_of(
+    nodes: list,
+    base: np.ndarray, # (1, H, W, C), input of the first of them for the uncovered film
+): # function of windows (P, h, w, C) and their corners → (P, 1) probabilities
+    "The network from where the windows end."
+    join = partial(cover, base[0])
+    if begins_dense(nodes):
+        dense, nodes = nodes[1].operation, nodes[2:]
+        sums = np.asarray(ops.matmul(base.reshape(1, -1), dense.kernel) + (dense.bias if dense.use_bias else 0))
+        join = lambda *covering: dense.activation(dense_sums(dense.kernel, base[0], sums, *covering))
+    return lambda *covering: np.asarray(reduce(lambda x, node: call_node(node, x), nodes, join(*covering)))
+
+
+# %%
+weights, twos = np.arange(1., 5)[:, None], np.full((2, 2, 1), 2.)
+test_eq(dense_sums(weights, twos, np.array([[20.]]), np.full((1, 1, 1, 1), 5.), np.array([(1, 0)])), [[20 + (5 - 2) * 3]])
+
+
+# %% [markdown]
+# A network that branches (ResNet50), or whose first layers leave nothing to save, gets covered films and computes all of
+# them whole, which gives the same map.
+
+# %%
+#| export
+def split_chain(model) -> tuple[list, list]: # nodes that windows go through, nodes of the rest; [], [] where they save nothing
+    "Where windows end in a network."
+    nodes = chain(model)
+    end = next((n for n, node in enumerate(nodes) if not is_plain(node, LOCAL)), 0)
+    saves = begins_dense(nodes[end:]) or any(type(node.operation) is layers.Conv2D for node in nodes[:end])
+    return (nodes[:end], nodes[end:]) if saves else ([], [])
+
+def predict_covered(
+    model,                # keras model: (N, H, W, 1) → (N, 1)
+    image: np.ndarray,    # (H, W, 1) gray 0-255
+    windows: np.ndarray,  # (P, h, w, 1) what to cover it with, one after the other
+    corners: np.ndarray,  # (P, 2) where
+    batch_size: int = 64, # windows at a time
+) -> np.ndarray: # (P,) probabilities
+    "What a model says of a film covered in many ways."
+    local, nodes = split_chain(model)
+    bases = [*accumulate(local, lambda x, node: np.asarray(call_node(node, x)), initial=image[None])]
+    rest = rest_of(nodes, bases[-1]) if nodes else lambda *covering: model.predict_on_batch(cover(image, *covering))
+    found = []
+    for start in range(0, len(corners), batch_size):
+        x, at = windows[start:start + batch_size], corners[start:start + batch_size]
+        for node, base, after in zip(local, bases, bases[1:]):
+            if type(node.operation) in POINTWISE: x = np.asarray(call_node(node, x))
+            else: x, at = through_layer(node.operation, base[0], after.shape[1:3], x, at)
+        found.append(rest(x, at)[:, 0])
+    return np.concatenate(found)
+
+
+# %% [markdown]
+# In the study's CNN, at its 224 pixels, patch of 20 and stride of 10, the windows stay small while the film shrinks.
+# `share` is what they leave of each layer's multiplications:
+
+# %%
+network = build_cnn(224)
+corners = np.array([(r, c) for r in patch_positions(224, 20, 10) for c in patch_positions(224, 20, 10)])
+size, at, rows = (20, 20), corners, []
+for layer in [node.operation for node in split_chain(network)[0] if type(node.operation) not in POINTWISE]:
+    before, after = layer.input.shape[1:3], layer.output.shape[1:3]
+    at, size = reach(at, size, *geometry(layer, before, after), after)
+    rows.append(dict(layer=layer.name, film="%d × %d" % after, window="%d × %d" % tuple(size), share=f"{np.prod(size) / np.prod(after):.1%}"))
+pd.DataFrame(rows).style.hide(axis="index")
+
+# %% [markdown]
+# The same answers, then, for less work:
+
+# %%
+film = np.random.default_rng(seed).uniform(0, 255, (224, 224, 1)).astype(np.float32)
+corners, gray = corners[::7], np.full((len(corners[::7]), 20, 20, 1), 127.5, np.float32)
+start = time.time(); whole = network.predict_on_batch(cover(film, gray, corners))[:, 0]; seconds = time.time() - start
+start = time.time(); windowed = predict_covered(network, film, gray, corners)
+print(f"{len(corners)} covered films: whole {seconds:.1f} s, in windows {time.time() - start:.1f} s")
+assert np.allclose(windowed, whole, rtol=0, atol=2e-6)
+
+
+# %% [markdown]
+# ## The map
 
 # %%
 #| export
@@ -148,19 +392,19 @@ def occlusion_map(
     patch_size: int = 20, # side of the covering square, pixels
     stride: int = 10,     # step between positions, pixels
     fill: float = 127.5,  # gray of the patch
-    batch_size: int = 64, # covered copies predicted at a time
+    batch_size: int = 64, # patches predicted at a time
 ) -> np.ndarray: # (N, H, W) float32, in probability: positive where covering lowers the prediction
     "Occlusion sensitivity of each film: signed, averaged over coverage, every pixel covered."
     images = check_images(images)
     if not 0 <= fill <= 255: raise StudyError(f"Expected a fill from 0 to 255, found {fill}.")
     shape = images.shape[1:]
     corners = [(r, c) for r in patch_positions(shape[0], patch_size, stride) for c in patch_positions(shape[1], patch_size, stride)]
+    windows = np.full((1 + len(corners), patch_size, patch_size, 1), fill, np.float32)
     maps = []
-    for image in images:
-        base = model.predict_on_batch(image[None, ..., None])[0, 0]
-        covered = [model.predict_on_batch(cover(image, corners[i:i + batch_size], patch_size, fill)[..., None])[:, 0]
-                   for i in range(0, len(corners), batch_size)]
-        maps.append(spread(base - np.concatenate(covered), corners, patch_size, shape))
+    for image in images[..., None]:
+        windows[0] = image[:patch_size, :patch_size]   # the film's own pixels: not covered at all
+        base, *covered = predict_covered(model, image, windows, np.array([(0, 0), *corners]), batch_size)
+        maps.append(spread(base - np.array(covered), corners, patch_size, shape))
     return np.stack(maps) if maps else np.zeros((0, *shape), np.float32)
 
 
@@ -193,7 +437,6 @@ def load_models(
     names: list[str], # of the predictions
 ) -> dict: # name → keras model
     "The run's saved models that have predictions."
-    import keras
     found = {n: keras.saving.load_model(stage.path("models", f"{n}.keras"), compile=False)
              for n in names if stage.path("models", f"{n}.keras").exists()}
     if not found: raise StudyError(f"Expected models/NAME.keras for the predictions of {', '.join(names)}, found none; run a model stage first.")

@@ -257,7 +257,7 @@ with tempfile.TemporaryDirectory() as folder:
 # %% [markdown]
 # ## Results for a README
 #
-# Numbers typed by hand grow stale. `results_markdown` makes the table from a run's files, and `write_results` puts it
+# Numbers typed by hand grow stale. `results_markdown` makes the table from a run's files, and `write_between` puts it
 # between two markers of a text.
 
 # %%
@@ -281,11 +281,15 @@ def results_markdown(
             f"{stages['preprocessing']['parameters']['image_size']} pixels, {cores} cores, commit {commits}. In brackets 95 % intervals."
             + "".join(f" {name}: {text}" for name, r in stages.items() for text in r["notes"]))
 
-def write_results(file: Path, text: str) -> Path: # `file`
-    "Replace what stands between the markers of a Markdown file or percent script."
-    before, found, rest = file.read_text(encoding="utf-8").partition(MARKERS[0])
-    _, end, after = rest.partition(MARKERS[1])
-    if not (found and end): raise StudyError(f"Expected the lines {MARKERS[0]!r} and {MARKERS[1]!r} in {file}, found no such pair; add them where the table shall go.")
+def write_between(
+    file: Path, # a Markdown file or percent script
+    text: str,
+    markers: tuple[str, str] = MARKERS,
+) -> Path: # `file`
+    "Replace what stands between two markers."
+    before, found, rest = file.read_text(encoding="utf-8").partition(markers[0])
+    _, end, after = rest.partition(markers[1])
+    if not (found and end): raise StudyError(f"Expected the lines {markers[0]!r} and {markers[1]!r} in {file}, found no such pair; add them where the table shall go.")
     prefix = "# " if file.suffix == ".py" else ""
     block = "".join(f"{prefix}{line}".rstrip() + "\n" for line in ["", *text.splitlines(), ""])
     with atomic_path(file) as partial: partial.write_text(f"{before}{found}\n{block}{prefix}{end}{after}", encoding="utf-8")
@@ -296,7 +300,7 @@ def write_results(file: Path, text: str) -> Path: # `file`
 with tempfile.TemporaryDirectory() as folder:
     readme = Path(folder)/"README.md"
     readme.write_text(f"before\n{MARKERS[0]}\nold\n{MARKERS[1]}\nafter\n")
-    test_eq(write_results(readme, "| new |").read_text(), f"before\n{MARKERS[0]}\n\n| new |\n\n{MARKERS[1]}\nafter\n")
-    test_eq(write_results(readme, "| new |").read_text().count("| new |"), 1)
+    test_eq(write_between(readme, "| new |").read_text(), f"before\n{MARKERS[0]}\n\n| new |\n\n{MARKERS[1]}\nafter\n")
+    test_eq(write_between(readme, "| new |").read_text().count("| new |"), 1)
     readme.write_text("no markers")
-    test_fail(lambda: write_results(readme, "x"), contains="add them")
+    test_fail(lambda: write_between(readme, "x"), contains="add them")

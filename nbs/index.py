@@ -60,6 +60,11 @@
 # A run that was stopped goes on where it was, even inside a training, and gives the same numbers as one that was not. Stages
 # whose parameters and inputs have not changed are skipped.
 #
+# Decoded films and the features of ResNet50's frozen part are kept in a cache that all runs share: the folder in
+# `PNEUMO_CACHE`, or else the user's own cache folder. It holds at most `PNEUMO_CACHE_GB` (60); a run with the study's
+# own settings puts about 8 GB there, with `resnet.views=0` 0.3 GB. `pneumo data clean` empties it.
+# `PNEUMO_THREADS` limits the threads.
+#
 # ## Results
 #
 # On the official test films. The table is written by `pneumo results`, not by hand.
@@ -84,6 +89,21 @@
 #
 # For comparison, the reference study that this one repeats reported AUROC .832 (MLP), .936 (CNN) and .936 (fine-tuned
 # ResNet50 with ImageNet weights) at accuracies of .763, .872 and .867, without intervals.
+#
+# ## Speed
+#
+# `make bench` runs this project and the reference study's own way (Keras's `ImageDataGenerator` reading JPEGs, `fit` on it, one
+# `predict` for each occlusion patch) in turn, on phantoms or with `DATA=DIR` on other films, and writes this table:
+#
+# <!-- benchmark: written by `make bench WRITE=FILE` -->
+#
+# <!-- end of benchmark -->
+#
+# And `make growth` what becomes of time and memory when the set grows (on noise in place of films):
+#
+# <!-- growth: written by `make growth WRITE=FILE` -->
+#
+# <!-- end of growth -->
 #
 # ## The notebooks
 #

@@ -6,7 +6,7 @@
 __all__ = ['project_folder', 'declared_parameters', 'parse_override', 'asked_parameters', 'drop_undeclared', 'numeric',
            'EpochLines', 'stderr_to', 'execute_stage', 'check_upstream', 'feeds', 'run_stages', 'forget_stage',
            'clear_partial', 'run_folder', 'Group', 'main', 'run', 'check_folder', 'report', 'results', 'existing_run',
-           'data', 'phantom', 'check', 'fetch']
+           'data', 'phantom', 'check', 'fetch', 'clean']
 
 # %% ../nbs/12_cli.ipynb #62f2fa92
 import os, sys, time
@@ -261,9 +261,9 @@ def report(name):
 @click.option("--write", metavar="FILE", help="Put the table between the results markers of FILE instead of printing it.")
 def results(name, write):
     "Print a run's results as a Markdown table."
-    from pneumo_nb.report import results_markdown, write_results
+    from pneumo_nb.report import results_markdown, write_between
     text = results_markdown(existing_run(name))
-    click.echo(text if not write else f"Wrote the results of {name} into {write_results(Path(write), text)}")
+    click.echo(text if not write else f"Wrote the results of {name} into {write_between(Path(write), text)}")
 
 def existing_run(name: str) -> Path:
     "The folder of a run that exists."
@@ -306,3 +306,9 @@ def fetch(folder):
     "Download the public set (1.2 GB) from Kaggle; continues a broken download."
     from pneumo_nb.data import fetch_dataset
     click.echo(f"Films in {fetch_dataset(folder)}")
+
+@data.command()
+def clean():
+    "Remove the decoded films and features that all runs share; the next run makes them again."
+    from pneumo_nb.preprocessing import cache_folder, clean_cache
+    click.echo(f"Removed {clean_cache() / 1e6:,.1f} MB from {cache_folder()}")

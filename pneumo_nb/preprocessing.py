@@ -354,13 +354,13 @@ def seconds_of(
 def plot_film_costs(
     costs: dict[str, float], # step → microseconds a film
 ): # matplotlib Figure
-    "Bars of what each step costs."
+    "A dot for what each step costs."
     import matplotlib.pyplot as plt
-    figure, ax = plt.subplots(figsize=(7, 2.4))
-    bars = ax.barh(list(costs), list(costs.values()), color="#0072B2", height=.6)
-    ax.bar_label(bars, [f"{v:,.0f} µs" for v in costs.values()], padding=4)
-    ax.set(xlabel="microseconds a film, one thread (logarithmic)", xscale="log", xlim=(1, max(costs.values()) * 4))
-    ax.invert_yaxis()
+    figure, ax = plt.subplots(figsize=(7, 2.2))
+    ax.plot(list(costs.values()), list(costs), "o", color="#0072B2", ms=9)
+    for step, cost in costs.items(): ax.annotate(f"{cost:,.1f} µs" if cost < 10 else f"{cost:,.0f} µs", (cost, step), (9, 0), textcoords="offset points", va="center")
+    ax.set(xlabel="microseconds a film, on one thread (logarithmic)", xscale="log", xlim=(.5, max(costs.values()) * 5), ylim=(len(costs) - .5, -.5))
+    ax.grid(axis="x", color="#dddddd")
     return figure
 
 # %% ../nbs/04_preprocessing.ipynb #b63d9e0e

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DIRECTIVE', 'CHATTER', 'CELLS', 'STYLE', 'LIMITS', 'MARKERS', 'clean_cells', 'notebook_body', 'page', 'code_style',
            'table_html', 'results_section', 'stages_section', 'index_body', 'render_report', 'conclusion',
-           'results_markdown', 'write_results']
+           'results_markdown', 'write_between']
 
 # %% ../nbs/11_report.ipynb #7d1baf37
 import html, re
@@ -195,11 +195,15 @@ def results_markdown(
             f"{stages['preprocessing']['parameters']['image_size']} pixels, {cores} cores, commit {commits}. In brackets 95 % intervals."
             + "".join(f" {name}: {text}" for name, r in stages.items() for text in r["notes"]))
 
-def write_results(file: Path, text: str) -> Path: # `file`
-    "Replace what stands between the markers of a Markdown file or percent script."
-    before, found, rest = file.read_text(encoding="utf-8").partition(MARKERS[0])
-    _, end, after = rest.partition(MARKERS[1])
-    if not (found and end): raise StudyError(f"Expected the lines {MARKERS[0]!r} and {MARKERS[1]!r} in {file}, found no such pair; add them where the table shall go.")
+def write_between(
+    file: Path, # a Markdown file or percent script
+    text: str,
+    markers: tuple[str, str] = MARKERS,
+) -> Path: # `file`
+    "Replace what stands between two markers."
+    before, found, rest = file.read_text(encoding="utf-8").partition(markers[0])
+    _, end, after = rest.partition(markers[1])
+    if not (found and end): raise StudyError(f"Expected the lines {markers[0]!r} and {markers[1]!r} in {file}, found no such pair; add them where the table shall go.")
     prefix = "# " if file.suffix == ".py" else ""
     block = "".join(f"{prefix}{line}".rstrip() + "\n" for line in ["", *text.splitlines(), ""])
     with atomic_path(file) as partial: partial.write_text(f"{before}{found}\n{block}{prefix}{end}{after}", encoding="utf-8")
