@@ -45,6 +45,15 @@ def ceilings() -> dict: # billions of multiplications and additions a second
     return dict(product=2 * 3072 ** 3 / median_seconds(lambda: tf.matmul(a, a).numpy()) / 1e9,
                 convolution=2 * 32 * 56 * 56 * 9 * 128 * 128 / median_seconds(convolve) / 1e9)
 
+def gflop(model) -> float: # billions
+    "Multiplications and additions of training on one film: forward, and about twice that backward."
+    total = 0
+    for layer in model.layers:
+        if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)):
+            places = np.prod(layer.output.shape[1:-1], initial=1) if isinstance(layer, keras.layers.Conv2D) else 1
+            total += 2 * float(places) * float(np.prod(layer.kernel.shape))
+    return 3 * total / 1e9
+
 # Both ways in turn
 
 class BatchClock(keras.callbacks.Callback):
@@ -96,7 +105,8 @@ def training_row(name, build, goal, b, fold=lambda m: m, jit=False, steps=8) -> 
     options.autotune.enabled = False
     results = in_turn(dict(project=lambda: training_rate(ours, b.source.train(BATCH, 1), steps), in_memory=lambda: training_rate(ours, memory.with_options(options), steps),
                            reference=lambda: training_rate(theirs, b.generator, steps)), b.repeats)
-    return [row(f"training, {name}", "films/s", goal, results, share_of_in_memory=float(np.median(results["project"]) / np.median(results["in_memory"])))]
+    return [row(f"training, {name}", "films/s", goal, results, share_of_in_memory=float(np.median(results["project"]) / np.median(results["in_memory"])),
+                gflops=gflop(build(b.size)) * float(np.median(results["project"])))]
 
 STUDY_FILMS = 4183, 1049  # train and validation films of the public set
 
@@ -180,7 +190,8 @@ def table(result: dict) -> str: # Markdown
     alone = "; ".join(f"{r['row'].split(', ')[1]} {r['share_of_in_memory']:.0%}" for r in result["rows"] if "share_of_in_memory" in r)
     return "\n".join(lines) + (f"\n\nMedians, lowest and highest of {result['repeats']} runs in turn at {result['size']} pixels on {result['films']}; "
         f"{m['cores']} cores, {top['product']:,.0f} GFLOP/s in a large product and {top['convolution']:,.0f} in a large convolution; commit {result['commit'][:10]}."
-        + (f" Speed of training with its input, as a share of that on films already in memory: {alone}." if alone else ""))
+        + (f" Speed of training with its input, as a share of that on films already in memory: {alone}." if alone else "")
+        + "".join(f" Training the CNN does {r['gflops']:,.0f} GFLOP/s, {r['gflops'] / top['convolution']:.0%} of the large convolution's." for r in result["rows"] if r["row"] == "training, CNN"))
 
 class Bench:
     "Films, both inputs and settings that the rows share."

@@ -268,7 +268,11 @@ def content_digest(images: pd.DataFrame) -> str:
 
 # %%
 #| export
-DECODING = 1  # to be raised when `read_film` or `squash` gives other pixels, so that older entries are not found
+PIXELS = 1  # to be raised when `read_film`, `squash`, `draw_matrices` or `warp` gives other pixels, so that older entries are not found
+
+def pixels_key(images: pd.DataFrame, size: int) -> dict:
+    "All that decoded films depend on."
+    return dict(pixels=PIXELS, opencv=cv2.__version__, size=size, films=content_digest(images))
 
 def decoded(
     root: str | Path,  # folder that the paths are relative to
@@ -288,8 +292,7 @@ def load_films(
     "The decoded films of this run, from the cache or decoded now."
     if image_size < 16: raise StudyError(f"Expected an image_size of at least 16 pixels, found {image_size}.")
     images = load_images(stage, seed)
-    key = dict(kind="films", decoding=DECODING, opencv=cv2.__version__, size=image_size, films=content_digest(images))
-    return Films(images, cached_array(key, (len(images), image_size, image_size), np.uint8,
+    return Films(images, cached_array(dict(kind="films") | pixels_key(images, image_size), (len(images), image_size, image_size), np.uint8,
                                       lambda: decoded(images.attrs["root"], images.path.tolist(), image_size)))
 
 
@@ -511,7 +514,7 @@ class Source:
 def film_source(films: Films, seed: int, ranges: dict, views: int = 0) -> Source: # as for `augmented`
     "Augmented train films, untouched others."
     return Source(films, augmented(films.pixels, seed, ranges, views), as_they_are(films.pixels), (films.size, films.size, 1), np.uint8,
-                  dict(films=content_digest(films.images), split=films.images.split.tolist(), ranges=ranges, views=views, seed=seed))
+                  dict(pixels=pixels_key(films.images, films.size), split=films.images.split.tolist(), ranges=ranges, views=views, seed=seed))
 
 
 # %% [markdown]

@@ -138,8 +138,9 @@ def unfold_channels(
     "Move each channel's weights by what their mean has moved."
     first = first_dense(model)
     (kernel, _), (mean, bias) = first.get_weights(), folded.get_layer("folded").get_weights()
-    channels = kernel.reshape(-1, 3, first.units)
-    first.set_weights([(channels + (mean - channels.mean(axis=1))[:, None]).reshape(kernel.shape), bias])
+    channels = np.array(kernel).reshape(-1, 3, first.units)
+    channels += (mean - channels.mean(axis=1))[:, None]   # in place: at 224 pixels this is 0.3 GB
+    first.set_weights([channels.reshape(kernel.shape), bias])
     return model
 
 

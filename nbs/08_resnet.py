@@ -245,7 +245,7 @@ def feature_source(
     "Features of `views` versions of every train film, and of the others as they are."
     train, rest = source.films.rows("train"), np.flatnonzero(source.films.images.split != "train")
     weights = [*source.key.get("weights", []), weights_digest(front)]  # all that a film has come through
-    always = dict(weights=weights, keras=keras.__version__, films=source.key["films"])
+    always = dict(weights=weights, keras=keras.__version__, pixels=source.key["pixels"])
     moved = always | {k: source.key[k] for k in ("ranges", "seed")}
     made = [cached_features(front, source.training, view, train, moved) for view in range(views)]
     plain = cached_features(front, source.plain, 0, rest, always)
@@ -288,7 +288,7 @@ if weights == "none": note(stage, 'weights is "none": the trunk is random, so no
 
 # %% [markdown]
 # How many views? More of them show the head more of what augmentation can do, and each costs one pass of all train films through
-# the trunk. The table tries some, each with a new head, and judges them on validation.
+# the trunk. The table tries some, each with a new head, and judges them on validation; `seconds` counts features and head.
 
 # %%
 #| export

@@ -65,3 +65,9 @@ def test_fetch_without_a_network_says_so_in_one_line(tmp_path):
     done = subprocess.run([PNEUMO, "data", "fetch", "films"], cwd=tmp_path, env=offline, capture_output=True, text=True)
     assert done.returncode == 1 and "Could not download paultimothymooney/chest-xray-pneumonia" in done.stderr and done.stderr.count("\n") == 1
     assert not list(tmp_path.rglob("*.jpeg"))
+
+def test_clean_empties_the_cache_that_runs_share(tmp_path, cache):
+    assert pneumo("run", "--run", "a", "-p", "data.phantom_train=30", "-p", "data.phantom_test=6", "--only", "data,preprocessing", cwd=tmp_path).returncode == 0
+    assert list(cache.glob("films-*.npy"))
+    done = pneumo("data", "clean", cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.startswith("Removed ") and not list(cache.iterdir())

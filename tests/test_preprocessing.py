@@ -69,10 +69,12 @@ def test_views_come_in_turn():
     for epoch in range(4): np.testing.assert_array_equal(two(epoch, rows), fresh(epoch % 2, rows))
     assert (fresh(0, rows) != fresh(2, rows)).any()
 
-def test_decoded_pixels_are_as_ever():
-    "A golden value of what the cache keeps; where it changes on purpose, raise DECODING so that older entries are not found."
+def test_pixels_are_as_ever():
+    "Golden values of what the cache keeps; where they change on purpose, raise PIXELS so that older entries are not found."
     film = (np.add.outer(np.arange(90) * 2, np.arange(70)) % 256).astype(np.uint8)
     assert hashlib.sha1(squash(film, 32).tobytes()).hexdigest() == "00e06f9699d8a10123dc13e6ae3818175558684e"
+    moved = augmented(some_films(5, 32).pixels, 7, AUGMENTATION)(4, np.arange(3))
+    assert moved.shape == (3, 32, 32, 1) and hashlib.sha1(moved.tobytes()).hexdigest() == "4bc8094ccbfd869c5bdee85416a8fc4c18d5b42d"
 
 def test_a_second_run_on_the_same_films_decodes_nothing(tmp_path):
     root, first = make_dataset(tmp_path/"films", n_train=30, n_test=6, n_val=0), open_stage("data", tmp_path/"first", seed=1)

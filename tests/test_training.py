@@ -54,7 +54,7 @@ def test_a_changed_data_folder_is_noticed(tmp_path):
 
 # The paths that save time give what the plain paths give.
 
-RATES = dict(size=48, epochs=3, batch_size=16, seed=1)
+RATES = dict(size=48, epochs=2, batch_size=16, seed=1)
 
 def losses(stage, name, model, source, rate):
     compile_model(model, rate)
@@ -63,9 +63,10 @@ def losses(stage, name, model, source, rate):
 @pytest.fixture
 def double_precision():
     "Rounding in single precision is amplified by Adam within epochs; in double precision what is left is the method itself."
-    keras.config.set_floatx("float64")
-    yield
-    keras.config.set_floatx("float32")
+    for kind in ("float64", "float32"):
+        keras.config.set_floatx(kind)
+        keras.config.set_dtype_policy(kind)
+        if kind == "float64": yield
 
 def test_three_equal_channels_trained_as_one_give_the_same_losses(stage, double_precision):
     source, got = film_source(load_films(stage, 32), 1, AUGMENTATION), []
@@ -87,7 +88,7 @@ def test_unfolding_gives_the_function_that_was_trained(stage):
     np.testing.assert_allclose(moved[:, 0], moved[:, 2], atol=1e-6)   # each channel moved by the same step, from its own start
     assert np.abs(moved).max() > 1e-3
 
-@pytest.mark.parametrize("blocks, rate", [(0, 1e-4), (3, 1e-5), (5, 1e-5)])
+@pytest.mark.parametrize("blocks, rate", [(0, 1e-4), (3, 1e-5)])
 def test_training_from_kept_features_gives_the_losses_of_the_whole_network(stage, blocks, rate):
     "Frozen and fine-tuned, with the same two views: to 1e-5 an epoch for the head, 1e-4 where blocks are trained."
     source, got = film_source(load_films(stage, 48), 1, AUGMENTATION, views=2), []
@@ -99,10 +100,10 @@ def test_training_from_kept_features_gives_the_losses_of_the_whole_network(stage
         got.append(losses(stage, f"r{kept}", split_model(model, blocks)[1] if kept else model, lower if kept else source, rate))
     np.testing.assert_allclose(got[1], got[0], atol=1e-4 if blocks else 1e-5)
 
-def test_features_of_other_weights_or_augmentation_are_not_taken(stage, tmp_path):
-    films, names = load_films(stage, 48), []
-    for weights_seed, ranges in ((1, AUGMENTATION), (2, AUGMENTATION), (1, AUGMENTATION | dict(zoom=.1)), (1, AUGMENTATION)):
+def test_features_of_other_weights_augmentation_or_sizes_are_not_taken(stage, cache):
+    counts, closer = [], AUGMENTATION | dict(zoom=.1)
+    for size, weights_seed, ranges in ((48, 1, AUGMENTATION), (48, 2, AUGMENTATION), (48, 1, closer), (48, 1, AUGMENTATION), (64, 1, AUGMENTATION)):
         set_seed(weights_seed)
-        trunk_features(build_resnet(48, "none"), film_source(films, 1, ranges, 1), 0, 1)
-        names.append({f.name for f in (tmp_path/"cache").glob("features-*.npy")})
-    assert [len(n) for n in names] == [2, 4, 5, 5]   # train and the rest; both anew; only train anew; nothing anew
+        trunk_features(build_resnet(size, "none"), film_source(load_films(stage, size), 1, ranges, 1), 0, 1)
+        counts.append(len(list(cache.glob("features-*.npy"))))
+    assert counts == [2, 4, 5, 5, 7]   # train and the rest; both anew; train anew; nothing anew; both anew
