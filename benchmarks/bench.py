@@ -3,7 +3,6 @@
 Each row runs both ways several times after a warm-up and gives the medians, their spread and the ratio. Ceilings (the
 network alone on films already in memory, large products, plain decoding) are measured in the same run."""
 import argparse, os, subprocess, sys, tempfile, time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -15,11 +14,10 @@ import reference
 from pneumo_nb.cnn import build_cnn
 from pneumo_nb.data import prepare_data
 from pneumo_nb.mlp import build_mlp, fold_channels
-from pneumo_nb.eda import read_film
-from pneumo_nb.preprocessing import AUGMENTATION, Films, film_source, load_films, squash
+from pneumo_nb.preprocessing import AUGMENTATION, Films, decoded, film_source, load_films
 from pneumo_nb.report import write_between
 from pneumo_nb.resnet import build_resnet, split_model, trunk_features, unfreeze_blocks
-from pneumo_nb.run import machine, open_stage, git_commit, read_json, threads, write_json
+from pneumo_nb.run import machine, open_stage, git_commit, read_json, write_json
 from pneumo_nb.training import compile_model
 from pneumo_nb.xai import occlusion_map
 
@@ -84,8 +82,7 @@ def pipeline_row(b) -> list[dict]:
         return BATCH * 64 / timed(lambda: [next(dataset) for _ in range(64)])
     def theirs(): return BATCH * 4 / timed(lambda: [next(b.generator) for _ in range(4)])
     paths = b.films.images.path[:256].tolist()
-    def decode():
-        with ThreadPoolExecutor(threads()) as pool: return len(paths) / timed(lambda: list(pool.map(lambda p: squash(read_film(b.films.images.attrs["root"], p), b.size), paths)))
+    def decode(): return len(paths) / timed(lambda: [*decoded(b.films.images.attrs["root"], paths, b.size)])
     return [row("augmented input", "films/s", "20x", in_turn(dict(project=ours, reference=theirs, decoding_alone=decode), b.repeats))]
 
 def training_rate(model, data, steps: int) -> float: # films/s

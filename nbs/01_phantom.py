@@ -29,7 +29,7 @@ import os, shutil, tempfile
 import cv2
 import numpy as np
 
-from pneumo_nb.run import CLASS_NAMES, StudyError, read_json, rng_for, write_json
+from pneumo_nb.run import CLASS_NAMES, StudyError, read_json, rng_for, threads, write_json
 
 # %%
 #| hide
@@ -466,7 +466,7 @@ def make_dataset(
         films = plan_films({s: n for s, n in wanted.items() if s != "seed" and n}, seed)
         for f in {(f.split, CLASS_NAMES[f.kind != "normal"]) for f in films}:
             for top in (partial, partial/"masks"): top.joinpath(*f).mkdir(parents=True)
-        with ThreadPoolExecutor(os.cpu_count()) as pool: list(pool.map(lambda f: write_film(partial, f, seed), films))
+        with ThreadPoolExecutor(threads()) as pool: list(pool.map(lambda f: write_film(partial, f, seed), films))
         write_json(partial/"phantom.json", wanted)
         partial.chmod(0o755)
         os.replace(partial, root)

@@ -31,7 +31,7 @@ import numpy as np
 import pandas as pd
 
 from pneumo_nb.run import COLOURS, MODEL_TITLES, Stage, StudyError, atomic_path, plain, read_json, save_figure, set_seed, write_csv, write_json
-from pneumo_nb.preprocessing import Source, class_weights
+from pneumo_nb.preprocessing import Source, class_weights, seconds_of
 
 # %%
 #| hide
@@ -39,7 +39,7 @@ import tempfile
 import matplotlib.pyplot as plt
 from fastcore.test import test_close, test_eq, test_fail
 from pneumo_nb.run import open_stage, plot_style, show_figure
-from pneumo_nb.preprocessing import film_source, load_films, seconds_of
+from pneumo_nb.preprocessing import AUGMENTATION, film_source, load_films
 plot_style()
 
 
@@ -92,6 +92,10 @@ def study_callbacks() -> list: # keras callbacks; both look only at val_loss, so
 def seed_states(model: keras.Model) -> list: # variables that count dropout's random numbers
     "What Keras does not save with the weights."
     return [v for v in model.variables if v.name == "seed_generator_state"]
+
+def set_seed_states(model: keras.Model, values: list):
+    "Put dropout's random numbers where `seed_states` found them."
+    for variable, value in zip(seed_states(model), values, strict=True): variable.assign(value)
 
 def without_optimizer(model: keras.Model, name: str | None = None) -> keras.Model:
     "The same layers as a model that was never compiled: a third of the size when saved."
@@ -173,7 +177,7 @@ class Resume(keras.callbacks.Callback):
         self.model.stop_training = False
         self.model.optimizer.build(self.model.trainable_variables)
         self.model.load_weights(self.backup.state(len(self.backup.history)))
-        for variable, value in zip(seed_states(self.model), self.backup.seeds, strict=True): variable.assign(value)
+        set_seed_states(self.model, self.backup.seeds)
 
 
 # %% [markdown]
@@ -182,6 +186,23 @@ class Resume(keras.callbacks.Callback):
 # `train_model` ties it together and leaves `models/NAME.keras` and `history/NAME.csv`. The saved model holds the
 # weights of the best epoch and no optimizer; it takes gray values from 0 to 255, so the file is all that prediction
 # needs.
+
+# %%
+#| export
+def fit(
+    model: keras.Model,  # compiled; trained in place
+    source: Source,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    first_epoch: int = 0,
+    **more,              # for Keras's own `fit`, such as callbacks
+):
+    "Epochs over the train films, each class with the same weight."
+    rows = source.films.rows("train")
+    model.fit(source.train(batch_size, seed, first_epoch), steps_per_epoch=-(-len(rows) // batch_size), initial_epoch=first_epoch, epochs=epochs,
+              verbose=0, shuffle=False, class_weight=class_weights(source.films.labels[rows]), **more)
+
 
 # %%
 #| export
@@ -198,19 +219,16 @@ def train_model(
     extra: tuple = (),   # more callbacks
 ) -> pd.DataFrame: # a row an epoch: losses, metrics, learning_rate, seconds, total_seconds
     "Train on the train films, choose the epoch on the validation films, save model and history."
-    films, callbacks = source.films, study_callbacks()
-    rows, validation = films.rows("train"), films.rows("validation")
+    callbacks = study_callbacks()
     key = dict(name=name, params=stage.params, source=source.key, epochs=epochs, batch_size=batch_size, seed=seed)
     backup = Backup(stage.scratch/name, key, epochs, seconds_before)
     done = len(backup.history)
     if done: print(f"{name}: continues after epoch {done} of an interrupted training")
     if not (done and replay(callbacks, model, backup.history)) and done < epochs:
         model.stop_training = False
-        model.fit(source.train(batch_size, seed, first_epoch=done), steps_per_epoch=-(-len(rows) // batch_size), initial_epoch=done,
-                  epochs=epochs, verbose=0, shuffle=False, validation_data=source.judge(validation, batch_size),
-                  class_weight=class_weights(films.labels[rows]),
-                  callbacks=[*callbacks, backup, *extra, *([Resume(callbacks, backup)] if done else [])])
-    for variable, value in zip(seed_states(model), backup.seeds, strict=True): variable.assign(value)  # where fit was skipped
+        fit(model, source, epochs, batch_size, seed, done, validation_data=source.judge(source.films.rows("validation"), batch_size),
+            callbacks=[*callbacks, backup, *extra, *([Resume(callbacks, backup)] if done else [])])
+    set_seed_states(model, backup.seeds)  # where fit was skipped
     bare = without_optimizer(model, name)
     bare.load_weights(backup.folder/"best.weights.h5")
     saved = without_optimizer(whole(), name) if whole else bare
@@ -226,7 +244,7 @@ def train_model(
 # %%
 stage = open_stage("mlp", "", seed=1, image_size=32, epochs=3)
 films = load_films(stage, 32, seed=1)
-source = film_source(films, 1, dict(rotation=20., shift=.2, shear=.2, zoom=.2, flip=True))
+source = film_source(films, 1, AUGMENTATION)
 
 def toy():
     set_seed(1)

@@ -43,7 +43,7 @@ image_size = 64       # side of the films, pixels
 batch_size = 32
 epochs = 6            # at most; early stopping may end sooner
 learning_rate = 1e-4
-jit_compile = False   # XLA; measured on two cores at 224 pixels: half as fast for this network
+jit_compile = False   # XLA; measured on two cores at 224 pixels: slower for this network
 
 
 # %% [markdown]

@@ -33,8 +33,8 @@ from keras import layers
 from sklearn.metrics import log_loss, roc_auc_score
 
 from pneumo_nb.run import StudyError
-from pneumo_nb.preprocessing import Source, cached_array, class_weights, seconds_to_make, take
-from pneumo_nb.training import compile_model, predict_films, seed_states
+from pneumo_nb.preprocessing import Source, cached_array, seconds_to_make, take
+from pneumo_nb.training import compile_model, fit, predict_films, seed_states, set_seed_states
 from pneumo_nb.mlp import gray_input
 
 # %%
@@ -147,9 +147,14 @@ expected[:, 0, 0]
 
 # %%
 #| export
-def block_names(trunk: keras.Model) -> list[str]:
-    "The residual blocks, from the film to the top."
-    return list(dict.fromkeys("_".join(l.name.split("_")[:2]) for l in trunk.layers if "_block" in l.name))
+def split_blocks(
+    trunk: keras.Model,
+    blocks: int, # how many, from the end
+) -> tuple[list[str], list[str]]: # names of the blocks before, and of these
+    "The residual blocks, from the film to the top, in two parts."
+    names = list(dict.fromkeys("_".join(l.name.split("_")[:2]) for l in trunk.layers if "_block" in l.name))
+    if not 0 <= blocks <= len(names): raise StudyError(f"Expected 0 to {len(names)} blocks to fine-tune, found {blocks}.")
+    return names[:len(names) - blocks], names[len(names) - blocks:]
 
 def unfreeze_blocks(
     model: keras.Model, # from `build_resnet`, changed in place
@@ -157,9 +162,7 @@ def unfreeze_blocks(
 ) -> list[str]: # names of the blocks that are trained from now on
     "Let the last residual blocks of the trunk be trained, but not their batch normalisation."
     trunk = model.get_layer("resnet50")
-    names = block_names(trunk)
-    if not 0 <= blocks <= len(names): raise StudyError(f"Expected 0 to {len(names)} blocks to fine-tune, found {blocks}.")
-    chosen = names[len(names) - blocks:]
+    _, chosen = split_blocks(trunk, blocks)
     trunk.trainable = True
     for layer in trunk.layers:
         layer.trainable = layer.name.startswith(tuple(f"{c}_" for c in chosen)) and not isinstance(layer, layers.BatchNormalization)
@@ -194,8 +197,8 @@ def split_model(
     blocks: int,        # how many blocks, counted from the end, belong to the second part; 0: the head alone
 ) -> tuple[keras.Model, keras.Model]: # film → features, features → probability
     "The model in two parts that share its layers."
-    trunk, names = model.get_layer("resnet50"), block_names(model.get_layer("resnet50"))
-    before = names[:len(names) - blocks]
+    trunk = model.get_layer("resnet50")
+    before, _ = split_blocks(trunk, blocks)
     cut = trunk.output if not blocks else trunk.get_layer(f"{before[-1]}_out" if before else "pool1_pool").output
     front = keras.Model(model.input, keras.Model(trunk.input, cut)(model.get_layer("imagenet_preprocessing").output, training=False), name="front")
     inputs = keras.Input(cut.shape[1:], name="features")
@@ -243,6 +246,7 @@ def feature_source(
     views: int,          # 1 or more
 ) -> tuple[Source, float]: # features in place of films; seconds that they took, whenever they were made
     "Features of `views` versions of every train film, and of the others as they are."
+    if views < 1: raise StudyError(f"Expected 1 view or more to keep features of, found {views}.")
     train, rest = source.films.rows("train"), np.flatnonzero(source.films.images.split != "train")
     weights = [*source.key.get("weights", []), weights_digest(front)]  # all that a film has come through
     always = dict(weights=weights, keras=keras.__version__, pixels=source.key["pixels"])
@@ -293,7 +297,7 @@ if weights == "none": note(stage, 'weights is "none": the trunk is random, so no
 # %%
 #| export
 def try_views(
-    model: keras.Model, # from `build_resnet`, compiled by this; its head is trained anew for each number
+    model: keras.Model, # from `build_resnet`; its head is trained for each number and put back
     sources: dict[int, tuple[Source, float]], # number of views → what enters the head, and seconds that took
     epochs: int,
     learning_rate: float,
@@ -302,18 +306,15 @@ def try_views(
 ) -> pd.DataFrame: # views, validation AUROC and loss, seconds for features and head
     "The head trained on different numbers of views."
     rows, (_, head) = [], split_model(model, 0)
-    start_weights, head_seed = head.get_weights(), [v.numpy() for v in seed_states(head)]
+    weights, seeds = head.get_weights(), [v.numpy() for v in seed_states(head)]
     for views, (source, seconds) in sources.items():
-        head.set_weights(start_weights)
-        for v, value in zip(seed_states(head), head_seed): v.assign(value)
         compile_model(head, learning_rate)
         start, validation = time.time(), source.films.rows("validation")
-        head.fit(source.train(batch_size, seed), steps_per_epoch=-(-len(source.films.rows("train")) // batch_size), epochs=epochs, verbose=0,
-                 shuffle=False, class_weight=class_weights(source.films.labels[source.films.rows("train")]))
+        fit(head, source, epochs, batch_size, seed)
         labels, said = source.films.labels[validation], predict_films(head, source, validation)
         rows.append(dict(views=views, auroc=roc_auc_score(labels, said), loss=log_loss(labels, said.astype(float)), seconds=seconds + time.time() - start))
-    head.set_weights(start_weights)
-    for v, value in zip(seed_states(head), head_seed): v.assign(value)
+        head.set_weights(weights)   # as it was, for the next number and for the run
+        set_seed_states(head, seeds)
     return pd.DataFrame(rows)
 
 

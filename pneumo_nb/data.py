@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from .run import CLASS_NAMES, Stage, StudyError, finish, note, open_stage, read_json, rng_for, write_csv, write_json
+from .run import CLASS_NAMES, Stage, StudyError, finish, note, open_stage, read_json, rng_for, threads, write_csv, write_json
 from .phantom import make_dataset
 
 # %% ../nbs/02_data.ipynb #72f56261
@@ -134,7 +134,7 @@ def scan_dataset(
     root = Path(root)
     films = list_films(root)
     check_names(films, root)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads()) as pool:
         rows = pd.DataFrame(list(pool.map(lambda p: read_film_facts(p, root), films)))
     bad = rows[rows.problem != ""]
     if len(bad): warnings.warn(f"left out {len(bad)} unreadable film(s): "

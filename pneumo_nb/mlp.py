@@ -33,7 +33,7 @@ def build_mlp(
 
 # %% ../nbs/06_mlp.ipynb #2de0f439
 class MeanOfChannels(layers.Dense):
-    "A dense layer that acts as three equal inputs would; each of the three gets a third of the sum's gradient, and so does their mean."
+    "A dense layer for three equal inputs that holds the mean of their weights; its gradient is that of any one of the three."
     def call(self, x):
         once = keras.ops.matmul(x, self.kernel)
         return self.activation(once + 2 * keras.ops.stop_gradient(once) + self.bias)

@@ -308,8 +308,9 @@ def threads() -> int:
     if asked and not (asked.isdecimal() and int(asked)): raise StudyError(f"Expected PNEUMO_THREADS to be a whole number above 0, found {asked!r}.")
     return int(asked) if asked else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
-if os.environ.get("PNEUMO_THREADS"):  # TensorFlow reads these once, when it starts
-    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"): os.environ.setdefault(name, str(threads()))
+if os.environ.get("PNEUMO_THREADS", "").isdecimal():  # TensorFlow reads these once, when it starts; `threads` refuses anything else
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", os.environ["PNEUMO_THREADS"])
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", os.environ["PNEUMO_THREADS"])
 
 # %% ../nbs/00_run.ipynb #db73b0b6
 CLASS_NAMES = ["NORMAL", "PNEUMONIA"]

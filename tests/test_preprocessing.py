@@ -111,9 +111,15 @@ def chunks():
     os.kill(os.getpid(), signal.SIGKILL)
 cached_array(dict(kind="numbers", n=6), (6,), np.float32, chunks)"""
     assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    assert list(cache.glob(".partial-*"))
     made = []
     np.testing.assert_array_equal(numbers(made), np.arange(6))
-    assert made and clean_cache() > 0 and not list(cache.glob("[!.]*")) and not list(cache.glob(".partial*"))
+    assert made and not list(cache.glob(".partial-*"))
+
+def test_cleaning_removes_what_the_cache_wrote_and_nothing_else(cache):
+    numbers([])
+    for name in ("weights.npy", "notes.json", "films-of-mine.npy"): (cache/name).write_text("mine")
+    assert clean_cache() > 0 and sorted(f.name for f in cache.iterdir()) == ["films-of-mine.npy", "notes.json", "weights.npy"]
 
 def test_what_does_not_fit_is_refused_before_anything_is_made(cache, monkeypatch):
     monkeypatch.setenv("PNEUMO_CACHE_GB", "0.00001")
