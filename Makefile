@@ -1,9 +1,10 @@
 # make report   the study on phantoms, as web pages; make report DATA=DIR PARAMS=FILE RUN=NAME for other films and settings
+# make docs     the documentation: chapters executed on phantoms, every exported symbol
 # make test     everything that must hold
 # make bench    this project beside the study's own way, in turn; options DATA, SIZE, ROWS, OUT; make growth for larger and larger sets
 # make sync     notebooks, package and README from the percent scripts in nbs/
 .DEFAULT_GOAL := report
-.PHONY: report test bench growth sync sync-check pins venv clean
+.PHONY: report docs test bench growth sync sync-check pins venv clean
 
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
@@ -14,6 +15,10 @@ BIN := .venv/bin
 report: $(BIN)/.installed
 	@$(BIN)/pneumo run -f "$(PARAMS)" --run "$(RUN)" $(if $(DATA),--data "$(DATA)")
 	@$(BIN)/pneumo report "$(RUN)"
+
+docs: $(BIN)/.installed
+	@$(BIN)/pneumo run -f params/quick.yaml --run docs
+	@$(BIN)/pneumo docs docs
 
 test: export PNEUMO_CACHE = $(CURDIR)/.test-cache
 test: $(BIN)/.installed
@@ -42,7 +47,7 @@ sync: $(BIN)/.installed
 
 # In a copy, so that looking changes nothing: sync there must reproduce what is here.
 sync-check: $(BIN)/.installed
-	@rm -rf .sync-check && mkdir .sync-check && cp -r nbs pneumo_nb settings.ini setup.py Makefile README.md requirements.txt .sync-check/
+	@rm -rf .sync-check && mkdir .sync-check && cp -r nbs pneumo_nb settings.ini _quarto.yml setup.py Makefile README.md requirements.txt .sync-check/
 	@cd .sync-check && ln -s ../.venv .venv && $(MAKE) --no-print-directory -o $(BIN)/.installed sync && rm -rf pneumo_nb/__pycache__ nbs/.ipynb_checkpoints
 	@diff -r -x __pycache__ -x .ipynb_checkpoints nbs .sync-check/nbs && diff -r -x __pycache__ pneumo_nb .sync-check/pneumo_nb \
 		&& diff README.md .sync-check/README.md && rm -rf .sync-check \

@@ -4,6 +4,7 @@ Each row runs both ways several times after a warm-up and gives the medians, the
 network alone on films already in memory, large products, plain decoding) are measured in the same run."""
 import argparse, os, subprocess, sys, tempfile, time
 from pathlib import Path
+from types import SimpleNamespace
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import keras
@@ -35,12 +36,32 @@ def timed(step) -> float:
     step()
     return time.perf_counter() - start
 
-def ceilings() -> dict: # billions of multiplications and additions a second
-    "A large matrix product and a large convolution in float32."
+def ceilings() -> dict: # product, convolution: billions of operations a second; memory: GB/s
+    "A large matrix product, a large convolution and the sum of a large array and a number, in float32."
+    large, add = tf.random.normal((32, 224, 224, 32)), tf.function(lambda x: x + 1)
     a, films, filters = tf.random.normal((3072, 3072)), tf.random.normal((32, 56, 56, 128)), tf.random.normal((3, 3, 128, 128))
     convolve = tf.function(lambda: tf.nn.conv2d(films, filters, 1, "SAME"))
     return dict(product=2 * 3072 ** 3 / least_seconds(lambda: tf.matmul(a, a).numpy()) / 1e9,
-                convolution=2 * 32 * 56 * 56 * 9 * 128 * 128 / least_seconds(convolve) / 1e9)
+                convolution=2 * 32 * 56 * 56 * 9 * 128 * 128 / least_seconds(convolve) / 1e9,
+                memory=2 * 4 * float(tf.size(large)) / least_seconds(lambda: add(large)) / 1e9)
+
+def layer_costs(model) -> list[dict]: # layer, seconds, gflops, gigabytes a second
+    "Forward and backward through each layer of a network by itself, on a batch that lies in memory."
+    costs = []
+    for layer in (l for l in model.layers[1:] if not isinstance(l.input, list)):
+        x = tf.random.normal((BATCH, *layer.input.shape[1:]))
+        onto = tf.random.normal((BATCH, *layer.output.shape[1:]))
+        @tf.function
+        def step():
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = layer(x, training=True)
+            return tape.gradient(y, [x, *layer.trainable_variables], output_gradients=onto)
+        step()
+        seconds = least_seconds(step)
+        moved = 4 * (3 * float(tf.size(x)) + 2 * float(tf.size(onto)))  # read x, write y; read x and y's gradient, write x's
+        costs.append(dict(layer=layer.name, kind=type(layer).__name__, seconds=seconds, gflops=gflop(SimpleNamespace(layers=[layer])) * BATCH / seconds if layer.trainable_variables else 0., gigabytes=moved / seconds / 1e9))
+    return costs
 
 def gflop(model) -> float: # billions
     "Multiplications and additions of training on one film: forward, and about twice that backward."
@@ -186,7 +207,17 @@ def table(result: dict) -> str: # Markdown
     return "\n".join(lines) + (f"\n\nMedians, lowest and highest of {result['repeats']} runs in turn at {result['size']} pixels on {result['films']}; "
         f"{m['cores']} cores, {top['product']:,.0f} GFLOP/s in a large product and {top['convolution']:,.0f} in a large convolution; commit {result['commit'][:10]}."
         + (f" Speed of training with its input, as a share of that on films already in memory: {alone}." if alone else "")
-        + "".join(f" Training the CNN does {r['gflops']:,.0f} GFLOP/s, {r['gflops'] / top['convolution']:.0%} of the large convolution's." for r in result["rows"] if r["row"] == "training, CNN"))
+        + "".join(f" Training the CNN does {r['gflops']:,.0f} GFLOP/s, {r['gflops'] / top['convolution']:.0%} of the large convolution's." for r in result["rows"] if r["row"] == "training, CNN")
+        + layer_words(result))
+
+def layer_words(result: dict) -> str:
+    "Where a step of the CNN goes, kind by kind."
+    layers = result.get("cnn_layers", [])
+    whole, kinds = sum(c["seconds"] for c in layers), dict.fromkeys(c["kind"] for c in layers)
+    shares = sorted(((sum(c["seconds"] for c in layers if c["kind"] == kind) / whole, kind) for kind in kinds), reverse=True)
+    if not layers: return ""
+    return (f" Its layers one by one, forward and backward, take {whole:.2f} s a batch: " + ", ".join(f"{kind} {share:.0%}" for share, kind in shares if share > .01)
+            + f". Its first convolution moves {next(c['gigabytes'] for c in layers if c['kind'] == 'Conv2D'):.0f} GB/s, where adding a number to a large array moves {result['ceilings']['memory']:.0f}.")
 
 class Bench:
     "Films, both inputs and settings that the rows share."
@@ -214,7 +245,9 @@ def main():
     bench, start = Bench(asked.data, asked.size, asked.repeats), time.time()
     result = dict(machine=machine(), commit=git_commit(), size=asked.size, repeats=asked.repeats,
                   films=f"{Path(asked.data).name} ({len(bench.films.images):,} films)" if asked.data else f"{len(bench.films.images)} phantoms", ceilings=ceilings())
-    result |= dict(rows=[line for name in chosen for line in ROWS[name](bench)], seconds=time.time() - start)
+    result |= dict(rows=[line for name in chosen for line in ROWS[name](bench)])
+    if "cnn" in chosen: result["cnn_layers"] = layer_costs(build_cnn(asked.size))
+    result["seconds"] = time.time() - start
     write_json(asked.out, result)
     print(f"\n{table(result)}\n\n{asked.out} written; {result['seconds']:,.0f} s")
 

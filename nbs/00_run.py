@@ -512,8 +512,7 @@ if os.environ.get("PNEUMO_THREADS", "").isdecimal():  # TensorFlow reads these o
 #| export
 CLASS_NAMES = ["NORMAL", "PNEUMONIA"]
 COLOURS = {"NORMAL": "#0072B2", "PNEUMONIA": "#D55E00", "normal": "#0072B2", "bacteria": "#D55E00", "virus": "#CC79A7",
-           "train": "#0072B2", "validation": "#E69F00", "mlp": "#E69F00", "cnn": "#009E73",
-           "resnet_frozen": "#56B4E9", "resnet_finetuned": "#4D4D4D"}
+           "mlp": "#E69F00", "cnn": "#009E73", "resnet_frozen": "#56B4E9", "resnet_finetuned": "#4D4D4D", "other": "#8B5A2B"}
 DASHES = {"mlp": ":", "cnn": "-", "resnet_frozen": "--", "resnet_finetuned": "-."}
 MODEL_TITLES = {"mlp": "MLP", "cnn": "CNN", "resnet_frozen": "ResNet50, frozen", "resnet_finetuned": "ResNet50, fine-tuned"}
 
@@ -536,19 +535,20 @@ def save_figure(
     stage: Stage,
     figure,    # matplotlib Figure; closed afterwards
     name: str, # file name without ending; begins with the stage's name
+    caption: str, # what the figure is, one sentence
     alt: str,  # what is seen, in words, for readers who cannot see it
 ):
-    "Write `figures/NAME.png` and display it with its alternative text."
-    with atomic_path(stage.path("figures", f"{name}.png")) as partial: partial.write_bytes(show_figure(figure, alt))
+    "Write `figures/NAME.png` and display it with its caption and alternative text."
+    with atomic_path(stage.path("figures", f"{name}.png")) as partial: partial.write_bytes(show_figure(figure, name, caption, alt))
 
-def show_figure(figure, alt: str) -> bytes: # the PNG
-    "Display a figure with its alternative text, at twice the density of an ordinary screen."
+def show_figure(figure, name: str, caption: str, alt: str) -> bytes: # the PNG
+    "Display a figure at twice the density of an ordinary screen; a site takes its name, caption and alternative text from the notebook."
     import io
     import matplotlib.pyplot as plt
     from IPython.display import Image, display
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=2 * plt.rcParams["figure.dpi"], metadata={"Description": alt})
-    display(Image(data=png.getvalue(), width=int(figure.get_figwidth() * plt.rcParams["figure.dpi"]), alt=alt))
+    display(Image(data=png.getvalue(), width=int(figure.get_figwidth() * plt.rcParams["figure.dpi"]), alt=alt, metadata=dict(name=name, caption=caption)))
     plt.close(figure)
     return png.getvalue()
 
@@ -562,5 +562,5 @@ with tempfile.TemporaryDirectory() as folder:
     figure, ax = plt.subplots(figsize=(4, 1.2))
     ax.barh(list(MODEL_TITLES.values()), [1]*4, color=[COLOURS[m] for m in MODEL_TITLES])
     ax.set_title("One colour a model, everywhere"); ax.set_xticks([])
-    save_figure(stage, figure, "eda_colours", "Four bars, one in the colour of each model.")
+    save_figure(stage, figure, "eda_colours", "The colours of the models.", "Four bars, one in the colour of each model.")
     assert stage.path("figures/eda_colours.png").stat().st_size > 1000

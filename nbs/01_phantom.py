@@ -346,7 +346,7 @@ def expose(
 
 
 # %% [markdown]
-# Twelve children. The outline in the lower rows is the truth that is kept beside the set:
+# Twelve children, in [the figure](#fig-phantom_children). The outline in the lower rows is the truth that is kept beside the set:
 
 # %%
 fig, axes = plt.subplots(3, 4, figsize=(12, 8))
@@ -356,7 +356,7 @@ for row, kind in zip(axes, DISEASES):
         ax.imshow(film, vmin=0, vmax=255, aspect="auto"); ax.axis("off")
         if mask.any(): ax.contour(mask, [.5], colors="#F0E442", linewidths=1)
     row[0].set_title(f"{kind}, four children", loc="left")
-_ = show_figure(fig, "Twelve drawn chest films: four healthy children, four with one dense patch, four with streaks on both sides; the diseased regions are outlined.")
+_ = show_figure(fig, "phantom_children", "Phantoms: normal, bacterial and viral, with the drawn disease outlined.", "Twelve drawn chest films: four healthy children, four with one dense patch, four with streaks on both sides; the diseased regions are outlined.")
 
 # %%
 #| hide

@@ -59,6 +59,7 @@ print(f"{len(images):,} films from {images.attrs['source']}")
 # ## How many
 #
 # The published split first, then this study's own, in which validation was cut from train by whole patients.
+# The [last picture](#fig-eda_counts) draws it.
 
 # %%
 #| export
@@ -77,11 +78,11 @@ def count_table(
 small = pd.DataFrame(dict(label=[0, 1, 1]))
 test_eq(count_table(small, pd.Series(["train", "train", "test"])).to_numpy(), [[1, 1, 2], [0, 1, 1]])
 published = count_table(images, images.path.str.split("/").str[0])
-published
+published.style.format("{:,}")
 
 # %%
 counts = count_table(images, images.split)
-counts
+counts.style.format("{:,}")
 
 
 # %%
@@ -105,7 +106,7 @@ def plot_counts(
 
 # %%
 totals = counts[CLASS_NAMES].sum()
-save_figure(stage, plot_counts(counts), "eda_counts", f"Bars of films by split and class, and a pie chart: {totals['NORMAL']:,} "
+save_figure(stage, plot_counts(counts), "eda_counts", "Films by split and class, and the balance of the classes.", f"Bars of films by split and class, and a pie chart: {totals['NORMAL']:,} "
             f"normal and {totals['PNEUMONIA']:,} pneumonia films, {totals['PNEUMONIA'] / totals.sum():.0%} pneumonia.")
 
 
@@ -131,7 +132,7 @@ display(Markdown(count_findings(counts)))
 # ## What they look like
 #
 # A seeded pick of train films at their own shape, with their size in pixels. Look for the heart, bright, to the
-# image's right of the spine, the dark lung fields, and whether you can tell the rows apart. Bacterial pneumonia tends
+# image's right of the spine, the dark lung fields, and whether you can tell apart the rows of [the figure](#fig-eda_samples). Bacterial pneumonia tends
 # to whiten one region, viral pneumonia to veil both lungs, and many films show neither clearly.
 
 # %%
@@ -176,14 +177,14 @@ def plot_samples(
 # %%
 train = images[images.split == "train"]
 shown = sample_films(train, "kind", films_per_class, seed)
-save_figure(stage, plot_samples(shown, images.attrs["root"]), "eda_samples",
+save_figure(stage, plot_samples(shown, images.attrs["root"]), "eda_samples", "Train films of each kind, each with its size in pixels.",
             f"{len(shown)} train films: a row each of normal, bacterial and viral ones, with their width and height.")
 
 
 # %% [markdown]
 # ## How large they are
 #
-# Width, height and their ratio for every film, by class. The reference study looked at 100 films a class of the
+# Width, height and their ratio for every film, by class: a table, then [a picture](#fig-eda_sizes). The reference study looked at 100 films a class of the
 # full-size set and saw normal films of 1630 × 1346 pixels on average, pneumonia films of 1205 × 826.
 
 # %%
@@ -226,7 +227,7 @@ def plot_sizes(
 
 # %%
 means = images.groupby("label")[["width", "height"]].mean()
-save_figure(stage, plot_sizes(images), "eda_sizes", "Box plots of width, height and aspect by class, and a scatter of width against "
+save_figure(stage, plot_sizes(images), "eda_sizes", "Size and aspect of the films by class.", "Box plots of width, height and aspect by class, and a scatter of width against "
             "height. Mean size: " + "; ".join(f"{CLASS_NAMES[n]} {m.width:.0f}×{m.height:.0f} pixels" for n, m in means.iterrows()) + ".")
 
 

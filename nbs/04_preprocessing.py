@@ -75,8 +75,8 @@ images = load_images(stage, seed)
 # ## Squashing
 #
 # `INTER_AREA` averages the pixels that fall into each new one, so fine texture is blurred rather than turned into a
-# false pattern. It does not keep the shape: a wide film is squeezed more than a square one (see the chapter on
-# exploration for what that gives away).
+# false pattern. It does not keep the shape: a wide film is squeezed more than a square one, as [before and
+# after](#fig-preprocessing_squash) show; the chapter on exploration says what that gives away.
 
 # %%
 #| export
@@ -96,7 +96,7 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3))
 left.imshow(film, vmin=0, vmax=255); left.set_title(f"as it is, {film.shape[1]}×{film.shape[0]}")
 right.imshow(squash(film, image_size), vmin=0, vmax=255); right.set_title(f"as models see it, {image_size}×{image_size}")
 for ax in (left, right): ax.axis("off")
-save_figure(stage, figure, "preprocessing_squash", "A film at its own size and squashed to a square.")
+save_figure(stage, figure, "preprocessing_squash", "One film as it is, and as the models see it.", "A film at its own size and squashed to a square.")
 
 # %% [markdown]
 # ## Decoded once, for all runs
@@ -540,7 +540,7 @@ def film_source(films: Films, seed: int, ranges: dict, views: int = 0) -> Source
 
 
 # %% [markdown]
-# The figure shows train films, each as it is and as the first five epochs see it, read by `augmented` itself.
+# [The figure](#fig-preprocessing_augmentation) shows train films, each as it is and as the first five epochs see it, read by `augmented` itself.
 
 # %%
 #| export
@@ -569,7 +569,7 @@ def plot_augmentation(
 # %%
 train = films.rows("train")
 shown = sample_films(films.images.iloc[train], "kind", 1, seed).index.to_numpy()
-save_figure(stage, plot_augmentation(films, shown, seed, ranges), "preprocessing_augmentation",
+save_figure(stage, plot_augmentation(films, shown, seed, ranges), "preprocessing_augmentation", "The same train films as they are, and as the first epochs see them.",
             f"A normal, a bacterial and a viral train film as they are and as five epochs see them: turned up to {rotation:g} degrees, "
             f"shifted and zoomed up to {zoom:.0%}" + (", some mirrored." if flip else "."))
 
@@ -587,7 +587,7 @@ test_eq(x[..., 0], films.pixels[films.rows("validation")[:8]])
 # %% [markdown]
 # ## Where the time goes
 #
-# What it costs to bring one film to the network, step by step, on this machine and these films. Decoding is paid once
+# What it costs to bring one film to the network on this machine, [step by step](#fig-preprocessing_costs). Decoding is paid once
 # for all epochs and runs; what remains in each epoch is a copy from the cache and one interpolation.
 
 # %%
@@ -611,7 +611,7 @@ def plot_film_costs(
     "A dot for what each step costs."
     import matplotlib.pyplot as plt
     figure, ax = plt.subplots(figsize=(7, 2.2))
-    ax.plot(list(costs.values()), list(costs), "o", color="#0072B2", ms=9)
+    ax.plot(list(costs.values()), list(costs), "o", color="black", ms=9)
     for step, cost in costs.items(): ax.annotate(f"{cost:,.1f} µs" if cost < 10 else f"{cost:,.0f} µs", (cost, step), (9, 0), textcoords="offset points", va="center")
     ax.set(xlabel="microseconds a film, on one thread (logarithmic)", xscale="log", xlim=(.5, max(costs.values()) * 5), ylim=(len(costs) - .5, -.5))
     ax.grid(axis="x", color="#dddddd")
@@ -628,8 +628,8 @@ costs = {"decode and squash (once)": seconds_of(lambda: [squash(read_film(films.
          "apply it": seconds_of(lambda: [warp(film, matrices[n]) for film, n in zip(copies, some)])}
 costs = {step: 1e6 * seconds / 32 for step, seconds in costs.items()}
 each_epoch = sum(costs.values()) - costs["decode and squash (once)"]
-save_figure(stage, plot_film_costs(costs), "preprocessing_costs", "Microseconds a film: " + ", ".join(f"{step} {cost:.0f}" for step, cost in costs.items()) + ".")
-print(f"In each epoch a film costs {each_epoch:,.0f} µs of one thread, {costs['decode and squash (once)'] / each_epoch:,.0f} times less than decoding it again.")
+save_figure(stage, plot_film_costs(costs), "preprocessing_costs", "What a film costs, step by step.", "Microseconds a film: " + ", ".join(f"{step} {cost:.0f}" for step, cost in costs.items()) + ".")
+print(f"In each epoch a film costs {each_epoch:,.0f} µs of one thread; decoding it again would add {costs['decode and squash (once)']:,.0f} µs.")
 
 
 # %% [markdown]
@@ -654,7 +654,7 @@ def class_weights(
 test_close(list(class_weights(np.repeat([0, 1], [1341, 3875])).values()), [1.945, .673], eps=1e-3)
 test_fail(lambda: class_weights(np.ones(3, int)), contains="0 normal")
 weights = class_weights(films.labels[train])
-weights
+print(f"normal {weights[0]:.4f}, pneumonia {weights[1]:.4f}")
 
 
 # %%

@@ -289,7 +289,7 @@ test_eq(replay(study_callbacks(), model, [dict(epoch=n + 1, val_loss=v) for n, v
 # %% [markdown]
 # ## Curves
 #
-# Train against validation for the four quantities that the study follows. Two readings matter: where validation turns
+# Train against validation for the four quantities that the study follows, as for [this toy](#fig-training_toy). Two readings matter: where validation turns
 # away from train (memorising begins), and which epoch was kept. Train is measured on augmented films with dropout
 # active, and its loss is weighted by class, so its accuracy can lie below validation's without anything being wrong.
 
@@ -298,32 +298,33 @@ test_eq(replay(study_callbacks(), model, [dict(epoch=n + 1, val_loss=v) for n, v
 def plot_history(
     history: pd.DataFrame, # from `train_model`
     title: str,
+    colour: str = COLOURS["other"], # the model's, for its train curves; validation is black
 ): # matplotlib Figure
     "Accuracy, loss, precision and recall by epoch, with the epoch that was kept."
     import matplotlib.pyplot as plt
     figure, axes = plt.subplots(1, 4, figsize=(14, 3.3))
     best = history.loc[history.val_loss.idxmin(), "epoch"]
     for ax, measure in zip(axes, ["accuracy", "loss", "precision", "recall"]):
-        ax.plot(history.epoch, history[measure], "o-", ms=3, color=COLOURS["train"], label="train")
-        ax.plot(history.epoch, history[f"val_{measure}"], "s--", ms=3, color=COLOURS["validation"], label="validation")
+        ax.plot(history.epoch, history[measure], "o-", ms=3, color=colour, label="train")
+        ax.plot(history.epoch, history[f"val_{measure}"], "s--", ms=3, color="black", label="validation")
         ax.axvline(best, color="gray", lw=.8)
         ax.set(title=measure, xlabel="epoch")
         ax.xaxis.get_major_locator().set_params(integer=True)
         if measure != "loss": ax.set_ylim(None, 1.02)
-    axes[0].legend(loc="lower right")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
     figure.suptitle(f"{title}: the line marks the epoch kept ({best})", x=.01, ha="left", fontsize=12)
     return figure
 
 def show_history(stage: Stage, name: str, history: pd.DataFrame):
     "Save and show the curves of one model."
     best = history.loc[history.val_loss.idxmin()]
-    save_figure(stage, plot_history(history, MODEL_TITLES[name]), f"{name}_history",
-                f"Accuracy, loss, precision and recall of {MODEL_TITLES[name]} over {len(history)} epochs, train and validation. "
+    save_figure(stage, plot_history(history, MODEL_TITLES[name], COLOURS[name]), f"{name}_history",
+                f"Training of {MODEL_TITLES[name]}: train (solid) and validation (dashed) by epoch.", f"Accuracy, loss, precision and recall of {MODEL_TITLES[name]} over {len(history)} epochs, train and validation. "
                 f"Lowest validation loss {best.val_loss:.4f} in epoch {best.epoch:.0f}.")
 
 
 # %%
-_ = show_figure(plot_history(history, "A toy"), "Accuracy, loss, precision and recall of the toy over three epochs, train and validation.")
+_ = show_figure(plot_history(history, "A toy"), "training_toy", "Training of the toy by epoch.", "Accuracy, loss, precision and recall of the toy over three epochs, train and validation.")
 
 
 # %%
@@ -349,9 +350,9 @@ def training_findings(
 # ## Where the time of an epoch goes
 #
 # Other threads read and augment the next films while the network works on the present ones, so training should take no
-# longer than its slower part. The figure takes it apart for a small convolutional network: the input alone, the network
+# longer than its slower part. [The figure](#fig-training_costs) takes it apart for a small convolutional network: the input alone, the network
 # alone on a batch that is already in memory, both together as training does it, and one pass over validation.
-# If the blue bar is hardly longer than the green one, faster input would gain nothing. For the networks of the study, `make bench` measures the same.
+# If training takes hardly longer than the network alone, faster input would gain nothing. For the networks of the study, `make bench` measures the same.
 
 # %%
 #| export
@@ -372,7 +373,7 @@ def plot_epoch_costs(costs: dict[str, float]): # matplotlib Figure
     "Bars of the seconds each part takes."
     import matplotlib.pyplot as plt
     figure, ax = plt.subplots(figsize=(7, 2.3))
-    bars = ax.barh(list(costs), list(costs.values()), color=["#56B4E9", "#009E73", "#0072B2", "#E69F00"], height=.6)
+    bars = ax.barh(list(costs), list(costs.values()), color="#8C8C8C", height=.6)
     ax.bar_label(bars, [f"{v:.2f}" for v in costs.values()], padding=4)
     ax.set(xlabel="seconds", xlim=(0, max(costs.values()) * 1.15))
     ax.invert_yaxis()
@@ -384,7 +385,7 @@ small = keras.Sequential([keras.Input((32, 32, 1)), keras.layers.Rescaling(1 / 2
                           keras.layers.Conv2D(48, 3, activation="relu"), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(1, "sigmoid")])
 compile_model(small, 1e-3)
 costs = epoch_costs(small, source, 16, steps=60)
-_ = show_figure(plot_epoch_costs(costs), "Seconds for 60 batches: " + ", ".join(f"{part} {seconds:.2f}" for part, seconds in costs.items()) + ".")
+_ = show_figure(plot_epoch_costs(costs), "training_costs", "Where the time of an epoch goes.", "Seconds for 60 batches: " + ", ".join(f"{part} {seconds:.2f}" for part, seconds in costs.items()) + ".")
 
 
 # %% [markdown]

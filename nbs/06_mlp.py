@@ -162,6 +162,8 @@ del model   # 0.3 GB
 
 # %% [markdown]
 # ## This run
+#
+# [The curves](#fig-mlp_history) show the training epoch by epoch; the line marks the epoch that was kept.
 
 # %%
 stage = open_stage("mlp", run_dir, seed=seed, image_size=image_size, batch_size=batch_size, epochs=epochs,

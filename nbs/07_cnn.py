@@ -81,6 +81,8 @@ test_eq((model.input_shape, model.output_shape), ((None, 224, 224, 1), (None, 1)
 
 # %% [markdown]
 # ## This run
+#
+# [The curves](#fig-cnn_history) show the training epoch by epoch; the line marks the epoch that was kept.
 
 # %%
 stage = open_stage("cnn", run_dir, seed=seed, image_size=image_size, batch_size=batch_size, epochs=epochs,

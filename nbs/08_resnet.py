@@ -328,7 +328,7 @@ if compare_views:
         {"auroc": "{:.3f}", "loss": "{:.3f}", "seconds": "{:,.1f}"}))
 
 # %% [markdown]
-# The head is trained on the features. An interruption during the second step does not repeat the first: its last state is
+# The head is trained on the features; [the curves](#fig-resnet_frozen_history) follow it. An interruption during the second step does not repeat the first: its last state is
 # kept until the stage is finished.
 
 # %%
@@ -348,6 +348,8 @@ display(Markdown(training_findings("resnet_frozen", model, frozen, frozen_epochs
 
 # %% [markdown]
 # ## This run, fine-tuned
+#
+# [The curves](#fig-resnet_finetuned_history) begin where the frozen stage ended.
 
 # %%
 unfreeze_blocks(model, finetune_blocks)

@@ -166,9 +166,11 @@ print(f"{judged} films:", {title(name): len(table) for name, table in tests.item
 # %% [markdown]
 # ## Model by model
 #
-# For each model three views of the same test films. The **confusion matrix** counts at the threshold. The **ROC curve**
-# shows every threshold at once: sensitivity gained against healthy children called sick. The **precision-recall curve**
-# asks how many of the called are truly sick; its dotted baseline is the share of pneumonia, not .5.
+# Three views of the same test films for each model: the [MLP](#fig-evaluation_mlp), the [CNN](#fig-evaluation_cnn), the
+# [frozen ResNet50](#fig-evaluation_resnet_frozen) and the [fine-tuned one](#fig-evaluation_resnet_finetuned). The
+# **confusion matrix** counts at the threshold. The **ROC curve** shows every threshold at once: sensitivity gained
+# against healthy children called sick. The **precision-recall curve** asks how many of the called are truly sick; its
+# dotted baseline is the share of pneumonia, not .5.
 
 # %%
 #| export
@@ -184,7 +186,7 @@ def plot_confusion(ax, matrix: np.ndarray, heading: str):
 def plot_curves(roc_ax, pr_ax, table: pd.DataFrame, model: str):
     "One model's ROC and precision-recall curves."
     from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
-    style = dict(color=COLOURS.get(model, "#CC79A7"), ls=DASHES.get(model, "-"), lw=2)
+    style = dict(color=COLOURS.get(model, COLOURS["other"]), ls=DASHES.get(model, "-"), lw=2)
     false_alarms, sensitivity, _ = roc_curve(table.label, table.probability)
     roc_ax.plot(false_alarms, sensitivity, **style, label=f"{title(model)}: {roc_auc_score(table.label, table.probability):.4f}")
     precision, recall, _ = precision_recall_curve(table.label, table.probability)
@@ -229,7 +231,7 @@ def class_report(
 # %%
 for name, table in tests.items():
     (tn, fp), (fn, tp) = classification_metrics(table.label, table.probability, threshold)["confusion_matrix"]
-    save_figure(stage, plot_model(name, table, threshold), f"evaluation_{name}",
+    save_figure(stage, plot_model(name, table, threshold), f"evaluation_{name}", f"{title(name)} on the {judged} films: confusion matrix, ROC and precision-recall curve.",
                 f"{title(name)} on {len(table)} {judged} films at threshold {threshold:g}: {tn} normal and {tp} pneumonia films called "
                 f"right, {fp} false alarms, {fn} missed. Beside it the ROC and the precision-recall curve.")
     display(class_report(table, threshold).style.format(precision=4).set_caption(title(name)))
@@ -238,7 +240,7 @@ for name, table in tests.items():
 # %% [markdown]
 # ## Side by side
 #
-# `comparison.csv` has one row a model. The time is that of all training that went into the network, so the fine-tuned
+# `comparison.csv` has one row a model; [the figure](#fig-evaluation_comparison) draws them together. The time is that of all training that went into the network, so the fine-tuned
 # ResNet50 carries the frozen stage's as well. The intervals hold 95 %: for the AUROC by redrawing patients, since films of
 # one child are not independent; for accuracy, sensitivity and specificity by Wilson's formula (1927), which takes films as
 # independent and is therefore somewhat too narrow where children have several films. So is the McNemar test below.
@@ -291,10 +293,10 @@ def comparison_table(
     comparison: pd.DataFrame, # from `compare_models`
 ) -> pd.DataFrame: # text, made for reading
     "The comparison with intervals, as a reader wants it."
-    def span(r, key, value): return f"{value:.3f} ({r[f'{key}_low']:.3f}–{r[f'{key}_high']:.3f})"
+    def span(r, key, value): return f"{value:.4f} ({r[f'{key}_low']:.3f}–{r[f'{key}_high']:.3f})"
     return pd.DataFrame([{"model": title(r["model"]), "AUROC": span(r, "roc_auc", r["roc_auc"]), "accuracy": span(r, "accuracy", r["accuracy"]),
         "sensitivity": span(r, "sensitivity", r["recall_pneumonia"]), "specificity": span(r, "specificity", r["recall_normal"]),
-        "F1 normal": f"{r['f1_normal']:.3f}", "F1 pneumonia": f"{r['f1_pneumonia']:.3f}",
+        "F1 normal": f"{r['f1_normal']:.4f}", "F1 pneumonia": f"{r['f1_pneumonia']:.4f}",
         "epochs": f"{r['epochs']:.0f}", "training": f"{r['training_seconds']:,.0f} s"} for r in comparison.to_dict("records")])
 
 
@@ -317,7 +319,7 @@ def plot_comparison(
     width = .84 / len(comparison)
     for n, row in enumerate(comparison.to_dict("records")):
         place, values = np.arange(len(measures)) + width * (n - (len(comparison) - 1) / 2), [row[m] for m in measures]
-        bars = axes[2].bar(place, values, width * .94, color=COLOURS.get(row["model"], "#CC79A7"), label=title(row["model"]))
+        bars = axes[2].bar(place, values, width * .94, color=COLOURS.get(row["model"], COLOURS["other"]), label=title(row["model"]))
         axes[2].bar_label(bars, labels=[f"{v:.2f}" for v in values], fontsize=8, padding=1)
     axes[2].set(xticks=range(len(measures)), xticklabels=measures.values(), ylim=(0, 1.24), yticks=np.arange(0, 1.1, .2), title="At the threshold")
     axes[2].legend(ncols=2, fontsize=9, loc="upper center")
@@ -325,7 +327,7 @@ def plot_comparison(
 
 
 # %%
-save_figure(stage, plot_comparison(comparison, tests), "evaluation_comparison", "ROC and precision-recall curves of all models and bars of accuracy, "
+save_figure(stage, plot_comparison(comparison, tests), "evaluation_comparison", "All models: ROC, precision and recall, and metrics at the threshold.", "ROC and precision-recall curves of all models and bars of accuracy, "
             "AUROC and F1. AUROC: " + ", ".join(f"{title(r.model)} {r.roc_auc:.4f}" for r in comparison.itertuples()) + ".")
 
 
@@ -436,7 +438,7 @@ thresholds.assign(model=thresholds.model.map(title)).style.hide(axis="index").fo
 # %% [markdown]
 # ## Can a probability be taken at its word?
 #
-# Of the films given about .8, are 80 % sick? The **reliability diagram** compares, in groups of equally many films, the mean
+# Of the films given about .8, are 80 % sick? The **reliability diagram** ([drawn here](#fig-evaluation_reliability)) compares, in groups of equally many films, the mean
 # probability with the share that is sick; the diagonal is honesty. The **Brier score** is the mean squared error of the
 # probability: 0 is perfect, and giving every film the prevalence scores the prevalence times its complement.
 
@@ -453,7 +455,7 @@ def plot_reliability(
     ax.plot([0, 1], [0, 1], color="gray", lw=.8, ls=":")
     for (model, table), marker in zip(tests.items(), "os^D" * len(tests)):
         share, mean = calibration_curve(table.label, table.probability, n_bins=8, strategy="quantile")
-        ax.plot(mean, share, marker=marker, ms=4, color=COLOURS.get(model, "#CC79A7"), ls=DASHES.get(model, "-"),
+        ax.plot(mean, share, marker=marker, ms=4, color=COLOURS.get(model, COLOURS["other"]), ls=DASHES.get(model, "-"),
                 label=f"{title(model)}: {brier_score_loss(table.label, table.probability):.4f}")
     ax.set(xlabel="mean predicted probability", ylabel="share with pneumonia", title="Reliability", xlim=(-.02, 1.02), ylim=(-.02, 1.02))
     ax.legend(title="Brier score", fontsize=9)
@@ -461,7 +463,7 @@ def plot_reliability(
 
 
 # %%
-save_figure(stage, plot_reliability(tests), "evaluation_reliability",
+save_figure(stage, plot_reliability(tests), "evaluation_reliability", "Predicted probability against the share that is sick.",
             "Share of test films with pneumonia against the mean predicted probability, for each model, beside the diagonal of honest probabilities.")
 
 

@@ -499,14 +499,16 @@ def explained_table(
 # %%
 table = explained_table(predictions, chosen, threshold)
 write_csv(stage.path("metrics/xai.csv"), table)
-table.style.hide(axis="index")
+table.style.hide(axis="index").format(precision=4)
 
 
 # %% [markdown]
 # ## Pictures
 #
-# Image, map and overlay side by side. The colours diverge from white at no change, and **one scale serves all films of a
-# figure**, so a pale map means a model that hardly reacted, not a faint print.
+# Image, map and overlay side by side, for the [MLP](#fig-xai_mlp), the [CNN](#fig-xai_cnn), the [frozen
+# ResNet50](#fig-xai_resnet_frozen) and the [fine-tuned one](#fig-xai_resnet_finetuned). The colours diverge from white
+# at no change, and **one scale serves all films of a figure**, so a pale map means a model that hardly reacted, not a
+# faint print.
 
 # %%
 #| export
@@ -590,14 +592,14 @@ for name in models:
     figure, collected[name] = explain(models[name], name, predictions[name], films[name], chosen, threshold, **patches)
     positions = len(patch_positions(models[name].input_shape[1], patch_size, stride)) ** 2
     print(f"{title(name)}: {len(chosen)} maps of {positions} positions in {time.time() - start:.1f} s")
-    save_figure(stage, figure, f"xai_{name}", f"{len(chosen)} {judged} films with {title(name)}'s occlusion maps and overlays. The maps reach "
+    save_figure(stage, figure, f"xai_{name}", f"{title(name)}: films, occlusion maps and overlays; red where covering lowers the probability of pneumonia.", f"{len(chosen)} {judged} films with {title(name)}'s occlusion maps and overlays. The maps reach "
                 f"from {collected[name].min():+.2f} to {collected[name].max():+.2f} of probability.")
 
 
 # %% [markdown]
 # ## Two models on one film
 #
-# The same film, the same scale. Agreement between two models is not proof, but disagreement is a warning.
+# The same film, the same scale: [a comparison](#fig-xai_beside). Agreement between two models is not proof, but disagreement is a warning.
 
 # %%
 #| export
@@ -624,15 +626,17 @@ if len(pair) == 2 and len({models[m].input_shape for m in pair}) == 1:
     which = int(np.argmax([collected[pair[0]][n].max() for n in range(len(chosen))]))
     image = film_pixels(films[main], [chosen[which]])[0]
     both = {caption(m, predictions[m], chosen[which], threshold): collected[m][which] for m in pair}
-    save_figure(stage, plot_beside(image, both), "xai_beside", f"One {judged} film with the overlays of {' and '.join(map(title, pair))} on one scale.")
+    save_figure(stage, plot_beside(image, both), "xai_beside", "One film and what each of two models reacts to, on one scale; red where covering lowers the probability of pneumonia.", f"One {judged} film with the overlays of {' and '.join(map(title, pair))} on one scale.")
 else: print("This run has no CNN and fine-tuned ResNet50 of one film size to compare.")
 
 
 # %% [markdown]
 # ## Mistakes
 #
-# The films that each model got most confidently wrong. A map cannot say why a child was missed, but it can show that
-# a model looked at a marker or a shoulder.
+# The films that each model got most confidently wrong: the [MLP](#fig-xai_mistakes_mlp), the
+# [CNN](#fig-xai_mistakes_cnn), the [frozen ResNet50](#fig-xai_mistakes_resnet_frozen) and the [fine-tuned
+# one](#fig-xai_mistakes_resnet_finetuned). A map cannot say why a child was missed, but it can show that a model looked
+# at a marker or a shoulder.
 
 # %%
 #| export
@@ -653,7 +657,7 @@ for name in models:
     wrong = worst_mistakes(tests[name], mistakes_shown, threshold)
     if not wrong: print(f"{title(name)} called every {judged} film right."); continue
     figure, _ = explain(models[name], name, predictions[name], films[name], wrong, threshold, **patches)
-    save_figure(stage, figure, f"xai_mistakes_{name}", f"The {len(wrong)} {judged} films that {title(name)} called wrong most confidently, with maps and overlays.")
+    save_figure(stage, figure, f"xai_mistakes_{name}", f"{title(name)}: its most confident mistakes.", f"The {len(wrong)} {judged} films that {title(name)} called wrong most confidently, with maps and overlays.")
 
 
 # %% [markdown]

@@ -16,7 +16,8 @@
 # # pneumo_nb
 #
 # > Pneumonia detection from chest X-rays: a reproducible study in literate notebooks
-#
+
+# %% [markdown]
 # Can a network tell from a frontal chest X-ray whether a child has pneumonia, how sure can we be of the answer, and what
 # does the network look at? This study compares a multilayer perceptron, a convolutional network and a ResNet50 on the
 # films of Kermany et al. (2018), from the raw files to explanations by occlusion. It is written as notebooks that can be
@@ -55,7 +56,8 @@
 # | `models/*.keras` | trained networks; each takes gray films (N, size, size, 1) from 0 to 255 and gives a probability |
 # | `history/*.csv`, `predictions/*.csv` | one row an epoch; one row a film |
 # | `comparison.csv`, `metrics/` | the models side by side, with intervals |
-# | `figures/*.png`, `notebooks/*.ipynb`, `site/index.html` | the figures, the executed notebooks, the report |
+# | `figures/*.png`, `notebooks/*.ipynb` | the figures, the executed notebooks |
+# | `site/index.html` | the report |
 #
 # A run that was stopped goes on where it was, even inside a training, and gives the same numbers as one that was not. Stages
 # whose parameters and inputs have not changed are skipped.
@@ -64,6 +66,18 @@
 # `PNEUMO_CACHE`, or else the user's own cache folder. It holds at most `PNEUMO_CACHE_GB` (60); a run with the study's
 # own settings puts about 8 GB there, with `resnet.views=0` 0.3 GB. `pneumo data clean` empties it.
 # `PNEUMO_THREADS` limits the threads.
+#
+# ## Two sites
+#
+# **The report of a run** (`pneumo report RUN`, the end of `make report`) has a landing page, the executed notebooks as chapters, a
+# page on which the threshold can be moved, and methods and limits. `runs/index.html` lists all runs side by side and sorts by any
+# metric or parameter. **The documentation** (`make docs`, in `_docs/`) has the same chapters executed on phantoms and an entry for
+# every function. Both open from a disk, work below any address, and ask no other host for anything.
+#
+# With [Quarto](https://quarto.org) 1.4 or newer on the `PATH` it renders both, from the one `_quarto.yml`; `nbdev_docs` and
+# `nbdev_preview` then work, too, on the notebooks as they are in the repository, without outputs. Without Quarto nbconvert renders the
+# same pages under the same names. The command says which it was. `.github/workflows/` tests every push and publishes the documentation
+# to GitHub Pages. Scripts of others are in `nbs/assets/`, with their licences.
 #
 # ## Results
 #
@@ -82,13 +96,13 @@
 #
 # <!-- end of results -->
 #
-# This run is shorter than the study's own: at most 7 epochs of the CNN instead of 20, and one epoch of each ResNet50 step
-# with random weights, since ImageNet's could not be fetched where it ran; a random trunk trained for minutes is not a
-# result about ResNet50. The seconds were taken with other work going on, and before the present, faster ways of training. What the two trained models show is how far
-# validation flatters: the CNN's validation accuracy in the epoch kept was higher than on test, at the same threshold.
+# These are the study's own settings (`params/reference.yaml`) with one exception: ResNet50 began with random weights, since
+# ImageNet's could not be fetched where it ran. Its rows show that the code works, not what transfer learning can do. What the
+# other models show is how far validation flatters: the report of a run puts each model's validation AUROC beside that on test.
 #
 # For comparison, the reference study that this one repeats reported AUROC .832 (MLP), .936 (CNN) and .936 (fine-tuned
-# ResNet50 with ImageNet weights) at accuracies of .763, .872 and .867, without intervals.
+# ResNet50 with ImageNet weights) at accuracies of .763, .872 and .867, without intervals, and trained for 1,101 s (MLP), 3,534 s
+# (CNN) and 1,138 s + 1,312 s (ResNet50, frozen and fine-tuned) on its own machine.
 #
 # ## Speed
 #
@@ -117,8 +131,13 @@
 #
 # The rates of training are of whole steps, input and all. The CNN gains least, and less than its goal: it already trains about as fast as
 # on films in memory, so no input could make it faster. ResNet50's rows are multiplied up to the study's 4,183 train
-# and 1,049 validation films; the frozen row bears the pass through the trunk that both use. `make growth` measures what
-# becomes of time and memory when the set grows.
+# and 1,049 validation films; the frozen row bears the pass through the trunk that both use. `benchmarks/chest_xray_224.json` holds
+# the same on the public films, measured later on a faster machine: compare within a file, not across.
+#
+# What becomes of time and memory when the set grows (`make growth`):
+#
+# <!-- growth: written by `make growth WRITE=FILE` -->
+# <!-- end of growth -->
 #
 # ## The notebooks
 #
@@ -133,7 +152,7 @@
 # | `06_mlp`, `07_cnn`, `08_resnet` | the models |
 # | `09_evaluation` | how good, how sure, whether they differ |
 # | `10_xai` | what they look at |
-# | `11_report`, `12_cli` | pages from a run; the `pneumo` command |
+# | `11_pages`, `12_report`, `13_cli` | pages from notebooks; the report and the documentation; the `pneumo` command |
 #
 # A notebook imports only from notebooks with a lower number. Each stage also runs alone, in Jupyter or with
 # `papermill nbs/07_cnn.ipynb out.ipynb -p epochs 2 -p run_dir DIR`; what it misses it makes from a few phantoms, and says so.
@@ -143,6 +162,7 @@
 # ```sh
 # .venv/bin/pneumo run -p cnn.epochs=3 --run short          # one parameter changed
 # .venv/bin/pneumo run --run short --only evaluation,xai -p evaluation.threshold=0.4
+# .venv/bin/pneumo report short                              # its report again
 # .venv/bin/pneumo data check DIR                            # what is wrong with a folder of films
 # .venv/bin/jupyter lab nbs                                  # interactively
 # ```

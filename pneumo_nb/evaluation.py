@@ -105,7 +105,7 @@ def plot_confusion(ax, matrix: np.ndarray, heading: str):
 def plot_curves(roc_ax, pr_ax, table: pd.DataFrame, model: str):
     "One model's ROC and precision-recall curves."
     from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
-    style = dict(color=COLOURS.get(model, "#CC79A7"), ls=DASHES.get(model, "-"), lw=2)
+    style = dict(color=COLOURS.get(model, COLOURS["other"]), ls=DASHES.get(model, "-"), lw=2)
     false_alarms, sensitivity, _ = roc_curve(table.label, table.probability)
     roc_ax.plot(false_alarms, sensitivity, **style, label=f"{title(model)}: {roc_auc_score(table.label, table.probability):.4f}")
     precision, recall, _ = precision_recall_curve(table.label, table.probability)
@@ -183,10 +183,10 @@ def comparison_table(
     comparison: pd.DataFrame, # from `compare_models`
 ) -> pd.DataFrame: # text, made for reading
     "The comparison with intervals, as a reader wants it."
-    def span(r, key, value): return f"{value:.3f} ({r[f'{key}_low']:.3f}–{r[f'{key}_high']:.3f})"
+    def span(r, key, value): return f"{value:.4f} ({r[f'{key}_low']:.3f}–{r[f'{key}_high']:.3f})"
     return pd.DataFrame([{"model": title(r["model"]), "AUROC": span(r, "roc_auc", r["roc_auc"]), "accuracy": span(r, "accuracy", r["accuracy"]),
         "sensitivity": span(r, "sensitivity", r["recall_pneumonia"]), "specificity": span(r, "specificity", r["recall_normal"]),
-        "F1 normal": f"{r['f1_normal']:.3f}", "F1 pneumonia": f"{r['f1_pneumonia']:.3f}",
+        "F1 normal": f"{r['f1_normal']:.4f}", "F1 pneumonia": f"{r['f1_pneumonia']:.4f}",
         "epochs": f"{r['epochs']:.0f}", "training": f"{r['training_seconds']:,.0f} s"} for r in comparison.to_dict("records")])
 
 # %% ../nbs/09_evaluation.ipynb #5a463eb4
@@ -203,7 +203,7 @@ def plot_comparison(
     width = .84 / len(comparison)
     for n, row in enumerate(comparison.to_dict("records")):
         place, values = np.arange(len(measures)) + width * (n - (len(comparison) - 1) / 2), [row[m] for m in measures]
-        bars = axes[2].bar(place, values, width * .94, color=COLOURS.get(row["model"], "#CC79A7"), label=title(row["model"]))
+        bars = axes[2].bar(place, values, width * .94, color=COLOURS.get(row["model"], COLOURS["other"]), label=title(row["model"]))
         axes[2].bar_label(bars, labels=[f"{v:.2f}" for v in values], fontsize=8, padding=1)
     axes[2].set(xticks=range(len(measures)), xticklabels=measures.values(), ylim=(0, 1.24), yticks=np.arange(0, 1.1, .2), title="At the threshold")
     axes[2].legend(ncols=2, fontsize=9, loc="upper center")
@@ -279,7 +279,7 @@ def plot_reliability(
     ax.plot([0, 1], [0, 1], color="gray", lw=.8, ls=":")
     for (model, table), marker in zip(tests.items(), "os^D" * len(tests)):
         share, mean = calibration_curve(table.label, table.probability, n_bins=8, strategy="quantile")
-        ax.plot(mean, share, marker=marker, ms=4, color=COLOURS.get(model, "#CC79A7"), ls=DASHES.get(model, "-"),
+        ax.plot(mean, share, marker=marker, ms=4, color=COLOURS.get(model, COLOURS["other"]), ls=DASHES.get(model, "-"),
                 label=f"{title(model)}: {brier_score_loss(table.label, table.probability):.4f}")
     ax.set(xlabel="mean predicted probability", ylabel="share with pneumonia", title="Reliability", xlim=(-.02, 1.02), ylim=(-.02, 1.02))
     ax.legend(title="Brier score", fontsize=9)

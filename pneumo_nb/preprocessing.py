@@ -372,7 +372,7 @@ def plot_film_costs(
     "A dot for what each step costs."
     import matplotlib.pyplot as plt
     figure, ax = plt.subplots(figsize=(7, 2.2))
-    ax.plot(list(costs.values()), list(costs), "o", color="#0072B2", ms=9)
+    ax.plot(list(costs.values()), list(costs), "o", color="black", ms=9)
     for step, cost in costs.items(): ax.annotate(f"{cost:,.1f} µs" if cost < 10 else f"{cost:,.0f} µs", (cost, step), (9, 0), textcoords="offset points", va="center")
     ax.set(xlabel="microseconds a film, on one thread (logarithmic)", xscale="log", xlim=(.5, max(costs.values()) * 5), ylim=(len(costs) - .5, -.5))
     ax.grid(axis="x", color="#dddddd")

@@ -174,27 +174,28 @@ def train_model(
 def plot_history(
     history: pd.DataFrame, # from `train_model`
     title: str,
+    colour: str = COLOURS["other"], # the model's, for its train curves; validation is black
 ): # matplotlib Figure
     "Accuracy, loss, precision and recall by epoch, with the epoch that was kept."
     import matplotlib.pyplot as plt
     figure, axes = plt.subplots(1, 4, figsize=(14, 3.3))
     best = history.loc[history.val_loss.idxmin(), "epoch"]
     for ax, measure in zip(axes, ["accuracy", "loss", "precision", "recall"]):
-        ax.plot(history.epoch, history[measure], "o-", ms=3, color=COLOURS["train"], label="train")
-        ax.plot(history.epoch, history[f"val_{measure}"], "s--", ms=3, color=COLOURS["validation"], label="validation")
+        ax.plot(history.epoch, history[measure], "o-", ms=3, color=colour, label="train")
+        ax.plot(history.epoch, history[f"val_{measure}"], "s--", ms=3, color="black", label="validation")
         ax.axvline(best, color="gray", lw=.8)
         ax.set(title=measure, xlabel="epoch")
         ax.xaxis.get_major_locator().set_params(integer=True)
         if measure != "loss": ax.set_ylim(None, 1.02)
-    axes[0].legend(loc="lower right")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
     figure.suptitle(f"{title}: the line marks the epoch kept ({best})", x=.01, ha="left", fontsize=12)
     return figure
 
 def show_history(stage: Stage, name: str, history: pd.DataFrame):
     "Save and show the curves of one model."
     best = history.loc[history.val_loss.idxmin()]
-    save_figure(stage, plot_history(history, MODEL_TITLES[name]), f"{name}_history",
-                f"Accuracy, loss, precision and recall of {MODEL_TITLES[name]} over {len(history)} epochs, train and validation. "
+    save_figure(stage, plot_history(history, MODEL_TITLES[name], COLOURS[name]), f"{name}_history",
+                f"Training of {MODEL_TITLES[name]}: train (solid) and validation (dashed) by epoch.", f"Accuracy, loss, precision and recall of {MODEL_TITLES[name]} over {len(history)} epochs, train and validation. "
                 f"Lowest validation loss {best.val_loss:.4f} in epoch {best.epoch:.0f}.")
 
 # %% ../nbs/05_training.ipynb #b1dde010
@@ -232,7 +233,7 @@ def plot_epoch_costs(costs: dict[str, float]): # matplotlib Figure
     "Bars of the seconds each part takes."
     import matplotlib.pyplot as plt
     figure, ax = plt.subplots(figsize=(7, 2.3))
-    bars = ax.barh(list(costs), list(costs.values()), color=["#56B4E9", "#009E73", "#0072B2", "#E69F00"], height=.6)
+    bars = ax.barh(list(costs), list(costs.values()), color="#8C8C8C", height=.6)
     ax.bar_label(bars, [f"{v:.2f}" for v in costs.values()], padding=4)
     ax.set(xlabel="seconds", xlim=(0, max(costs.values()) * 1.15))
     ax.invert_yaxis()

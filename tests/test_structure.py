@@ -19,7 +19,7 @@ def imported(cell):
         if isinstance(node, ast.ImportFrom) and node.module == "pneumo_nb": yield from (a.name for a in node.names)
         if isinstance(node, ast.Import): yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("pneumo_nb."))
 
-def test_there_are_notebooks(): assert len(NOTEBOOKS) == 13 and len(set(MODULES.values())) == 13
+def test_there_are_notebooks(): assert len(NOTEBOOKS) == 14 and len(set(MODULES.values())) == 14
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda f: f.stem)
 def test_a_notebook_imports_only_from_lower_numbers(file):

@@ -30,7 +30,8 @@ from pathlib import Path
 import click
 import yaml
 
-from pneumo_nb.run import STAGES, StudyError, atomic_path, load_params, read_provenance, resolve_params, stale_reason, write_json
+from pneumo_nb.run import STAGES, StudyError, atomic_path, load_params, read_json, read_provenance, resolve_params, stale_reason, write_json
+from pneumo_nb.pages import project_folder
 
 # %%
 #| hide
@@ -43,19 +44,13 @@ from fastcore.test import test_eq, test_fail
 # its parameters and keeps the executed copy in the run directory. Everything heavy is imported when it is needed, so
 # that `pneumo --help` answers at once.
 #
-# ## Finding the notebooks and their parameters
+# ## What notebooks declare
 #
 # What a notebook declares in its tagged cell is all that can be asked of it. papermill reads it; without the tag it
 # would only warn and run the defaults, so a missing cell is an error here.
 
 # %%
 #| export
-def project_folder() -> Path: # holds nbs/ and params/
-    "The checkout this package belongs to, or the current folder."
-    for folder in (Path(__file__).resolve().parents[1] if "__file__" in globals() else Path.cwd().parent, Path.cwd()):
-        if (folder/"nbs/02_data.ipynb").exists(): return folder
-    raise StudyError("Expected the notebooks in nbs/, found none beside the package or here; run pneumo in a clone of the project.")
-
 def declared_parameters(
     notebook: Path,
 ) -> dict: # name → default; run_dir, which the command fills in, left out
@@ -169,24 +164,22 @@ def stderr_to(file: Path):
 
 # %%
 #| export
-def execute_stage(
-    name: str,    # a key of STAGES
+def execute_notebook(
+    notebook: Path,
+    kept: Path,   # where the executed copy goes
     params: dict,
-    folder: Path, # the run directory
-    nbs: Path,
+    log: Path,    # takes the kernel's standard error
 ):
-    "Execute one stage's notebook into the run directory."
+    "Execute a notebook; what it showed until it failed is kept beside its place."
     import papermill
     from papermill.exceptions import PapermillExecutionError
-    notebook = STAGES[name]["notebook"]
-    kept, failed = (folder/"notebooks"/f"{notebook}{ending}" for ending in (".ipynb", ".failed.ipynb"))
+    failed, name = kept.with_suffix(".failed.ipynb"), kept.stem
     failed.unlink(missing_ok=True)
     try:
         with atomic_path(kept) as partial:
             try:
-                with stderr_to(folder/".kernel.log"): papermill.execute_notebook(
-                    str(nbs/f"{notebook}.ipynb"), str(partial), params | dict(run_dir=str(folder)), cwd=str(nbs),
-                    kernel_name="python3", progress_bar=False, stdout_file=EpochLines(sys.stdout))
+                with stderr_to(log): papermill.execute_notebook(str(notebook), str(partial), params, cwd=str(notebook.parent),
+                                                                kernel_name="python3", progress_bar=False, stdout_file=EpochLines(sys.stdout))
             except PapermillExecutionError:
                 os.replace(partial, failed)
                 raise
@@ -194,7 +187,17 @@ def execute_stage(
         reason = e.evalue if e.ename == "StudyError" else f"{e.ename}: {e.evalue}"
         raise StudyError(f"{name} failed: {reason} (what it showed until then: {failed})") from None
     except RuntimeError as e:  # the kernel itself died, for want of memory perhaps
-        raise StudyError(f"{name} failed: {e}; its last words are in {folder/'.kernel.log'}.") from None
+        raise StudyError(f"{name} failed: {e}; its last words are in {log}.") from None
+
+def execute_stage(
+    name: str,    # a key of STAGES
+    params: dict,
+    folder: Path, # the run directory
+    nbs: Path,
+):
+    "Execute one stage's notebook into the run directory."
+    file = f"{STAGES[name]['notebook']}.ipynb"
+    execute_notebook(nbs/file, folder/"notebooks"/file, params | dict(run_dir=str(folder)), folder/".kernel.log")
 
 
 # %%
@@ -294,10 +297,22 @@ def run_folder(name: str) -> Path: # absolute
 #| export
 class Group(click.Group):
     "Commands that end a `StudyError`, or a file that cannot be used, with one sentence and exit status 1."
+    def __init__(self, *words, **options):
+        super().__init__(*words, **options)
+        self.__wrapped__ = self.callback  # documentation shows the function
+
     def invoke(self, ctx):
         try: return super().invoke(ctx)
         except StudyError as e: raise click.ClickException(str(e)) from None
         except OSError as e: raise click.ClickException(f"Could not use {e.filename or 'a file'}: {e.strerror or e}.") from None
+
+class Command(click.Command):
+    "A command whose documentation is that of its function."
+    def __init__(self, *words, **options):
+        super().__init__(*words, **options)
+        self.__wrapped__ = self.callback
+
+Group.command_class = Command
 
 @click.group(cls=Group, context_settings=dict(help_option_names=["-h", "--help"], max_content_width=110))
 def main():
@@ -346,9 +361,24 @@ def check_folder(data: str):
 @main.command()
 @click.argument("name", metavar="RUN")
 def report(name):
-    "Render a run's notebooks as web pages."
+    "Make a run's report: a site in the run's folder, and the list of all runs beside it."
     from pneumo_nb.report import render_report
-    click.echo(f"Open {render_report(existing_run(name)).as_uri()}")
+    index, by = render_report(existing_run(name))
+    click.echo(f"Rendered by {by}. Open {index.as_uri()}")
+
+@main.command()
+@click.argument("name", metavar="RUN")
+def docs(name):
+    "Make the documentation, in _docs/, with the chapters of a run on phantoms."
+    from pneumo_nb.report import render_docs
+    folder, project = existing_run(name), project_folder()
+    if read_json(folder/"metrics/data.json")["source"] != "phantoms": raise StudyError(f"Expected a run on phantoms for the documentation, found one on other films in {folder}.")
+    chapters, stages = sorted((project/"nbs").glob("[0-9]*.ipynb")), {s["notebook"] for s in STAGES.values()}
+    for file in (f for f in chapters if f.stem not in stages):
+        click.echo(f"executing {file.stem}")
+        execute_notebook(file, folder/"notebooks"/file.name, {}, folder/".kernel.log")
+    index, by = render_docs([folder/"notebooks"/f.name for f in chapters], project/"_docs")
+    click.echo(f"Rendered by {by}. Open {index.as_uri()}")
 
 @main.command()
 @click.argument("name", metavar="RUN")
@@ -369,7 +399,7 @@ def existing_run(name: str) -> Path:
 
 # %%
 #| export
-@main.group()
+@main.group(cls=Group)
 def data():
     "Draw, check or fetch films."
 
