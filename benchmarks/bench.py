@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 import reference
-from pneumo_nb.cnn import build_cnn
+from pneumo_nb.cnn import build_cnn, fast_twin
 from pneumo_nb.data import prepare_data
 from pneumo_nb.mlp import build_mlp, fold_channels
 from pneumo_nb.preprocessing import AUGMENTATION, Films, decoded, film_source, load_films
@@ -189,7 +189,7 @@ def command_rows(b) -> list[dict]:
             row("pneumo --help", "s", "1 s", in_turn(dict(project=run(str(Path(sys.executable).with_name("pneumo")), "--help")), b.repeats))]
 
 ROWS = {"pipeline": pipeline_row, "mlp": lambda b: training_row("MLP", build_mlp, "5x", b, fold_channels, jit=True, steps=16),
-        "cnn": lambda b: training_row("CNN", build_cnn, "1.4x", b), "resnet": resnet_rows, "occlusion": occlusion_rows,
+        "cnn": lambda b: training_row("CNN", build_cnn, "1.4x", b, fast_twin), "resnet": resnet_rows, "occlusion": occlusion_rows,
         "second": second_run_row, "commands": command_rows}
 
 # The table
@@ -246,7 +246,7 @@ def main():
     result = dict(machine=machine(), commit=git_commit(), size=asked.size, repeats=asked.repeats,
                   films=f"{Path(asked.data).name} ({len(bench.films.images):,} films)" if asked.data else f"{len(bench.films.images)} phantoms", ceilings=ceilings())
     result |= dict(rows=[line for name in chosen for line in ROWS[name](bench)])
-    if "cnn" in chosen: result["cnn_layers"] = layer_costs(build_cnn(asked.size))
+    if "cnn" in chosen: result["cnn_layers"] = layer_costs(fast_twin(build_cnn(asked.size)))
     result["seconds"] = time.time() - start
     write_json(asked.out, result)
     print(f"\n{table(result)}\n\n{asked.out} written; {result['seconds']:,.0f} s")

@@ -25,11 +25,13 @@
 import keras
 from keras import layers
 
+from pneumo_nb.training import FusedBatchNormalization, seed_states, set_seed_states
 from pneumo_nb.mlp import BATCH_NORM_MOMENTUM, gray_input
 
 # %%
 #| hide
-from fastcore.test import test_eq, test_fail
+import numpy as np
+from fastcore.test import test_close, test_eq, test_fail
 from IPython.display import Markdown, display
 from pneumo_nb.run import finish, open_stage, plot_style, set_seed
 from pneumo_nb.preprocessing import film_source, load_films, load_ranges
@@ -79,6 +81,58 @@ model = build_cnn(224)
 test_eq(model.count_params(), 26_212_545)   # as in the reference study
 test_eq((model.input_shape, model.output_shape), ((None, 224, 224, 1), (None, 1)))
 
+
+# %% [markdown]
+# ## The same network, trained faster
+#
+# The first convolution has three equal inputs and many places, the least that a convolution routine is made for. Written as a
+# product, each place's nine gray values times the sum of its three channels' filters, it takes less than half of the time; so does
+# batch normalisation in one operation. `fast_twin` is the network with these two in place: the same weights in the same order, the same
+# answers, the same gradients. It is trained; what is saved is the plain network.
+
+# %%
+#| export
+class GrayConvolution(layers.Conv2D):
+    "A 3 × 3 convolution of stride 1 that keeps the size, for three equal inputs, as a product."
+    def call(self, x):
+        height, width = x.shape[1:3]
+        gray = keras.ops.pad(x[..., :1], [[0, 0], [1, 1], [1, 1], [0, 0]])
+        around = keras.ops.concatenate([gray[:, i:i + height, j:j + width] for i in range(3) for j in range(3)], axis=-1)
+        filters = keras.ops.reshape(keras.ops.sum(self.kernel, axis=2), (9, self.filters))
+        return self.activation(keras.ops.matmul(around, filters) + self.bias)
+
+def fast_twin(
+    model: keras.Model, # from `build_cnn`
+) -> keras.Model: # the same function, weights in the same order; not compiled
+    "The network in layers that train faster on a processor."
+    first = next(l.name for l in model.layers if isinstance(l, layers.Conv2D))
+    kinds = {layers.BatchNormalization: FusedBatchNormalization}
+    def twin(layer):
+        kind = GrayConvolution if layer.name == first else kinds.get(type(layer), type(layer))
+        return kind.from_config(layer.get_config())
+    fast = keras.models.clone_model(model, clone_function=twin)
+    fast.set_weights(model.get_weights())
+    set_seed_states(fast, [v.numpy() for v in seed_states(model)])  # dropout drops the same
+    return fast
+
+def with_weights_of(twin: keras.Model, model: keras.Model) -> keras.Model: # `model`, changed in place
+    "Give the plain network what its twin has learned."
+    model.set_weights(twin.get_weights())
+    return model
+
+
+# %%
+films, sick = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 1), np.uint8), np.arange(8)[:, None] % 2
+answers = []
+for twin in (lambda m: m, fast_twin):
+    set_seed(1)
+    plain = build_cnn(32)
+    trained = twin(plain)
+    compile_model(trained, 1e-4)
+    losses = [float(trained.train_on_batch(films, sick)[0]) for _ in range(3)]
+    answers.append([*losses, *with_weights_of(trained, plain).predict_on_batch(films).ravel()])
+test_close(*map(np.array, answers), eps=1e-4)
+
 # %% [markdown]
 # ## This run
 #
@@ -90,8 +144,9 @@ stage = open_stage("cnn", run_dir, seed=seed, image_size=image_size, batch_size=
 source = film_source(load_films(stage, image_size, seed), seed, load_ranges(stage))
 set_seed(seed)
 model = build_cnn(image_size)
-compile_model(model, learning_rate, jit_compile)
-history = train_model(stage, "cnn", model, source, epochs, batch_size, seed)
+fast = fast_twin(model)
+compile_model(fast, learning_rate, jit_compile)
+history = train_model(stage, "cnn", fast, source, epochs, batch_size, seed, whole=lambda: with_weights_of(fast, model))
 
 # %%
 show_history(stage, "cnn", history)

@@ -160,7 +160,7 @@ stage = open_stage("evaluation", run_dir, seed=seed, threshold=threshold)
 predictions = load_predictions(stage)
 judged, tests = judged_films(predictions)
 if judged != "test": note(stage, "there are no test films, so the models are judged on validation, which also chose their epoch: too kindly.")
-print(f"{judged} films:", {title(name): len(table) for name, table in tests.items()})
+print(f"{judged} films: " + ", ".join(f"{title(name)} {len(table):,}" for name, table in tests.items()))
 
 
 # %% [markdown]
@@ -231,7 +231,7 @@ def class_report(
 # %%
 for name, table in tests.items():
     (tn, fp), (fn, tp) = classification_metrics(table.label, table.probability, threshold)["confusion_matrix"]
-    save_figure(stage, plot_model(name, table, threshold), f"evaluation_{name}", f"{title(name)} on the {judged} films: confusion matrix, ROC and precision-recall curve.",
+    save_figure(stage, plot_model(name, table, threshold), f"evaluation_{name}", f"{title(name)}, {judged} films: confusion matrix, ROC and precision-recall curve.",
                 f"{title(name)} on {len(table)} {judged} films at threshold {threshold:g}: {tn} normal and {tp} pneumonia films called "
                 f"right, {fp} false alarms, {fn} missed. Beside it the ROC and the precision-recall curve.")
     display(class_report(table, threshold).style.format(precision=4).set_caption(title(name)))
@@ -438,7 +438,7 @@ thresholds.assign(model=thresholds.model.map(title)).style.hide(axis="index").fo
 # %% [markdown]
 # ## Can a probability be taken at its word?
 #
-# Of the films given about .8, are 80 % sick? The **reliability diagram** ([drawn here](#fig-evaluation_reliability)) compares, in groups of equally many films, the mean
+# Of the films given about .8, are 80 % sick? The **reliability diagram**, [the figure](#fig-evaluation_reliability), compares, in groups of equally many films, the mean
 # probability with the share that is sick; the diagonal is honesty. The **Brier score** is the mean squared error of the
 # probability: 0 is perfect, and giving every film the prevalence scores the prevalence times its complement.
 

@@ -73,7 +73,7 @@ def results_section(folder: Path) -> str: # HTML
     import pandas as pd
     from pneumo_nb.evaluation import comparison_table
     comparison, judged = pd.read_csv(folder/"comparison.csv"), read_json(folder/"metrics/evaluation.json")["judged"]
-    table = table_html(comparison_table(comparison).to_dict("records"), f"The models on {comparison.films[0]:,} {judged} films", sort_from=2)
+    table = table_html(comparison_table(comparison).to_dict("records"), f"The models on {comparison.films[0]:,} {judged} films", sort_from=2).replace('class="scroll"', 'class="scroll fit"')
     return (f'{table}<p class="text">In brackets the 95 % intervals: patients redrawn for the AUROC, Wilson\'s formula '
             'for the others. The chapter on <a href="evaluation.html">evaluation</a> says which differences the films support, and on the page '
             '<a href="operating_point.html">operating point</a> the threshold can be moved.</p>')
@@ -86,10 +86,14 @@ def results_section(folder: Path) -> str: # HTML
 
 # %%
 #| export
+def in_order(stages: dict) -> list: # pairs of name and record
+    "Stages in the study's order, whenever they ran."
+    return [(name, stages[name]) for name in STAGES if name in stages]
+
 def parameters_section(folder: Path) -> str: # HTML
     "Every stage with its parameters and costs."
     rows = [{"stage": name, "seconds": f"{r['seconds']:,.1f}", "peak memory": f"{r['peak_memory_mb']:,} MB" if r["peak_memory_mb"] else "–",
-             "parameters": html.escape(", ".join(f"{k} = {v}" for k, v in r["parameters"].items()))} for name, r in read_provenance(folder)["stages"].items()]
+             "parameters": html.escape(", ".join(f"{k} = {v}" for k, v in r["parameters"].items()))} for name, r in in_order(read_provenance(folder)["stages"])]
     table = table_html(rows, "Stages, their costs and parameters", escape=False, sort_from=99) if rows else ""
     return re.sub(r"<td>(?=[^<]* = )", '<td class="words">', table)
 
@@ -103,7 +107,7 @@ def provenance_section(folder: Path) -> str: # HTML
              "machine": f"{last['machine']['processor']}, {last['machine']['cores']} cores, {last['machine']['system']}",
              "packages": ", ".join(f"{k} {v}" for k, v in last["versions"].items())}
     rows = "".join(f"<tr><th scope=row>{k}</th><td class=words>{html.escape(str(v))}</td></tr>" for k, v in facts.items())
-    notes = "".join(f"<li>{html.escape(name)}: {html.escape(text)}</li>" for name, r in stages.items() for text in r["notes"])
+    notes = "".join(f"<li>{html.escape(name)}: {html.escape(text)}</li>" for name, r in in_order(stages) for text in r["notes"])
     return (f'<div class="scroll" tabindex="0"><table>{rows}</table></div>'
             + (f'<p>What the stages noted:</p><ul>{notes}</ul>' if notes else ""))
 
@@ -115,7 +119,7 @@ def provenance_section(folder: Path) -> str: # HTML
 
 # %%
 #| export
-TELLING = ["eda_sizes", "preprocessing_augmentation", "mlp_history", "cnn_history", "resnet_finetuned_history", "resnet_frozen_history",
+TELLING = ["eda_samples", "preprocessing_augmentation", "mlp_history", "cnn_history", "resnet_finetuned_history", "resnet_frozen_history",
            "evaluation_comparison", "xai_beside", "xai_cnn", "xai_mlp"]  # of several in one chapter, the first
 
 def chapter_cards(
@@ -189,7 +193,7 @@ def landing_page(
              "Conclusion": closing, "One film, explained": explained_film(figures), "Chapters": chapter_cards(chapters, figures), "Parameters": parameters_section(folder),
              "Provenance": provenance_section(folder), "Limits": '<p class="text">One split and one seed, films squashed to a square, no films of another hospital: the chapter on '
              '<a href="methods.html">methods and limits</a> says what that means. This is a study, not a medical device.</p>'}
-    return with_front_matter(sections(parts), f"Pneumonia on chest X-rays: run {folder.name}", "What was asked, what came out, and what it is worth", "index.html")
+    return with_front_matter(sections(parts), "Pneumonia on chest X-rays", "What was asked, what came out, and what it is worth", "index.html")
 
 def sections(parts: dict[str, str]) -> list: # nbformat cells
     "Headings with what stands below them; those without anything are left out."
@@ -251,7 +255,7 @@ def operating_page(folder: Path): # nbformat notebook, or None without predictio
     threshold, prevalence = facts.get("threshold", .5), 100 * sum(models[0]["label"]) / len(models[0]["label"])
     data = json.dumps(models).replace("<", "\\u003c")
     body = (f'<div id="operating-point">{operating_controls(models, threshold, prevalence)}<p id="op-said" role="status"></p><div class="results">{operating_tables(models[0], threshold)}'
-            '<div><h2 id="roc">ROC</h2><div class="drawn" id="op-roc"></div></div><div><h2 id="pr">Precision and recall, at this prevalence</h2><div class="drawn" id="op-pr"></div></div></div>'
+            '<div><h2 id="roc">ROC</h2><div class="drawn" id="op-roc"></div></div><div><h2 id="pr">Precision and recall</h2><div class="drawn" id="op-pr"></div></div></div>'
             '<noscript><p>The numbers are those of the first model at the run\'s own threshold; moving it needs JavaScript.</p></noscript>'
             f'<script type="application/json">{data}</script></div>'
             '<p class="text">Choosing a threshold on the films that it is judged on flatters it: what the report calls a result uses the run\'s own threshold, or one chosen on validation. '

@@ -221,7 +221,7 @@ def render_with_quarto(staging: Path):
 
 # %% ../nbs/11_pages.ipynb #f325cb03
 CELLS = """{%- extends 'basic/index.html.j2' -%}
-{% block input_group %}{% if 'echo: false' not in cell.source %}<details class="code"><summary>Code</summary>{{ super() }}</details>{% endif %}{% endblock %}
+{% block input_group %}{% if 'echo: false' not in cell.source %}<details class="code"><summary>Code{{ cell.metadata.get("defines", "") }}</summary>{{ super() }}</details>{% endif %}{% endblock %}
 {% block in_prompt %}{% endblock %}{% block output_area_prompt %}{% endblock %}
 """
 
@@ -232,6 +232,8 @@ def page_body(
     from nbconvert import HTMLExporter
     about = front_matter(notebook)
     notebook.cells = notebook.cells[1:] if about else notebook.cells
+    for cell in notebook.cells:
+        if names := re.findall(r"^(?:def|class) (\w+)", cell.source, re.M): cell.metadata["defines"] = ": " + ", ".join(names)
     for data in (o.data for c in notebook.cells for o in c.get("outputs", []) if "data" in o):
         if found := re.fullmatch(rf"{FENCE}{{=html}}\n(.*)\n{FENCE}", data.get("text/markdown", ""), re.S): data.clear(), data.update({"text/html": found[1]})
     body = HTMLExporter(raw_template=CELLS).from_notebook_node(notebook)[0]
@@ -251,8 +253,8 @@ FRAME = """<!doctype html>
 <title>{heading} · {site}</title><link rel="icon" href="data:,"><link rel="stylesheet" href="assets/code.css"><link rel="stylesheet" href="assets/layout.css"><link rel="stylesheet" href="assets/study.css">
 <script defer src="assets/sortable.auto.min.js"></script><script defer src="assets/minisearch.js"></script><script defer src="assets/sections.js"></script><script defer src="assets/pages.js"></script></head>
 <body><a class="skip" href="#content">To the text</a>
-<header class="top"><a href="index.html">{site}</a><div class="find" role="search"><input id="search" type="search" placeholder="Search" aria-label="Search this site" autocomplete="off"><ol id="found" hidden></ol></div></header>
-<div class="frame"><nav class="chapters" aria-label="Chapters"><ol>{chapters}</ol></nav>
+<header class="top"><a href="index.html">{site}</a><a class="to-chapters" href="#chapters-list">Chapters</a><div class="find" role="search"><input id="search" type="search" placeholder="Search" aria-label="Search this site" autocomplete="off"><ol id="found" hidden></ol></div></header>
+<div class="frame"><nav class="chapters" id="chapters-list" aria-label="Chapters"><ol>{chapters}</ol></nav>
 <main id="content"><h1>{heading}</h1><p class="blurb">{description}</p>{tools}{body}<nav class="page-turn" aria-label="Previous and next">{turn}</nav></main>
 <nav class="contents" aria-label="On this page">{contents}</nav></div>
 <footer>Rendered by nbconvert. A study, not a medical device.</footer></body></html>
@@ -324,4 +326,4 @@ def render(
     os.replace(new, site)
     shutil.rmtree(old, ignore_errors=True)
     if fit: return f"Quarto {'.'.join(map(str, version))}"
-    return "nbconvert, since Quarto is " + ("not to be had" if version is None else f"too old ({'.'.join(map(str, version))}; 1.4 is needed)")
+    return "nbconvert, since Quarto is " + ("not on the PATH" if version is None else f"too old ({'.'.join(map(str, version))}; 1.4 is needed)")

@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 
+from pneumo_nb.cnn import build_cnn, fast_twin, with_weights_of
 from pneumo_nb.mlp import build_mlp, first_dense, fold_channels, unfold_channels
 from pneumo_nb.phantom import make_dataset
 from pneumo_nb.preprocessing import AUGMENTATION, film_source, load_films
@@ -75,6 +76,19 @@ def test_three_equal_channels_trained_as_one_give_the_same_losses(stage, double_
         model = build_mlp(32)
         got.append(losses(stage, f"m{folding}", fold_channels(model) if folding else model, source, 1e-4))
     np.testing.assert_allclose(got[1], got[0], atol=1e-5)
+
+def test_the_fast_twin_of_the_cnn_trains_as_the_cnn(stage):
+    "Loss for loss over three epochs of a slow learning rate, and the plain network that is saved says what its twin said."
+    source, got = film_source(load_films(stage, 48), 1, AUGMENTATION), []
+    for twin in (lambda model: model, fast_twin):
+        set_seed(1)
+        model = build_cnn(48)
+        trained = twin(model)
+        got.append(losses(stage, f"c{twin is fast_twin}", trained, source, 1e-6))
+        films = source.films.pixels[:20, ..., None]
+        said = trained.predict(films, verbose=0)
+        np.testing.assert_allclose(with_weights_of(trained, model).predict(films, verbose=0), said, atol=1e-5)
+    np.testing.assert_allclose(got[1], got[0], atol=1e-4)
 
 def test_unfolding_gives_the_function_that_was_trained(stage):
     source = film_source(load_films(stage, 48), 1, AUGMENTATION)
