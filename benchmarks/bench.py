@@ -36,17 +36,15 @@ def timed(step) -> float:
     step()
     return time.perf_counter() - start
 
-def ceilings() -> dict: # product, convolution: billions of operations a second; memory: GB/s
-    "A large matrix product, a large convolution and the sum of a large array and a number, in float32."
-    large, add = tf.random.normal((32, 224, 224, 32)), tf.function(lambda x: x + 1)
+def ceilings() -> dict: # billions of multiplications and additions a second
+    "A large matrix product and a large convolution in float32."
     a, films, filters = tf.random.normal((3072, 3072)), tf.random.normal((32, 56, 56, 128)), tf.random.normal((3, 3, 128, 128))
     convolve = tf.function(lambda: tf.nn.conv2d(films, filters, 1, "SAME"))
     return dict(product=2 * 3072 ** 3 / least_seconds(lambda: tf.matmul(a, a).numpy()) / 1e9,
-                convolution=2 * 32 * 56 * 56 * 9 * 128 * 128 / least_seconds(convolve) / 1e9,
-                memory=2 * 4 * float(tf.size(large)) / least_seconds(lambda: add(large)) / 1e9)
+                convolution=2 * 32 * 56 * 56 * 9 * 128 * 128 / least_seconds(convolve) / 1e9)
 
-def layer_costs(model) -> list[dict]: # layer, seconds, gflops, gigabytes a second
-    "Forward and backward through each layer of a network by itself, on a batch that lies in memory."
+def layer_costs(model) -> list[dict]: # layer, kind, seconds, gflops
+    "Forward and backward through each layer of a network by itself, the first one, too, with the gradient of its input."
     costs = []
     for layer in (l for l in model.layers[1:] if not isinstance(l.input, list)):
         x = tf.random.normal((BATCH, *layer.input.shape[1:]))
@@ -59,8 +57,7 @@ def layer_costs(model) -> list[dict]: # layer, seconds, gflops, gigabytes a seco
             return tape.gradient(y, [x, *layer.trainable_variables], output_gradients=onto)
         step()
         seconds = least_seconds(step)
-        moved = 4 * (3 * float(tf.size(x)) + 2 * float(tf.size(onto)))  # read x, write y; read x and y's gradient, write x's
-        costs.append(dict(layer=layer.name, kind=type(layer).__name__, seconds=seconds, gflops=gflop(SimpleNamespace(layers=[layer])) * BATCH / seconds if layer.trainable_variables else 0., gigabytes=moved / seconds / 1e9))
+        costs.append(dict(layer=layer.name, kind=type(layer).__name__, seconds=seconds, gflops=gflop(SimpleNamespace(layers=[layer])) * BATCH / seconds if layer.trainable_variables else 0.))
     return costs
 
 def gflop(model) -> float: # billions
@@ -216,8 +213,9 @@ def layer_words(result: dict) -> str:
     whole, kinds = sum(c["seconds"] for c in layers), dict.fromkeys(c["kind"] for c in layers)
     shares = sorted(((sum(c["seconds"] for c in layers if c["kind"] == kind) / whole, kind) for kind in kinds), reverse=True)
     if not layers: return ""
+    rates = [f"{c['gflops']:.0f}" for c in layers if "Conv" in c["kind"]]
     return (f" Its layers one by one, forward and backward, take {whole:.2f} s a batch: " + ", ".join(f"{kind} {share:.0%}" for share, kind in shares if share > .01)
-            + f". Its first convolution moves {next(c['gigabytes'] for c in layers if c['kind'] == 'Conv2D'):.0f} GB/s, where adding a number to a large array moves {result['ceilings']['memory']:.0f}.")
+            + f"; its convolutions, from first to last, do {', '.join(rates)} GFLOP/s.")
 
 class Bench:
     "Films, both inputs and settings that the rows share."

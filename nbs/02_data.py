@@ -227,7 +227,7 @@ def scan_dataset(
 work = Path(tempfile.mkdtemp())
 root = make_dataset(work/"set", n_train=30, n_test=12, seed=1)
 images = scan_dataset(root)
-images.head(3)
+images.head(3).style.hide(axis="index").set_caption("The first films of a small phantom set; this run's own films follow below")
 
 # %%
 test_eq(list(images.columns), COLUMNS)
@@ -291,7 +291,7 @@ def check_dataset(
 
 
 # %% [markdown]
-# A set spoiled on purpose, and what the table says of it:
+# A phantom set spoiled on purpose, and what the table says of it:
 
 # %%
 spoiled = work/"spoiled"
@@ -304,7 +304,7 @@ shutil.copy(films[2], films[2].with_name("person900_virus_1.jpeg"))             
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     checks = check_dataset(spoiled)
-checks.style.hide(axis="index")
+checks.rename(columns=dict(serious="would spoil a result")).style.hide(axis="index")
 
 # %%
 #| hide
@@ -472,7 +472,7 @@ images.groupby(["split", "kind"]).agg(films=("path", "size"), patients=("patient
 
 # %%
 checks = pd.read_csv(stage.path("metrics/data_checks.csv"), keep_default_na=False)
-checks.style.hide(axis="index")
+checks.rename(columns=dict(serious="would spoil a result")).style.hide(axis="index")
 
 
 # %%
@@ -492,7 +492,7 @@ def data_findings(
     if prevalence > .02: lines.append("- Pneumonia is not equally common in train and test, so a threshold that suits one need not suit the other.")
     problems = checks[checks.films > 0]
     lines.append("- The checks found nothing wrong." if problems.empty else "- The checks found: " + "; ".join(
-        f"{r.films} × {r.problem}" for r in problems.itertuples()) + ".")
+        f"{r.films} × {r.problem}" + ("" if r.serious else " (spoils no result)") for r in problems.itertuples()) + ".")
     return "\n".join(lines)
 
 

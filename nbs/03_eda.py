@@ -52,14 +52,14 @@ films_per_class = 5  # in the grid of sample films
 # %%
 stage = open_stage("eda", run_dir, seed=seed, films_per_class=films_per_class)
 images = load_images(stage, seed)
-print(f"{len(images):,} films from {images.attrs['source']}")
+print(f"{len(images):,} films" + (", drawn phantoms" if images.attrs["source"] == "phantoms" else ""))
 
 
 # %% [markdown]
 # ## How many
 #
 # The published split first, then this study's own, in which validation was cut from train by whole patients.
-# The [last picture](#fig-eda_counts) draws it.
+# [The figure](#fig-eda_counts) draws the second table.
 
 # %%
 #| export
@@ -131,8 +131,8 @@ display(Markdown(count_findings(counts)))
 # %% [markdown]
 # ## What they look like
 #
-# A seeded pick of train films at their own shape, with their size in pixels. Look for the heart, bright, to the
-# image's right of the spine, the dark lung fields, and whether you can tell apart the rows of [the figure](#fig-eda_samples). Bacterial pneumonia tends
+# A seeded pick of train films as the files are, with their size in pixels. Look for the heart, bright, mostly to the
+# right of the spine in the picture (the child's left), the dark lung fields, and whether you can tell apart the rows of [the figure](#fig-eda_samples). Bacterial pneumonia tends
 # to whiten one region, viral pneumonia to veil both lungs, and many films show neither clearly.
 
 # %%
@@ -302,8 +302,8 @@ def size_findings(
     head = (f"- From width, height and aspect alone the class is told with an **AUROC of {auroc:.3f}** "
             f"(95 % interval {baseline['low']:.3f} to {baseline['high']:.3f}, patients redrawn; {baseline['films']:,} train and validation films, {baseline['folds']} folds by patient).")
     if auroc != auroc: return "- Too few patients for a size baseline."
-    if baseline["constant"]: return (head + "\n- Every film has the same size: these are copies that were squashed before. "
-        "The aspect that the originals had is hidden in the shape of the chest, and nothing here can measure it.")
+    if baseline["constant"]: return ("- **Every film has the same size**: these are copies that were squashed before. The table and the figure above therefore show nothing. "
+        "The shape that the originals had is still hidden in the shape of the chest, and nothing here can measure it.")
     if baseline["low"] > .5: return (head + "\n- **Size is a shortcut.** Squashing every film to a square carries the difference into the "
         "pixels as a stretch of the chest, so part of what a model scores may be the format of the film. "
         "Results on squashed films should be read with that in mind.")

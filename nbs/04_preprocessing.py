@@ -60,7 +60,7 @@ zoom = 0.2       # each axis scaled by 1 - zoom to 1 + zoom
 flip = True      # mirror left and right with probability one half
 
 # %% [markdown]
-# Networks want equal squares, many times over. Decoding a JPEG is the slow part, so it happens **once**: each film is
+# Networks want equal squares, many times over. Decoding a full-size JPEG is slow, so it happens **once**: each film is
 # read in gray, shrunk to a square and kept as bytes. In every epoch, training then takes the kept films and moves them
 # about a little. Models receive gray values from 0 to 255 as they are; scaling to what each network wants is part of
 # the network, so that a saved model needs no recipe beside it.
@@ -76,7 +76,7 @@ images = load_images(stage, seed)
 #
 # `INTER_AREA` averages the pixels that fall into each new one, so fine texture is blurred rather than turned into a
 # false pattern. It does not keep the shape: a wide film is squeezed more than a square one, as [before and
-# after](#fig-preprocessing_squash) show; the chapter on exploration says what that gives away.
+# after](#fig-preprocessing_squash) show (a copy that was squashed earlier looks the same in both); the chapter on exploration says what that gives away.
 
 # %%
 #| export
@@ -100,6 +100,8 @@ save_figure(stage, figure, "preprocessing_squash", "One film as it is, and as th
 
 # %% [markdown]
 # ## Decoded once, for all runs
+#
+# This section and the next are about speed; the films themselves go on under *Augmentation*.
 #
 # Decoding is the same in every run on the same films, so its result is kept in a **cache** that all runs share:
 # the folder `PNEUMO_CACHE`, or else the user's own cache folder. An entry's name is a fingerprint of everything that its content depends
@@ -474,7 +476,7 @@ first.shape
 # %% [markdown]
 # Last, `tf.data`: several threads read batches ahead, in order, while the network works on the present one. Its
 # self-tuning is switched off. There is nothing to tune here, and the thread that does it sleeps for intervals that double each time;
-# whoever closes a set waits until it wakes. An epoch, which opens and closes sets, could so take twice as long:
+# whoever closes a set may wait until it wakes. On some machines that has doubled the time of an epoch; what it costs on this one:
 
 # %%
 for tuned in (True, False):
@@ -540,7 +542,9 @@ def film_source(films: Films, seed: int, ranges: dict, views: int = 0) -> Source
 
 
 # %% [markdown]
-# [The figure](#fig-preprocessing_augmentation) shows train films, each as it is and as the first five epochs see it, read by `augmented` itself.
+# [The figure](#fig-preprocessing_augmentation) shows train films, each as it is and as the first five epochs see it, read by `augmented` itself. What is
+# moved out of the picture is lost, and the empty margin is filled by drawing out the edge, hence the streaks. A mirrored film has the heart on the
+# wrong side, as hardly any child has. These are the reference study's choices, kept for comparison.
 
 # %%
 #| export
@@ -636,7 +640,7 @@ print(f"In each epoch a film costs {each_epoch:,.0f} µs of one thread; decoding
 # ## Class weights
 #
 # With three pneumonia films for each normal one, a network gains most by leaning towards pneumonia. Weighting each film
-# by n / (2 n_c), from the films actually trained on, makes both classes count the same. On the published train folder
+# by n / (2 n_c), n being all films trained on and n_c those of its class, makes both classes count the same. On the published train folder
 # these are about 1.945 and 0.673.
 
 # %%

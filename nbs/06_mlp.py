@@ -164,6 +164,10 @@ del model   # 0.3 GB
 # ## This run
 #
 # [The curves](#fig-mlp_history) show the training epoch by epoch; the line marks the epoch that was kept.
+#
+# *Loss* is what training makes small; an *epoch* is one pass through the train films. Train is measured on films turned and shifted
+# at random, with parts of the network switched off (dropout) and the loss weighted by class; validation on untouched films with the
+# whole network. So validation can look better than train without anything being wrong.
 
 # %%
 stage = open_stage("mlp", run_dir, seed=seed, image_size=image_size, batch_size=batch_size, epochs=epochs,

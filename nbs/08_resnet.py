@@ -15,7 +15,7 @@
 # %% [markdown]
 # # The residual network
 #
-# > A network that learned on photographs, first with its trunk frozen, then with its last blocks trained
+# > A deep network made for photographs, first with its trunk frozen, then with its last blocks trained
 
 # %%
 #| default_exp resnet
@@ -62,10 +62,11 @@ compare_views = [1, 2, 4] # numbers of views to compare on validation; [] for no
 jit_compile = False
 
 # %% [markdown]
-# ResNet50 (He et al., 2016; arXiv:1512.03385) was trained on a million photographs. Transfer learning bets that what it
+# ResNet50 (He et al., 2016; arXiv:1512.03385) comes with weights learned on a million photographs. Transfer learning bets that what it
 # learned about edges and textures serves radiographs too: keep its trunk, put a new head on it, train the head, and only
 # then let the last blocks of the trunk follow, gently. Both steps are kept as models of their own, so that each can be
-# tested and timed.
+# tested and timed. A run can also begin with random weights. It says so below, and then nothing is transferred: "frozen" means a
+# trunk that never learned anything.
 
 # %% [markdown]
 # ## The trunk and its weights
@@ -292,7 +293,8 @@ if weights == "none": note(stage, 'weights is "none": the trunk is random, so no
 
 # %% [markdown]
 # How many views? More of them show the head more of what augmentation can do, and each costs one pass of all train films through
-# the trunk. The table tries some, each with a new head, and judges them on validation; `seconds` counts features and head.
+# the trunk. The table tries some, each with a new head, trained for all epochs without early stopping and judged on
+# validation as it is at the end, so its numbers differ from those of the model kept below; `seconds` counts features and head.
 
 # %%
 #| export

@@ -65,6 +65,8 @@ fill = 127.5        # gray of the patch, 0-255
 # What it does not tell: two parts that each suffice hide one another, the gray square is itself something no lung
 # contains, and a map shows what the model uses, never whether it is right to.
 #
+# How the maps are computed quickly comes first. Whoever wants the films goes on to *The models and films of this run*.
+#
 # ## Where the patch goes
 #
 # Steps of `stride`, and one more position flush with the edge if the steps do not end there, so that every pixel is
@@ -473,7 +475,8 @@ print(f"{title(main)} leads, threshold {threshold:g}; explained are", *chosen, s
 
 
 # %% [markdown]
-# What each model says of these films:
+# What each model calls these films, with its probability for the class that it names (the maps below are always about the
+# probability of pneumonia):
 
 # %%
 #| export
@@ -507,8 +510,13 @@ table.style.hide(axis="index").format(precision=4)
 #
 # Image, map and overlay side by side, for the [MLP](#fig-xai_mlp), the [CNN](#fig-xai_cnn), the [frozen
 # ResNet50](#fig-xai_resnet_frozen) and the [fine-tuned one](#fig-xai_resnet_finetuned). The colours diverge from white
-# at no change, and **one scale serves all films of a figure**, so a pale map means a model that hardly reacted, not a
-# faint print.
+# at no change, and **one scale serves all films of a
+# figure**, so a pale map means a model that hardly reacted, not a faint print.
+#
+# Ask of every map whether the colour lies on lung. Colour on the spine, the heart, below the diaphragm or in the black beside the
+# child is not a sign of pneumonia, even where the answer is right. Nor is covering the same everywhere: the patch is of middle gray, so
+# it darkens heart, spine and belly, brightens the black margin, and is about as bright as an aerated lung. A pale lung does not show
+# that the model ignores it; a red spine may show only that brightness counts.
 
 # %%
 #| export
@@ -540,8 +548,8 @@ def caption(model: str, table: pd.DataFrame, path: str, threshold: float) -> str
     "Who says what of a film, and how surely."
     film = table[table.path == path].iloc[0]
     called = int(film.probability >= threshold)
-    return (f"{title(model)}: {CLASS_NAMES[called]} {film.probability if called else 1 - film.probability:.0%}"
-            f"\ntrue: {CLASS_NAMES[film.label]}")
+    sure = film.probability if called else 1 - film.probability
+    return f"{title(model)}: {CLASS_NAMES[called]} {'> 99%' if sure >= .995 else f'{sure:.0%}'}\ntrue: {CLASS_NAMES[film.label]}"
 
 def plot_maps(
     pixels: np.ndarray,    # (N, H, W) gray 0-255
@@ -582,7 +590,7 @@ def explain(
     "Occlusion maps of one model on some films, as a figure."
     pixels = film_pixels(films, paths)
     maps = occlusion_map(model, pixels, **patches)
-    return plot_maps(pixels, maps, [caption(name, table, p, threshold) for p in paths]), maps
+    return plot_maps(pixels, maps, [f"{Path(p).stem}\n{caption(name, table, p, threshold)}" for p in paths]), maps
 
 
 # %%
@@ -626,7 +634,7 @@ if len(pair) == 2 and len({models[m].input_shape for m in pair}) == 1:
     which = int(np.argmax([collected[pair[0]][n].max() for n in range(len(chosen))]))
     image = film_pixels(films[main], [chosen[which]])[0]
     both = {caption(m, predictions[m], chosen[which], threshold): collected[m][which] for m in pair}
-    save_figure(stage, plot_beside(image, both), "xai_beside", "One film and what each of two models reacts to, on one scale; red where covering lowers the probability of pneumonia.", f"One {judged} film with the overlays of {' and '.join(map(title, pair))} on one scale.")
+    save_figure(stage, plot_beside(image, both), "xai_beside", "The one of the explained films to which the CNN reacts most, and what each of two models reacts to. On this shared scale a weaker model looks pale; its own figure shows where it reacts. Red where covering lowers the probability of pneumonia.", f"One {judged} film with the overlays of {' and '.join(map(title, pair))} on one scale.")
 else: print("This run has no CNN and fine-tuned ResNet50 of one film size to compare.")
 
 
@@ -635,8 +643,9 @@ else: print("This run has no CNN and fine-tuned ResNet50 of one film size to com
 #
 # The films that each model got most confidently wrong: the [MLP](#fig-xai_mistakes_mlp), the
 # [CNN](#fig-xai_mistakes_cnn), the [frozen ResNet50](#fig-xai_mistakes_resnet_frozen) and the [fine-tuned
-# one](#fig-xai_mistakes_resnet_finetuned). A map cannot say why a child was missed, but it can show that a model looked
-# at a marker or a shoulder.
+# one](#fig-xai_mistakes_resnet_finetuned). Each is named, so
+# that it can be looked up, with what it is and what it was called. Where the model is all but certain, no patch moves its answer and the
+# map stays blank: blank does not mean that it looked nowhere. A map cannot say why a film was called wrong.
 
 # %%
 #| export
@@ -717,8 +726,9 @@ def xai_findings(
     for model, maps in collected.items():
         if not len(maps): continue
         reach = np.abs(maps).max(axis=(1, 2))
-        lines.append(f"- **{title(model)}**: averaged over the patches that cover a place, the probability changes by {np.median(reach):.2f} at most on the "
-                     f"median film (from {reach.min():.2f} to {reach.max():.2f}); {np.mean(maps.mean(axis=(1, 2)) > 0):.0%} of the maps are positive on the whole.")
+        lines.append(f"- **{title(model)}**: on the {len(maps)} films above, covering one place changes the probability by up to {np.median(reach):.3f} on the median film "
+                     f"({reach.min():.3f} to {reach.max():.3f}); on {int((maps.mean(axis=(1, 2)) > 0).sum())} of {len(maps)} covering lowers it on average.")
+    lines.append("- These films were picked, half of them right and half wrong where there are both, so this is not an average over test films.")
     lines += [f"- {title(r.model)}'s highest point lies in the drawn disease on {r.hits:.0%} of {r.films} films; pointing blindly would hit {r.blind:.0%}."
               for r in pointing.itertuples()]
     return "\n".join(lines + ["- A small change everywhere means that the answer does not hang on any one place: the network weighs the film as a whole, "

@@ -77,7 +77,7 @@ def processed(
 
 # %%
 #| export
-CHATTER = re.compile(r"^(?:[IWE]\d{4} |\d{4}-\d\d-\d\d .*tensorflow|WARNING: All log messages|To enable the following instructions).*\n?", re.M)
+CHATTER = re.compile(r"^(?:[IWE]\d{4} |\d{4}-\d\d-\d\d .*tensorflow|WARNING: All log messages|To enable the following instructions|WARNING:tensorflow:\d+ out of the last).*\n?", re.M)
 
 def drop_chatter(
     notebook, # nbformat notebook, changed in place

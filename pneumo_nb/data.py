@@ -304,5 +304,5 @@ def data_findings(
     if prevalence > .02: lines.append("- Pneumonia is not equally common in train and test, so a threshold that suits one need not suit the other.")
     problems = checks[checks.films > 0]
     lines.append("- The checks found nothing wrong." if problems.empty else "- The checks found: " + "; ".join(
-        f"{r.films} × {r.problem}" for r in problems.itertuples()) + ".")
+        f"{r.films} × {r.problem}" + ("" if r.serious else " (spoils no result)") for r in problems.itertuples()) + ".")
     return "\n".join(lines)

@@ -169,8 +169,8 @@ def size_findings(
     head = (f"- From width, height and aspect alone the class is told with an **AUROC of {auroc:.3f}** "
             f"(95 % interval {baseline['low']:.3f} to {baseline['high']:.3f}, patients redrawn; {baseline['films']:,} train and validation films, {baseline['folds']} folds by patient).")
     if auroc != auroc: return "- Too few patients for a size baseline."
-    if baseline["constant"]: return (head + "\n- Every film has the same size: these are copies that were squashed before. "
-        "The aspect that the originals had is hidden in the shape of the chest, and nothing here can measure it.")
+    if baseline["constant"]: return ("- **Every film has the same size**: these are copies that were squashed before. The table and the figure above therefore show nothing. "
+        "The shape that the originals had is still hidden in the shape of the chest, and nothing here can measure it.")
     if baseline["low"] > .5: return (head + "\n- **Size is a shortcut.** Squashing every film to a square carries the difference into the "
         "pixels as a stretch of the chest, so part of what a model scores may be the format of the film. "
         "Results on squashed films should be read with that in mind.")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['check_predictions', 'classification_metrics', 'load_predictions', 'quick_predictions', 'judged_films', 'title',
            'plot_confusion', 'plot_curves', 'frame_curves', 'plot_model', 'class_report', 'wilson', 'training_time',
-           'compare_models', 'comparison_table', 'plot_comparison', 'paired_tests', 'kind_sensitivity',
+           'compare_models', 'comparison_table', 'plot_comparison', 'paired_tests', 'p_text', 'kind_sensitivity',
            'youden_threshold', 'threshold_table', 'plot_reliability', 'evaluation_findings']
 
 # %% ../nbs/09_evaluation.ipynb #9fb20136
@@ -187,7 +187,7 @@ def comparison_table(
     return pd.DataFrame([{"model": title(r["model"]), "AUROC": span(r, "roc_auc", r["roc_auc"]), "accuracy": span(r, "accuracy", r["accuracy"]),
         "sensitivity": span(r, "sensitivity", r["recall_pneumonia"]), "specificity": span(r, "specificity", r["recall_normal"]),
         "F1 normal": f"{r['f1_normal']:.4f}", "F1 pneumonia": f"{r['f1_pneumonia']:.4f}",
-        "epochs": f"{r['epochs']:.0f}", "training": f"{r['training_seconds']:,.0f} s"} for r in comparison.to_dict("records")])
+        "epochs run": f"{r['epochs']:.0f}", "training": f"{r['training_seconds']:,.0f} s"} for r in comparison.to_dict("records")])
 
 # %% ../nbs/09_evaluation.ipynb #5a463eb4
 def plot_comparison(
@@ -226,6 +226,11 @@ def paired_tests(
     table = pd.DataFrame(rows, columns=["first", "second", "only_first", "only_second", "p"]).sort_values("p", kind="stable")
     table["p_holm"] = np.minimum(1, np.maximum.accumulate(table.p.to_numpy() * np.arange(len(table), 0, -1)))
     return table.reset_index(drop=True)
+
+
+def p_text(p: float) -> str:
+    "A p-value for reading."
+    return "< 0.001" if p < .001 else f"{p:.2g}"
 
 # %% ../nbs/09_evaluation.ipynb #9a38d950
 def kind_sensitivity(
@@ -298,17 +303,21 @@ def evaluation_findings(
     majority = max(positives, best.films - positives) / best.films
     lines = [f"- The highest AUROC is **{title(best.model)}'s, {best.roc_auc:.3f}** ({best.roc_auc_low:.3f} to {best.roc_auc_high:.3f}). At threshold "
              f"{best.threshold:g} it finds {best.tp} of {positives} pneumonia films and calls {best.fp} of {best.films - positives} normal ones sick."]
-    lines += [f"- {title(r.model)}, accuracy {r.accuracy:.3f}, does not beat calling every film the more common class ({majority:.3f})."
+    lines += [f"- {title(r.model)}, accuracy {r.accuracy:.3f}, does not beat calling every film {CLASS_NAMES[int(2 * positives >= best.films)].lower()} ({majority:.3f})."
               for r in comparison.itertuples() if r.accuracy <= majority]
     differing = pairs[pairs.p_holm < .05]
-    lines += [f"- The films support a difference between {title(r.first)} and {title(r.second)}: only the first is right on {r.only_first}, "
-              f"only the second on {r.only_second} (p = {r.p_holm:.2g} after Holm)." for r in differing.itertuples()]
+    if len(pairs) > 1 and len(differing) == len(pairs):
+        r = differing.loc[differing.p_holm.idxmax()]
+        lines.append(f"- All {len(pairs)} pairs of models differ by more than chance at this threshold (table above); the closest are {title(r['first'])} and {title(r['second'])}: "
+                     f"{r.only_first} films only the first has right, {r.only_second} only the second (p {p_text(r.p_holm)} after Holm).")
+    else: lines += [f"- The films support a difference between {title(r.first)} and {title(r.second)}: only the first is right on {r.only_first}, "
+                    f"only the second on {r.only_second} (p {p_text(r.p_holm)} after Holm)." for r in differing.itertuples()]
     if same := len(pairs) - len(differing): lines.append(f"- {same} of {len(pairs)} pairs of models cannot be told apart on these films at this threshold.")
     both = kinds[kinds.model == best.model].set_index("kind")
     if both.films.min() > 0: lines.append(f"- {title(best.model)} finds {both.sensitivity['bacteria']:.1%} of bacterial and "
         f"{both.sensitivity['virus']:.1%} of viral pneumonia ({both.films['bacteria']} and {both.films['virus']} films).")
     mine = thresholds[thresholds.model == best.model].set_index("chosen")
-    if "validation" in mine.index: lines.append(f"- A threshold of {mine.threshold['validation']:.2f}, chosen on validation, takes {title(best.model)} from "
+    if "validation" in mine.index: lines.append(f"- A threshold of {mine.threshold['validation']:.3f}, chosen on validation, takes {title(best.model)} from "
         f"accuracy {mine.accuracy['fixed']:.3f} to {mine.accuracy['validation']:.3f} (sensitivity {mine.sensitivity['validation']:.3f}, "
         f"specificity {mine.specificity['validation']:.3f}).")
     share = positives / best.films

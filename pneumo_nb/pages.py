@@ -39,7 +39,7 @@ def processed(
     return notebook
 
 # %% ../nbs/11_pages.ipynb #7be8359c
-CHATTER = re.compile(r"^(?:[IWE]\d{4} |\d{4}-\d\d-\d\d .*tensorflow|WARNING: All log messages|To enable the following instructions).*\n?", re.M)
+CHATTER = re.compile(r"^(?:[IWE]\d{4} |\d{4}-\d\d-\d\d .*tensorflow|WARNING: All log messages|To enable the following instructions|WARNING:tensorflow:\d+ out of the last).*\n?", re.M)
 
 def drop_chatter(
     notebook, # nbformat notebook, changed in place

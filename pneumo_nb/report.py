@@ -46,8 +46,13 @@ def results_section(folder: Path) -> str: # HTML
     from pneumo_nb.evaluation import comparison_table
     comparison, judged = pd.read_csv(folder/"comparison.csv"), read_json(folder/"metrics/evaluation.json")["judged"]
     table = table_html(comparison_table(comparison).to_dict("records"), f"The models on {comparison.films[0]:,} {judged} films", sort_from=2).replace('class="scroll"', 'class="scroll fit"')
-    return (f'{table}<p class="text">In brackets the 95 % intervals: patients redrawn for the AUROC, Wilson\'s formula '
-            'for the others. The chapter on <a href="evaluation.html">evaluation</a> says which differences the films support, and on the page '
+    share = (comparison.fn + comparison.tp)[0] / comparison.films[0]
+    random = read_provenance(folder)["stages"].get("resnet", {}).get("parameters", {}).get("weights") == "none"
+    note = ('<p class="text"><strong>ResNet50 began with random weights here</strong>, not with those learned on photographs. Its rows say nothing about transfer learning.</p>'
+            if random and comparison.model.str.startswith("resnet").any() else "")
+    return (f'{table}{note}<p class="text">Calls are made at a threshold of {comparison.threshold[0]:g}. AUROC: the chance that a pneumonia film gets a higher probability than a normal one; '
+            f'sensitivity: pneumonia films called so; specificity: normal films called normal. Calling every film pneumonia would have an accuracy of {share:.4f}. In brackets 95 % intervals: '
+            'for the AUROC by redrawing patients, for accuracy, sensitivity and specificity by Wilson\'s formula. The chapter on <a href="evaluation.html">evaluation</a> says which differences the films support, and on the page '
             '<a href="operating_point.html">operating point</a> the threshold can be moved.</p>')
 
 # %% ../nbs/12_report.ipynb #01e9e22c
@@ -109,13 +114,15 @@ def conclusion(
     from pneumo_nb.run import MODEL_TITLES
     facts = read_json(folder/"metrics/evaluation.json")
     rows = sorted(facts["comparison"], key=lambda r: -r["roc_auc"])
-    name = lambda model: MODEL_TITLES.get(model, model)
-    lines = ["From the highest AUROC to the lowest: " + ", ".join(f"{name(r['model'])} {r['roc_auc']:.3f}" for r in rows) + "."]
+    best, name = rows[0], lambda r: MODEL_TITLES.get(r["model"], r["model"])
+    lines = [f"At a threshold of {facts['threshold']:g} the model with the highest AUROC, {name(best)}, finds {best['tp']} of {best['tp'] + best['fn']} pneumonia films "
+             f"and calls {best['fp']} of {best['fp'] + best['tn']} normal films pneumonia.",
+             "AUROC from the highest to the lowest (0.5 is guessing, 1 is perfect): " + ", ".join(f"{name(r)} {r['roc_auc']:.3f}" for r in rows) + "."]
     sure = [p for p in facts["pairs"] if p["p_holm"] < .05]
-    if facts["pairs"]: lines.append(f"Of {len(facts['pairs'])} pairs of models, {len(sure)} differ by more than chance at the threshold of {facts['threshold']:g} (McNemar, Holm); "
-                                    "the order of the others should not be read as a ranking.")
-    slowest = max(rows, key=lambda r: r["training_seconds"] or 0)
-    lines.append(f"Training took from {min(r['training_seconds'] or 0 for r in rows):,.0f} to {slowest['training_seconds'] or 0:,.0f} seconds ({name(slowest['model'])}).")
+    if facts["pairs"]: lines.append(f"Compared by right and wrong calls at this threshold, {len(sure)} of {len(facts['pairs'])} pairs of models differ by more than chance "
+                                    "(McNemar's test, corrected after Holm)" + ("." if len(sure) == len(facts["pairs"]) else "; the others cannot be told apart."))
+    if (shift := shift_rows(folder)) and all(r["difference"].startswith("-") for r in shift): lines.append(
+        "Every model did less well on test than on validation films, so less should be expected of films from elsewhere.")
     if (folder/"metrics/eda_sizes.json").exists() and not (size := read_json(folder/"metrics/eda_sizes.json"))["constant"] and size["auroc"]:
         lines.append(f"Size and shape of the films alone reach an AUROC of {size['auroc']:.3f} on train and validation films, "
                      + ("the part of a score that needs no lung." if size["low"] > .5 else "which cannot be told from guessing."))
@@ -135,7 +142,7 @@ def landing_page(
     "The first page of a report."
     films = table_html(films_rows(folder), "Films and patients", sort_from=99) if films_rows(folder) else ""
     closing = f'<p class="text">{html.escape(" ".join(conclusion(folder)))}</p>' if (folder/"metrics/evaluation.json").exists() else ""
-    parts = {"Question": f'<p class="text">{QUESTION}</p>', "Data": f'<p class="text">This run used {films_source(folder)}.</p>{films}', "Results": results_section(folder),
+    parts = {"Question": f'<p class="text">{QUESTION}</p>', "Data": f'<p class="text">This run used {films_source(folder)}. Models learn from train films; validation films choose the epoch; test films judge.</p>{films}', "Results": results_section(folder),
              "Conclusion": closing, "One film, explained": explained_film(figures), "Chapters": chapter_cards(chapters, figures), "Parameters": parameters_section(folder),
              "Provenance": provenance_section(folder), "Limits": '<p class="text">One split and one seed, films squashed to a square, no films of another hospital: the chapter on '
              '<a href="methods.html">methods and limits</a> says what that means. This is a study, not a medical device.</p>'}
@@ -173,8 +180,8 @@ def operating_tables(model: dict, threshold: float) -> str: # HTML
     m = classification_metrics(model["label"], model["probability"], threshold)
     (tn, fp), (fn, tp) = m["confusion_matrix"]
     percent = lambda value: "undefined" if value != value else f"{100 * value:.2f} %"
-    rows = [("sensitivity", "sick children found", m["recall_pneumonia"]), ("specificity", "healthy children left in peace", m["recall_normal"]), ("accuracy", "of these films", m["accuracy"]),
-            ("ppv", "PPV: a call is right, at this prevalence", m["precision_pneumonia"]), ("npv", "NPV: no call is right, at this prevalence", m["precision_normal"])]
+    rows = [("sensitivity", "pneumonia films called pneumonia", m["recall_pneumonia"]), ("specificity", "normal films called normal", m["recall_normal"]), ("accuracy", "films called right", m["accuracy"]),
+            ("ppv", "positive predictive value (PPV): called pneumonia and right, at this prevalence", m["precision_pneumonia"]), ("npv", "negative predictive value (NPV): called normal and right, at this prevalence", m["precision_normal"])]
     lines = "".join(f'<tr><th scope="row">{words if name in ("ppv", "npv") else f"{name}: {words}"}</th><td class="number" id="op-{name}">{percent(value)}</td></tr>' for name, words, value in rows)
     return (f'<div><h2 id="counts">Films</h2><table><thead><tr><td></td><th scope="col">called normal</th><th scope="col">called pneumonia</th></tr></thead><tbody>'
             f'<tr><th scope="row">truly normal</th><td class="number" id="op-tn">{tn}</td><td class="number" id="op-fp">{fp}</td></tr>'
@@ -195,7 +202,7 @@ def operating_page(folder: Path): # nbformat notebook, or None without predictio
             '<p class="text">Choosing a threshold on the films that it is judged on flatters it: what the report calls a result uses the run\'s own threshold, or one chosen on validation. '
             'PPV and NPV follow from sensitivity, specificity and prevalence by Bayes\' rule; that a model keeps its sensitivity where disease is rarer or milder is an assumption.</p>'
             '<script src="assets/d3.min.js"></script><script src="assets/plot.umd.min.js"></script><script src="assets/operating_point.js"></script>')
-    return with_front_matter([html_cell(body)], "Operating point", "Move the threshold, and see who is found and who is alarmed", "operating_point.html")
+    return with_front_matter([html_cell(body)], "Operating point", "Move the threshold, and see which films are found, missed and falsely called", "operating_point.html")
 
 # %% ../nbs/12_report.ipynb #1ac3bab3
 def shift_rows(folder: Path) -> list[dict]: # model, AUROC on validation and on test
@@ -216,9 +223,12 @@ def methods_section(folder: Path) -> str: # HTML
     stages = read_provenance(folder)["stages"]
     asked = lambda stage, name: stages.get(stage, {}).get("parameters", {}).get(name, "–")
     models = [MODEL_TITLES.get(f.stem, f.stem) for f in sorted((folder/"models").glob("*.keras"))]
-    return (f'<div class="text"><p>Films are decoded once, as gray values, and squashed to {asked("preprocessing", "image_size")} pixels a side. The test films are those that the set provides. '
-            f'Of the others, a share of {asked("data", "validation_fraction")} is set aside for validation, whole patients at a time, with as many of each kind as in the whole; seed {asked("data", "seed")}. Only train films are augmented: '
-            f'rotation up to {asked("preprocessing", "rotation")} degrees, shift {asked("preprocessing", "shift")}, shear {asked("preprocessing", "shear")}, zoom {asked("preprocessing", "zoom")}, flips.</p>'
+    percent = lambda value: f"{value:.0%}" if isinstance(value, (int, float)) else value
+    return (f'<div class="text"><p>The <em>reference study</em> is the work that this one repeats: the same public films and networks, in a single notebook. Where a chapter says “the study\'s” patch, ranges or rules, it means that one.</p>'
+            f'<p>Films are decoded once, as gray values, and squashed to {asked("preprocessing", "image_size")} pixels a side. The test films are those that the set provides. '
+            f'Of the others, {percent(asked("data", "validation_fraction"))} are set aside for validation, whole patients at a time, with as many of each kind as in the whole; seed {asked("data", "seed")}. Only train films are augmented: '
+            f'rotation up to {asked("preprocessing", "rotation")} degrees, shift up to {percent(asked("preprocessing", "shift"))} of the side, shear up to {asked("preprocessing", "shear")} degrees, zoom up to {percent(asked("preprocessing", "zoom"))}'
+            f'{", mirrored left to right" if asked("preprocessing", "flip") is True else ""}.</p>'
             f'<p>Models of this run: {html.escape(", ".join(models)) or "none"}. Each minimises the binary cross-entropy with Adam, each class with the same weight in sum; the epoch with the lowest validation loss is kept, '
             'and the learning rate falls when that loss does not. The test films are looked at once, for the numbers reported.</p>'
             '<p>Explanations cover a square of the film with gray and watch the probability. That shows what the answer depends on, not why, and nothing that acts only together with something uncovered.</p></div>')
@@ -227,11 +237,13 @@ def methods_section(folder: Path) -> str: # HTML
 LIMITS = {
     "who is on a film": "Patients are inferred from the names of files. If two names mean one child, films of that child may lie on both sides of a split.",
     "whose films": "The public films show children of one to five years from one hospital in Guangzhou. Nothing here says how a model does on adults, other hospitals, other machines.",
-    "the label": "Normal, bacterial or viral was decided by readers of the film and the clinic, not by a test of the lung; disagreement between them is not in the numbers.",
+    "the label": "Two physicians graded each film, a third checked the test films; poor films had been removed before. So a model is compared with readers of the same film, not with a culture or the course of the disease, and their disagreement is not in the numbers. Bacterial and viral pneumonia often look alike on a film.",
+    "other disease": "A film here is normal or pneumonia. There are no films with only a pleural effusion, a collapsed lung, heart failure, tuberculosis or a foreign body, so nothing is known about how a model calls them.",
+    "how films were taken": "Age within one to five years, sex, position, exposure, tubes and electrodes are not recorded. The sicker child is more often filmed lying down and with lines; a model may score by that.",
     "the form of the film": "Originals differ in size and aspect between the classes, and squashing turns that into the shape of the chest. A model may score by it; on copies that were squashed before, nothing can measure how much.",
     "validation is too kind": "Test films differ from train films in ways that validation, cut from train, does not feel. The epoch is chosen on validation, so a model may be chosen that does less well on test.",
     "chance": "One split and one seed. Intervals hold the chance of which patients were tested, not that of the training.",
-    "prevalence": "Pneumonia is more common in these films than in any clinic. Accuracy, PPV and NPV depend on that; sensitivity and specificity do not, if the sick are as sick.",
+    "prevalence": "Pneumonia is probably more common in these films than among children sent for a chest film. Accuracy and the predictive values depend on that. Sensitivity and specificity stay only if the pneumonias are as marked and the other children as well as here.",
 }
 
 def methods_page(folder: Path): # nbformat notebook
@@ -280,7 +292,7 @@ def notebook_links(name: str) -> str: # markdown
         file = f"{found[1]}/blob/{branch}/nbs/{name}"
         links += [f"[source](https://github.com/{file})", f"[open in Colab](https://colab.research.google.com/github/{file})",
                   f"[open in Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/{file})"]
-    return " · ".join(links)
+    return " · ".join(links) + "\n\nCode is folded. Where a sentence ends in a colon and nothing follows, the folded code checks it; the chapter would not exist had the check failed."
 
 # %% ../nbs/12_report.ipynb #61e0f277
 def render_report(

@@ -302,8 +302,8 @@ def caption(model: str, table: pd.DataFrame, path: str, threshold: float) -> str
     "Who says what of a film, and how surely."
     film = table[table.path == path].iloc[0]
     called = int(film.probability >= threshold)
-    return (f"{title(model)}: {CLASS_NAMES[called]} {film.probability if called else 1 - film.probability:.0%}"
-            f"\ntrue: {CLASS_NAMES[film.label]}")
+    sure = film.probability if called else 1 - film.probability
+    return f"{title(model)}: {CLASS_NAMES[called]} {'> 99%' if sure >= .995 else f'{sure:.0%}'}\ntrue: {CLASS_NAMES[film.label]}"
 
 def plot_maps(
     pixels: np.ndarray,    # (N, H, W) gray 0-255
@@ -342,7 +342,7 @@ def explain(
     "Occlusion maps of one model on some films, as a figure."
     pixels = film_pixels(films, paths)
     maps = occlusion_map(model, pixels, **patches)
-    return plot_maps(pixels, maps, [caption(name, table, p, threshold) for p in paths]), maps
+    return plot_maps(pixels, maps, [f"{Path(p).stem}\n{caption(name, table, p, threshold)}" for p in paths]), maps
 
 # %% ../nbs/10_xai.ipynb #d5acc304
 def plot_beside(
@@ -400,8 +400,9 @@ def xai_findings(
     for model, maps in collected.items():
         if not len(maps): continue
         reach = np.abs(maps).max(axis=(1, 2))
-        lines.append(f"- **{title(model)}**: averaged over the patches that cover a place, the probability changes by {np.median(reach):.2f} at most on the "
-                     f"median film (from {reach.min():.2f} to {reach.max():.2f}); {np.mean(maps.mean(axis=(1, 2)) > 0):.0%} of the maps are positive on the whole.")
+        lines.append(f"- **{title(model)}**: on the {len(maps)} films above, covering one place changes the probability by up to {np.median(reach):.3f} on the median film "
+                     f"({reach.min():.3f} to {reach.max():.3f}); on {int((maps.mean(axis=(1, 2)) > 0).sum())} of {len(maps)} covering lowers it on average.")
+    lines.append("- These films were picked, half of them right and half wrong where there are both, so this is not an average over test films.")
     lines += [f"- {title(r.model)}'s highest point lies in the drawn disease on {r.hits:.0%} of {r.films} films; pointing blindly would hit {r.blind:.0%}."
               for r in pointing.itertuples()]
     return "\n".join(lines + ["- A small change everywhere means that the answer does not hang on any one place: the network weighs the film as a whole, "
