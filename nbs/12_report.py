@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pneumo_nb.run import CLASS_NAMES, COLOURS, MODEL_TITLES, STAGES, StudyError, atomic_path, read_json, read_provenance
-from pneumo_nb.pages import Figure, drop_chatter, finish_pages, front_matter, html_cell, processed, project_folder, render, stage_pages, table_html, with_front_matter
+from pneumo_nb.pages import Figure, as_html, drop_chatter, finish_pages, front_matter, html_cell, processed, project_folder, render, stage_pages, table_html, with_front_matter
 
 # %%
 #| hide
@@ -73,7 +73,8 @@ def results_section(folder: Path) -> str: # HTML
     import pandas as pd
     from pneumo_nb.evaluation import comparison_table
     comparison, judged = pd.read_csv(folder/"comparison.csv"), read_json(folder/"metrics/evaluation.json")["judged"]
-    table = table_html(comparison_table(comparison).to_dict("records"), f"The models on {comparison.films[0]:,} {judged} films", sort_from=2).replace('class="scroll"', 'class="scroll fit"')
+    rows = [{k: v.replace("–", "\u2060–\u2060") for k, v in r.items()} for r in comparison_table(comparison).to_dict("records")]  # an interval is not broken at its dash
+    table = table_html(rows, f"The models on {comparison.films[0]:,} {judged} films", sort_from=2).replace('class="scroll"', 'class="scroll fit"')
     share = (comparison.fn + comparison.tp)[0] / comparison.films[0]
     random = read_provenance(folder)["stages"].get("resnet", {}).get("parameters", {}).get("weights") == "none"
     note = ('<p class="text"><strong>ResNet50 began with random weights here</strong>, not with those learned on photographs. Its rows say nothing about transfer learning.</p>'
@@ -137,7 +138,7 @@ def chapter_cards(
         page = about["output-file"]
         name = next((n for n in TELLING if n in figures and figures[n].page == page), None)
         picture = f'<a href="{page}#fig-{name}">{figures[name].image()}</a>' if name else ""
-        cards.append(f'<div class="card"><h3><a href="{page}">{html.escape(about["title"])}</a></h3><p>{html.escape(about.get("description", ""))}</p>{picture}</div>')
+        cards.append(f'<div class="card"><h3><a href="{page}">{html.escape(about["title"])}</a></h3><p>{as_html(about.get("description", ""))}</p>{picture}</div>')
     return f'<div class="cards">{"".join(cards)}</div>'
 
 def explained_film(figures: dict[str, Figure]) -> str: # HTML
@@ -432,7 +433,8 @@ def mend_links(page):
     def mend(text):
         text = re.sub(rf"\]\({re.escape(settings.doc_host + settings.doc_baseurl)}/(\w+\.html)[^)]*\)", r"](\1)", text)
         if "github.com" not in settings.git_url: text = re.sub(r'<a[^>]*>source</a>|\[source\]\([^)]*\)(\{[^}]*\})?', "", text)
-        return re.sub(r"(\]\([^)]*\))\{target=[^}]*\}", r"\1", text)
+        text = re.sub(r"(\]\([^)]*\))\{target=[^}]*\}", r"\1", text)
+        return re.sub(r"^```.*?^```", lambda code: re.sub(r"\[(`[^`]+`)\]\([^)]*\)", r"\1", code[0]), text, flags=re.S | re.M)  # no links inside code
     for cell in page.cells:
         if cell.cell_type == "markdown": cell.source = mend(cell.source)
         for data in (o.data for o in cell.get("outputs", []) if "data" in o and "text/markdown" in o.data): data["text/markdown"] = mend("".join(data["text/markdown"]))

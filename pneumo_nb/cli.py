@@ -283,7 +283,7 @@ def docs(name):
     for file in (f for f in chapters if f.stem not in stages):
         click.echo(f"executing {file.stem}")
         execute_notebook(file, folder/"notebooks"/file.name, {}, folder/".kernel.log")
-    index, by = render_docs([folder/"notebooks"/f.name for f in chapters], project/"_docs")
+    with stderr_to(folder/".docs.log"): index, by = render_docs([folder/"notebooks"/f.name for f in chapters], project/"_docs")
     click.echo(f"Rendered by {by}. Open {index.as_uri()}")
 
 @main.command()

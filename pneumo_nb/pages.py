@@ -6,7 +6,7 @@
 __all__ = ['CHATTER', 'FENCE', 'CHART_BYTES', 'LONG_TABLE', 'CELLS', 'FRAME', 'default_exp_', 'processed', 'drop_chatter',
            'front_matter', 'with_front_matter', 'raw_html', 'html_cell', 'Figure', 'place_figures', 'refer',
            'frame_tables', 'table_html', 'project_folder', 'stage_pages', 'finish_pages', 'quarto_version',
-           'render_with_quarto', 'page_body', 'code_style', 'page_html', 'strip_tags', 'search_sections',
+           'render_with_quarto', 'page_body', 'code_style', 'page_html', 'as_html', 'strip_tags', 'search_sections',
            'render_with_nbconvert', 'render']
 
 # %% ../nbs/11_pages.ipynb #6ba8347d
@@ -39,16 +39,21 @@ def processed(
     return notebook
 
 # %% ../nbs/11_pages.ipynb #7be8359c
-CHATTER = re.compile(r"^(?:[IWE]\d{4} |\d{4}-\d\d-\d\d .*tensorflow|WARNING: All log messages|To enable the following instructions|WARNING:tensorflow:\d+ out of the last).*\n?", re.M)
+CHATTER = re.compile(r"^(?:[IWE]\d{4} |\d{4}-\d\d-\d\d .*tensorflow|WARNING: All log messages|To enable the following instructions|WARNING:tensorflow:\d+ out of the last|\w+: \d+ files in [\d.]+ s$).*\n?", re.M)
 
 def drop_chatter(
     notebook, # nbformat notebook, changed in place
 ):
-    "Drop TensorFlow's start-up messages from the outputs."
+    "Drop start-up messages and closing lines from the outputs, and join what was printed in pieces."
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if output.output_type == "stream": output.text = CHATTER.sub("", output.text)
-        if "outputs" in cell: cell.outputs = [o for o in cell.outputs if o.output_type != "stream" or o.text.strip()]
+        kept = []
+        for output in cell.get("outputs", []):
+            if output.output_type != "stream": kept.append(output)
+            elif kept and kept[-1].output_type == "stream" and kept[-1].name == output.name: kept[-1].text += output.text
+            elif output.text.strip(): kept.append(output)
+        if "outputs" in cell: cell.outputs = kept
 
 # %% ../nbs/11_pages.ipynb #cfcccfd3
 def front_matter(
@@ -255,7 +260,7 @@ FRAME = """<!doctype html>
 <body><a class="skip" href="#content">To the text</a>
 <header class="top"><a href="index.html">{site}</a><a class="to-chapters" href="#chapters-list">Chapters</a><div class="find" role="search"><input id="search" type="search" placeholder="Search" aria-label="Search this site" autocomplete="off"><ol id="found" hidden></ol></div></header>
 <div class="frame"><nav class="chapters" id="chapters-list" aria-label="Chapters"><ol>{chapters}</ol></nav>
-<main id="content"><h1>{heading}</h1><p class="blurb">{description}</p>{tools}{body}<nav class="page-turn" aria-label="Previous and next">{turn}</nav></main>
+<main id="content"><h1>{heading}</h1><p class="blurb">{blurb}</p>{tools}{body}<nav class="page-turn" aria-label="Previous and next">{turn}</nav></main>
 <nav class="contents" aria-label="On this page">{contents}</nav></div>
 <footer>Rendered by nbconvert. A study, not a medical device.</footer></body></html>
 """
@@ -275,8 +280,12 @@ def page_html(
     headings = re.findall(r'<h([23])[^>]* id="([^"]+)"[^>]*>(.*?)</h\1>', body, re.S)
     contents = "".join(f'<li{" class=deeper" if level == "3" else ""}>{link("#" + where, strip_tags(text))}</li>' for level, where, text in headings)
     tools = '<p><button type="button" class="codes">Show all code</button></p>' if "details class=\"code\"" in body else ""
-    return FRAME.format(site=html.escape(site), heading=html.escape(about["title"]), description=html.escape(about.get("description", "")), chapters=chapters,
+    return FRAME.format(site=html.escape(site), heading=html.escape(about["title"]), description=html.escape(about.get("description", "").replace("`", "")), blurb=as_html(about.get("description", "")), chapters=chapters,
                         tools=tools, body=body, turn=turn, contents=f"<p>On this page</p><ul>{contents}</ul>" if contents else "")
+
+def as_html(text: str) -> str: # HTML
+    "A line of text, with `code` as code."
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 def strip_tags(text: str) -> str:
     "The words of some HTML."

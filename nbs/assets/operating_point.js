@@ -41,7 +41,7 @@
     Object.entries(n).forEach(([key, value]) => put(key, value));
     Object.entries(r).forEach(([key, value]) => put(key, percent(value)));
     clearTimeout(saying);
-    saying = setTimeout(put, 300, "said", `${model.title} at threshold ${threshold}: ${n.tp} of ${n.tp + n.fn} pneumonia films found, ${n.fp} of ${n.tn + n.fp} normal films called sick.`);
+    saying = setTimeout(put, 300, "said", `${model.title} at threshold ${threshold}: ${n.tp} of ${n.tp + n.fn} pneumonia films found, ${n.fp} of ${n.tn + n.fp} normal films called pneumonia.`);
     const others = models.filter(m => m !== model), ppv = p => share(p.sensitivity * prevalence, p.sensitivity * prevalence + (1 - p.specificity) * (1 - prevalence));
     const line = (m, x, y, style) => Plot.line(m.curve.filter(p => !isNaN(y(p))), { x, y, stroke: m.colour, ...style });
     const both = (x, y) => [...others.map(m => line(m, x, y, { strokeWidth: 1, strokeOpacity: .45 })), line(model, x, y, { strokeWidth: 2.5 }),
