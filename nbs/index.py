@@ -131,9 +131,8 @@
 #
 # The rates of training are of whole steps, input and all. The CNN gains least, and less than its goal: it already trains as fast as
 # on films in memory, so no input could make it faster, and what is left are convolutions that do what the machine's routines for them do.
-# ResNet50's rows are multiplied up to the study's 4,183 train
-# and 1,049 validation films; the frozen row bears the pass through the trunk that both use. `benchmarks/phantoms.json` holds what
-# `make bench` measured on phantoms, before the CNN was trained as a twin and on a slower machine: compare within a file, not across.
+# ResNet50's rows are multiplied up to the study's 4,183 train and 1,049 validation films; the frozen row bears the pass through the
+# trunk that both use. `benchmarks/phantoms.json` holds the same on phantoms, which is what `make bench` measures where no `DATA` is given.
 #
 # What becomes of time and memory when the set grows (`make growth`):
 #
