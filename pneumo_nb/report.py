@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['TELLING', 'QUESTION', 'LIMITS', 'MEASURES', 'MARKERS', 'films_rows', 'films_source', 'results_section', 'in_order',
            'parameters_section', 'provenance_section', 'chapter_cards', 'explained_film', 'conclusion', 'landing_page',
-           'sections', 'operating_models', 'operating_controls', 'operating_tables', 'operating_page', 'shift_rows',
-           'methods_section', 'methods_page', 'executed_notebooks', 'report_pages', 'offer_notebook', 'notebook_links',
-           'render_report', 'documented', 'working_in', 'mend_links', 'render_docs', 'run_facts', 'runs_rows',
-           'write_runs_index', 'results_markdown', 'write_between']
+           'sections', 'by_model', 'operating_models', 'operating_controls', 'operating_tables', 'operating_page',
+           'shift_rows', 'methods_section', 'methods_page', 'executed_notebooks', 'report_pages', 'offer_notebook',
+           'notebook_links', 'render_report', 'documented', 'working_in', 'mend_links', 'render_docs', 'run_facts',
+           'runs_rows', 'write_runs_index', 'results_markdown', 'write_between']
 
 # %% ../nbs/12_report.ipynb #7d1baf37
 import html, json, os, re, shutil, tempfile
@@ -155,12 +155,16 @@ def sections(parts: dict[str, str]) -> list: # nbformat cells
     return [cell for heading, text in parts.items() if text for cell in (v4.new_markdown_cell(f"## {heading}"), html_cell(text))]
 
 # %% ../nbs/12_report.ipynb #a5146f12
+def by_model(files) -> list[Path]:
+    "Files named after models, in the study's order."
+    order = list(MODEL_TITLES)
+    return sorted(files, key=lambda f: (order.index(f.stem) if f.stem in order else len(order), f.stem))
+
 def operating_models(folder: Path) -> list[dict]: # name, title, colour, label, probability
     "Labels and probabilities of the films that each model is judged on."
     import pandas as pd
     from pneumo_nb.evaluation import judged_films, title
-    order = list(MODEL_TITLES)
-    files = sorted((folder/"predictions").glob("*.csv"), key=lambda f: (order.index(f.stem) if f.stem in order else 99, f.stem))
+    files = by_model((folder/"predictions").glob("*.csv"))
     if not files: return []
     _, tests = judged_films({f.stem: pd.read_csv(f) for f in files})
     return [dict(name=name, title=title(name), colour=COLOURS.get(name, COLOURS["other"]), label=t.label.tolist(), probability=t.probability.tolist()) for name, t in tests.items()]
@@ -212,7 +216,7 @@ def shift_rows(folder: Path) -> list[dict]: # model, AUROC on validation and on 
     from sklearn.metrics import roc_auc_score
     from pneumo_nb.evaluation import title
     rows = []
-    for file in sorted((folder/"predictions").glob("*.csv")):
+    for file in by_model((folder/"predictions").glob("*.csv")):
         parts = {name: part for name, part in pd.read_csv(file).groupby("split") if part.label.nunique() == 2}
         if {"validation", "test"} <= set(parts):
             auroc = {name: roc_auc_score(part.label, part.probability) for name, part in parts.items()}
@@ -223,7 +227,7 @@ def methods_section(folder: Path) -> str: # HTML
     "How the run was done, in words."
     stages = read_provenance(folder)["stages"]
     asked = lambda stage, name: stages.get(stage, {}).get("parameters", {}).get(name, "–")
-    models = [MODEL_TITLES.get(f.stem, f.stem) for f in sorted((folder/"models").glob("*.keras"))]
+    models = [MODEL_TITLES.get(f.stem, f.stem) for f in by_model((folder/"models").glob("*.keras"))]
     percent = lambda value: f"{value:.0%}" if isinstance(value, (int, float)) else value
     return (f'<div class="text"><p>The <em>reference study</em> is the work that this one repeats: the same public films and networks, in a single notebook. Where a chapter says “the study\'s” patch, ranges or rules, it means that one.</p>'
             f'<p>Films are decoded once, as gray values, and squashed to {asked("preprocessing", "image_size")} pixels a side. The test films are those that the set provides. '
@@ -231,7 +235,7 @@ def methods_section(folder: Path) -> str: # HTML
             f'rotation up to {asked("preprocessing", "rotation")} degrees, shift up to {percent(asked("preprocessing", "shift"))} of the side, shear up to {asked("preprocessing", "shear")} degrees, zoom up to {percent(asked("preprocessing", "zoom"))}'
             f'{", mirrored left to right" if asked("preprocessing", "flip") is True else ""}.</p>'
             f'<p>Models of this run: {html.escape(", ".join(models)) or "none"}. Each minimises the binary cross-entropy with Adam, each class with the same weight in sum; the epoch with the lowest validation loss is kept, '
-            'and the learning rate falls when that loss does not. The test films are looked at once, for the numbers reported.</p>'
+            'and the learning rate falls when that loss does not. Test films give the numbers reported and choose nothing.</p>'
             '<p>Explanations cover a square of the film with gray and watch the probability. That shows what the answer depends on, not why, and nothing that acts only together with something uncovered.</p></div>')
 
 # %% ../nbs/12_report.ipynb #de127a0b
@@ -249,7 +253,8 @@ LIMITS = {
 
 def methods_page(folder: Path): # nbformat notebook
     "How it was done, and what the numbers cannot say."
-    source = f'<p class="text">This run used {films_source(folder)}.' + (" What follows about the public films does not apply to them.</p>" if "phantoms" in films_source(folder) else "</p>")
+    source = f'<p class="text">This run used {films_source(folder)}.' + (" What follows about the public films does not apply to them.</p>" if "phantoms" in films_source(folder) else
+        " What follows about the public films applies if these are they (Kermany et al., 2018).</p>")
     limits = table_html([{"limit": name, "what it means": text} for name, text in LIMITS.items()], "What these numbers cannot say", sort_from=99).replace("<td>", '<td class="words">')
     shift = shift_rows(folder)
     parts = {"Methods": methods_section(folder), "Limits": source + limits,
