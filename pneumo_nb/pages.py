@@ -156,6 +156,7 @@ def frame_tables(
         table = re.sub(r' border="\d"', "", found[0])
         if table.count("<tr") > sort_from:
             table = re.sub(r'^<table([^>]*) class="', r'<table\1 class="sortable ', table) if re.match(r'<table[^>]* class="', table) else table.replace("<table", '<table class="sortable"', 1)
+            table = re.sub(r"<td([^>]*)>([-+]?[\d,]*\.?\d+)(?=[ %<])", lambda cell: f'<td{cell[1]} data-sort="{cell[2].replace(",", "")}">{cell[2]}', table)  # 62 s before 1,601 s
         return f'<div class="scroll" tabindex="0">{table}</div>'
     return re.sub(r"<table.*?</table>", frame, text, flags=re.S)
 

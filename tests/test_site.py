@@ -9,7 +9,7 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 
-from pneumo_nb.evaluation import classification_metrics
+from pneumo_nb.evaluation import classification_metrics, title
 from pneumo_nb.pages import front_matter, render, stage_pages
 from pneumo_nb.report import render_docs, report_pages
 from pneumo_nb.run import StudyError
@@ -275,6 +275,18 @@ def test_runs_side_by_side_sort_by_metric_and_parameter(run, browser):
             browser.execute_async_script("setTimeout(arguments[0], 60)")
             values = [float(r.find_elements(By.TAG_NAME, "td")[column].text) for r in browser.find_elements(By.CSS_SELECTOR, "table tbody tr")]
             assert len(set(values)) > 1 and values == sorted(values, reverse=heading.get_attribute("aria-sort") == "descending"), (name, values)
+
+@needs_browser
+def test_results_sort_by_number_though_they_are_written_for_reading(run, browser):
+    from selenium.webdriver.common.by import By
+    opened(browser, (run/"site/index.html").as_uri())
+    table = browser.find_element(By.CSS_SELECTOR, "table.sortable")
+    headings = [h.text.strip() for h in table.find_elements(By.CSS_SELECTOR, "thead th")]
+    for name, key in (("AUROC", "roc_auc"), ("training", "training_seconds")):
+        browser.execute_script("arguments[0].click()", table.find_elements(By.CSS_SELECTOR, "thead th")[headings.index(name)])
+        browser.execute_async_script("setTimeout(arguments[0], 60)")
+        shown = [r.find_elements(By.TAG_NAME, "td")[0].text for r in browser.find_elements(By.CSS_SELECTOR, "table.sortable tbody tr")]
+        assert shown == [title(m) for m in pd.read_csv(run/"comparison.csv").sort_values(key, ascending=False).model], name
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *words): pass
