@@ -75,7 +75,8 @@
 # every function. Both open from a disk, work below any address, and ask no other host for anything.
 #
 # With [Quarto](https://quarto.org) 1.4 or newer on the `PATH` it renders both, from the one `_quarto.yml`; `nbdev_docs` and
-# `nbdev_preview` then work, too, on the notebooks as they are in the repository, without outputs. Without Quarto nbconvert renders the
+# `nbdev_preview` are set up for it, too, and show the notebooks as they are in the repository, without outputs (nbdev may rewrite
+# README.md on the way; `make sync` brings it back). Without Quarto nbconvert renders the
 # same pages under the same names. The command says which it was. `.github/workflows/` tests every push and publishes the documentation
 # to GitHub Pages. Scripts of others are in `nbs/assets/`, with their licences.
 #
