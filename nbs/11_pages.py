@@ -22,17 +22,17 @@
 
 # %%
 #| export
-import html, json, os, re, shutil, subprocess, tempfile
+import html, json, os, re, shutil, subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-from pneumo_nb.run import StudyError, atomic_path
+from pneumo_nb.run import StudyError
 
 # %%
 #| hide
-import base64, io
+import base64, io, tempfile
 import nbformat
 import nbformat.v4 as nb
 from PIL import Image

@@ -26,7 +26,7 @@ import html, json, os, re, shutil, tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-from pneumo_nb.run import CLASS_NAMES, COLOURS, MODEL_TITLES, STAGES, StudyError, atomic_path, read_json, read_provenance
+from pneumo_nb.run import COLOURS, MODEL_TITLES, STAGES, StudyError, atomic_path, read_json, read_provenance
 from pneumo_nb.pages import Figure, as_html, drop_chatter, finish_pages, front_matter, html_cell, processed, project_folder, render, stage_pages, table_html, with_front_matter
 
 # %%
@@ -161,7 +161,6 @@ def conclusion(
     folder: Path, # an evaluated run
 ) -> list[str]: # sentences
     "What the run as a whole shows."
-    from pneumo_nb.run import MODEL_TITLES
     facts = read_json(folder/"metrics/evaluation.json")
     rows = sorted(facts["comparison"], key=lambda r: -r["roc_auc"])
     best, name = rows[0], lambda r: MODEL_TITLES.get(r["model"], r["model"])

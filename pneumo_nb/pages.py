@@ -10,13 +10,13 @@ __all__ = ['CHATTER', 'FENCE', 'CHART_BYTES', 'LONG_TABLE', 'CELLS', 'FRAME', 'd
            'render_with_nbconvert', 'render']
 
 # %% ../nbs/11_pages.ipynb #6ba8347d
-import html, json, os, re, shutil, subprocess, tempfile
+import html, json, os, re, shutil, subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-from .run import StudyError, atomic_path
+from .run import StudyError
 
 # %% ../nbs/11_pages.ipynb #25e1691d
 def default_exp_(cell, *names):

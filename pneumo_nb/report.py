@@ -15,7 +15,7 @@ import html, json, os, re, shutil, tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-from .run import CLASS_NAMES, COLOURS, MODEL_TITLES, STAGES, StudyError, atomic_path, read_json, read_provenance
+from .run import COLOURS, MODEL_TITLES, STAGES, StudyError, atomic_path, read_json, read_provenance
 from .pages import Figure, as_html, drop_chatter, finish_pages, front_matter, html_cell, processed, project_folder, render, stage_pages, table_html, with_front_matter
 
 # %% ../nbs/12_report.ipynb #0b26f5c4
@@ -112,7 +112,6 @@ def conclusion(
     folder: Path, # an evaluated run
 ) -> list[str]: # sentences
     "What the run as a whole shows."
-    from pneumo_nb.run import MODEL_TITLES
     facts = read_json(folder/"metrics/evaluation.json")
     rows = sorted(facts["comparison"], key=lambda r: -r["roc_auc"])
     best, name = rows[0], lambda r: MODEL_TITLES.get(r["model"], r["model"])
