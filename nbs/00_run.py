@@ -144,7 +144,7 @@ STAGES = {
     "data":          dict(notebook="02_data", reads=[], writes=["images.csv", "metrics/data.json", "metrics/data_checks.csv",
                                                                 "cache/phantoms_*/phantom.json"]),
     "eda":           dict(notebook="03_eda", reads=["images.csv", "metrics/data.json"],
-                          writes=["metrics/eda_sizes.json", "figures/eda_*.png"]),
+                          writes=["metrics/eda_*.json", "figures/eda_*.png"]),
     "preprocessing": dict(notebook="04_preprocessing", reads=["images.csv", "metrics/data.json"],
                           writes=["metrics/preprocessing.json", "figures/preprocessing_*.png"]),
     "mlp":           dict(notebook="06_mlp", reads=["images.csv", "metrics/preprocessing.json"],
@@ -154,8 +154,11 @@ STAGES = {
     "resnet":        dict(notebook="08_resnet", reads=["images.csv", "metrics/preprocessing.json"],
                           writes=["models/resnet_*.keras", "history/resnet_*.csv", "predictions/resnet_*.csv",
                                   "figures/resnet_*.png"]),
-    "evaluation":    dict(notebook="09_evaluation", reads=["predictions/*.csv", "history/*.csv"],
-                          writes=["comparison.csv", "metrics/evaluation.json", "figures/evaluation_*.png"]),
+    "compact":       dict(notebook="08b_compact", reads=["images.csv", "metrics/data.json"],
+                          writes=["models/compact*.keras", "history/compact*.csv", "predictions/compact*.csv", "predictions/members/*.csv",
+                                  "metrics/compact.json", "figures/compact_*.png"]),
+    "evaluation":    dict(notebook="09_evaluation", reads=["predictions/*.csv", "predictions/members/*.csv", "history/*.csv", "images.csv"],
+                          writes=["comparison.csv", "metrics/evaluation.json", "metrics/evaluation_*.csv", "figures/evaluation_*.png"]),
     "xai":           dict(notebook="10_xai", reads=["predictions/*.csv", "models/*.keras", "images.csv",
                                                     "metrics/data.json", "metrics/evaluation.json"],
                           writes=["metrics/xai*.csv", "figures/xai_*.png"]),
@@ -323,6 +326,29 @@ def note(
     "Say something about this run in the output and keep it in the provenance."
     stage.notes.append(text)
     print(f"Note: {text}")
+
+
+# %% [markdown]
+# Test films are there for final numbers. Each time that a stage reads them as test films, their labels or what they look like, is one
+# **look**, and it stays in the run's record for good, through repeated and fresh runs, because every look is a chance to tune to them.
+
+# %%
+#| export
+def look(
+    stage: Stage,
+    at: str, # what was looked at, a few words
+):
+    "Count one look at the test films in the run's record."
+    provenance = read_provenance(stage.folder)
+    seen = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    provenance.setdefault("test_looks", []).append(dict(stage=stage.name, at=at, time=seen))
+    write_json(stage.folder/"provenance.json", provenance)
+
+
+# %%
+with tempfile.TemporaryDirectory() as folder:
+    for _ in range(2): look(open_stage("evaluation", folder), "predictions of 2 models")
+    test_eq([l["stage"] for l in read_provenance(folder)["test_looks"]], ["evaluation"] * 2)   # opening a stage again forgets no look
 
 
 # %% [markdown]
@@ -512,9 +538,11 @@ if os.environ.get("PNEUMO_THREADS", "").isdecimal():  # TensorFlow reads these o
 #| export
 CLASS_NAMES = ["NORMAL", "PNEUMONIA"]
 COLOURS = {"NORMAL": "#0072B2", "PNEUMONIA": "#D55E00", "normal": "#0072B2", "bacteria": "#D55E00", "virus": "#CC79A7",
-           "mlp": "#E69F00", "cnn": "#009E73", "resnet_frozen": "#56B4E9", "resnet_finetuned": "#4D4D4D", "other": "#8B5A2B"}
-DASHES = {"mlp": ":", "cnn": "-", "resnet_frozen": "--", "resnet_finetuned": "-."}
-MODEL_TITLES = {"mlp": "MLP", "cnn": "CNN", "resnet_frozen": "ResNet50, frozen", "resnet_finetuned": "ResNet50, fine-tuned"}
+           "mlp": "#E69F00", "cnn": "#009E73", "resnet_frozen": "#56B4E9", "resnet_finetuned": "#4D4D4D",
+           "compact": "#9467BD", "compact_ensemble": "#4B1A6E", "other": "#8B5A2B"}
+DASHES = {"mlp": ":", "cnn": "-", "resnet_frozen": "--", "resnet_finetuned": "-.", "compact": (0, (4, 1)), "compact_ensemble": "-"}
+MODEL_TITLES = {"mlp": "MLP", "cnn": "CNN", "resnet_frozen": "ResNet50, frozen", "resnet_finetuned": "ResNet50, fine-tuned",
+                "compact": "compact net", "compact_ensemble": "compact ensemble"}
 
 def plot_style():
     "Set matplotlib's defaults for the study's figures."
@@ -559,8 +587,8 @@ import matplotlib.pyplot as plt
 with tempfile.TemporaryDirectory() as folder:
     stage = open_stage("eda", folder)
     plot_style()
-    figure, ax = plt.subplots(figsize=(4, 1.2))
-    ax.barh(list(MODEL_TITLES.values()), [1]*4, color=[COLOURS[m] for m in MODEL_TITLES])
+    figure, ax = plt.subplots(figsize=(4, 1.7))
+    ax.barh(list(MODEL_TITLES.values()), [1] * len(MODEL_TITLES), color=[COLOURS[m] for m in MODEL_TITLES])
     ax.set_title("One colour a model, everywhere"); ax.set_xticks([])
-    save_figure(stage, figure, "eda_colours", "The colours of the models.", "Four bars, one in the colour of each model.")
+    save_figure(stage, figure, "eda_colours", "The colours of the models.", "A bar in the colour of each model.")
     assert stage.path("figures/eda_colours.png").stat().st_size > 1000

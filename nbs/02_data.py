@@ -379,6 +379,56 @@ assert not parts.split.equals(split_patients(images, seed=2).split)
 test_eq((parts.split == "test").sum(), 12)
 test_fail(lambda: split_patients(images, fraction=1.5), contains="found 1.5")
 
+
+# %% [markdown]
+# ## Folds along the numbers
+#
+# The official test films are not a random draw: within each naming series they are a stretch of consecutive numbers (the chapter on
+# exploration shows it), so they were probably taken at another time than the train films. A random validation set holds films of
+# the same weeks as train and feels nothing of that. `number_folds` cuts each series into as many stretches of consecutive
+# patient numbers, and a fold is one stretch of every series: to validate on a fold is to meet films of numbers that training never saw.
+
+# %%
+#| export
+def naming_series(
+    file_name: str | Path,
+) -> str: # "IM", "NORMAL2-IM", "bacteria" or "virus"
+    "The series that a film's name counts in."
+    patient = patient_id(file_name)
+    return patient.rpartition("_")[2] if patient.startswith("person") else patient.rpartition("-")[0]
+
+def patient_number(
+    file_name: str | Path,
+) -> int: # 1427 of NORMAL2-IM-1427-0001.jpeg, 12 of person12_virus_3.jpeg
+    "The number that a series gives the patient of a film."
+    return int(re.search(r"(?:IM-|person)(\d+)", patient_id(file_name))[1])
+
+def number_folds(
+    images: pd.DataFrame, # with path, split and patient_id
+    folds: int,
+) -> np.ndarray: # (n,) fold of each film, 0 to folds - 1; -1 for test films
+    "A fold for each film that is not in test: stretches of consecutive numbers, one of each series, whole patients."
+    group, fold = patient_groups(images), np.full(len(images), -1)
+    for series, films in images.reset_index(drop=True)[(images.split != "test").to_numpy()].groupby(images.path.map(naming_series).to_numpy()[(images.split != "test").to_numpy()]):
+        sizes = films.groupby(films.path.map(patient_number)).size()
+        if len(sizes) < folds: raise StudyError(f"Expected patients of at least {folds} numbers in the series {series}, found {len(sizes)}; ask for fewer folds.")
+        middle = sizes.cumsum() - sizes / 2
+        fold[films.index] = films.path.map(patient_number).map((middle * folds / len(films)).astype(int))
+    first = pd.Series(fold).where(fold >= 0).groupby(group).transform("min")  # patients with a film in common stay together
+    return np.where(fold >= 0, first.fillna(-1), -1).astype(int)
+
+
+# %%
+folds = number_folds(parts, 3)
+assert set(folds[(parts.split != "test").to_numpy()]) == {0, 1, 2} and set(folds[(parts.split == "test").to_numpy()]) <= {-1}
+test_eq(parts.assign(fold=folds)[folds >= 0].groupby("patient_id").fold.nunique().max(), 1)
+bacteria = parts.assign(fold=folds, number=parts.path.map(patient_number))[(folds >= 0) & (parts.kind == "bacteria").to_numpy()]
+edges = bacteria.groupby("fold").number.agg(["min", "max"])
+assert (edges["max"].to_numpy()[:-1] < edges["min"].to_numpy()[1:]).all()   # one stretch after the other
+test_eq([naming_series("NORMAL2-IM-1427-0001.jpeg"), patient_number("NORMAL2-IM-1427-0001.jpeg"), patient_number("person12_virus_3.jpeg")], ["NORMAL2-IM", 1427, 12])
+test_fail(lambda: number_folds(parts, 500), contains="ask for fewer folds")
+edges
+
 # %% [markdown]
 # ## Fetching the public set
 #

@@ -494,17 +494,17 @@ for tuned in (True, False):
 def as_dataset(
     batches,             # function without arguments that gives an iterator of epoch and (b,) indices
     read,                # function of epoch and (b,) indices → (b, *shape)
-    labels: np.ndarray,  # (N,) 0 or 1
+    targets: np.ndarray, # (N, t) float32
     shape: tuple,        # of one film, or of its features
     dtype,
     length: int | None,  # number of batches; None for no end
-): # tf.data.Dataset of (b, *shape) and (b, 1) float32
+): # tf.data.Dataset of (b, *shape) and (b, t) float32
     "Batches as a `tf.data` set, in the same order on any number of threads."
     import tensorflow as tf
     def fetch(epoch, chosen):
         x, y = tf.numpy_function(read, [epoch, chosen], dtype, stateful=False), tf.numpy_function(pick, [chosen], tf.float32, stateful=False)
-        return tf.ensure_shape(x, (None, *shape)), tf.ensure_shape(y, (None, 1))
-    pick = lambda chosen: labels[chosen, None].astype(np.float32)
+        return tf.ensure_shape(x, (None, *shape)), tf.ensure_shape(y, (None, targets.shape[1]))
+    pick = lambda chosen: targets[chosen]
     plan = tf.data.Dataset.from_generator(batches, output_signature=(tf.TensorSpec((), tf.int64), tf.TensorSpec((None,), tf.int64)))
     dataset = plan.map(fetch, num_parallel_calls=threads(), deterministic=True).prefetch(2)
     endless, options = tf.data.experimental.INFINITE_CARDINALITY, tf.data.Options()
@@ -526,14 +526,21 @@ class Source:
     shape: tuple
     dtype: type
     key: dict          # everything that `training` depends on
+    classes: np.ndarray | None = None # (N,) 0, 1, … where a network tells more classes than the label's two
+
+    @property
+    def targets(self) -> np.ndarray: # (N, 1) labels, or (N, number of classes) ones and zeros; float32
+        "What a network should answer."
+        if self.classes is None: return self.films.labels[:, None].astype(np.float32)
+        return np.eye(self.classes.max() + 1, dtype=np.float32)[self.classes]
 
     def train(self, batch_size: int, seed: int, first_epoch: int = 0):
         "The train films without end, as a `tf.data` set."
-        return as_dataset(lambda: shuffled(self.films.rows("train"), batch_size, seed, first_epoch), self.training, self.films.labels, self.shape, self.dtype, None)
+        return as_dataset(lambda: shuffled(self.films.rows("train"), batch_size, seed, first_epoch), self.training, self.targets, self.shape, self.dtype, None)
 
     def judge(self, rows: np.ndarray, batch_size: int):
         "Some validation or test films, once through."
-        return as_dataset(lambda: in_order(rows, batch_size), self.plain, self.films.labels, self.shape, self.dtype, -(-len(rows) // batch_size))
+        return as_dataset(lambda: in_order(rows, batch_size), self.plain, self.targets, self.shape, self.dtype, -(-len(rows) // batch_size))
 
 def film_source(films: Films, seed: int, ranges: dict, views: int = 0) -> Source: # as for `augmented`
     "Augmented train films, untouched others."
@@ -640,23 +647,25 @@ print(f"In each epoch a film costs {each_epoch:,.0f} µs of one thread; decoding
 # ## Class weights
 #
 # With three pneumonia films for each normal one, a network gains most by leaning towards pneumonia. Weighting each film
-# by n / (2 n_c), n being all films trained on and n_c those of its class, makes both classes count the same. On the published train folder
+# by n / (2 n_c), n being all films trained on and n_c those of its class, makes both classes count the same (with three classes, 3 takes the place of 2). On the published train folder
 # these are about 1.945 and 0.673.
 
 # %%
 #| export
 def class_weights(
-    labels: np.ndarray, # (n,) 0 or 1, of the films trained on
+    labels: np.ndarray, # (n,) 0, 1, …, of the films trained on
+    classes: int = 2,
 ) -> dict[int, float]: # class → weight
-    "Weights with which both classes count the same in the loss."
-    counts = np.bincount(labels, minlength=2)
-    if counts.min() == 0: raise StudyError(f"Expected films of both classes to train on, found {counts[0]} normal and {counts[1]} pneumonia.")
-    return {n: len(labels) / (2 * c) for n, c in enumerate(counts.tolist())}
+    "Weights with which all classes count the same in the loss."
+    counts = np.bincount(labels, minlength=classes)
+    if counts.min() == 0: raise StudyError(f"Expected films of {classes} classes to train on, found {' and '.join(map(str, counts))}.")
+    return {n: len(labels) / (classes * c) for n, c in enumerate(counts.tolist())}
 
 
 # %%
 test_close(list(class_weights(np.repeat([0, 1], [1341, 3875])).values()), [1.945, .673], eps=1e-3)
-test_fail(lambda: class_weights(np.ones(3, int)), contains="0 normal")
+test_fail(lambda: class_weights(np.ones(3, int)), contains="of 2 classes to train on, found 0 and 3")
+test_eq(class_weights(np.array([0, 1, 1, 2]), 3), {0: 4 / 3, 1: 2 / 3, 2: 4 / 3})
 weights = class_weights(films.labels[train])
 print(f"normal {weights[0]:.4f}, pneumonia {weights[1]:.4f}")
 

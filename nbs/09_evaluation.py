@@ -28,9 +28,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pneumo_nb.run import CLASS_NAMES, COLOURS, DASHES, MODEL_TITLES, Stage, StudyError, finish, note, open_stage, plot_style, save_figure, write_csv, write_json
-from pneumo_nb.data import film_kind, patient_id
-from pneumo_nb.eda import patient_interval
+from pneumo_nb.run import CLASS_NAMES, COLOURS, DASHES, MODEL_TITLES, Stage, StudyError, finish, look, note, open_stage, plot_style, read_json, read_provenance, save_figure, write_csv, write_json
+from pneumo_nb.data import film_kind, naming_series, patient_id
+from pneumo_nb.eda import patient_draws, read_film
+from pneumo_nb.training import logit
 
 # %%
 #| hide
@@ -43,6 +44,7 @@ plot_style()
 run_dir = ""     # the run directory; "" for a temporary one
 seed = 42        # of the bootstrap intervals
 threshold = 0.5  # a film is called pneumonia if its predicted probability is at least this
+draws = 1000     # of the bootstrap
 
 
 # %% [markdown]
@@ -121,7 +123,8 @@ def load_predictions(
         table = pd.read_csv(file)
         if missing := {"path", "split", "label", "probability"} - {*table.columns}:
             raise StudyError(f"Expected path, split, label, probability in {file.name}, found no {', '.join(sorted(missing))}.")
-        found[file.stem] = table.assign(kind=table.path.map(film_kind), patient_id=table.path.map(patient_id))
+        table = table.assign(kind=table.path.map(film_kind), patient_id=table.path.map(patient_id), series=table.path.map(naming_series))
+        found[file.stem] = table.assign(films_of_patient=table.groupby(["split", "patient_id"]).path.transform("size"))
     return found
 
 def quick_predictions(stage: Stage):
@@ -158,9 +161,10 @@ def title(model: str) -> str:
 
 
 # %%
-stage = open_stage("evaluation", run_dir, seed=seed, threshold=threshold)
+stage = open_stage("evaluation", run_dir, seed=seed, threshold=threshold, draws=draws)
 predictions = load_predictions(stage)
 judged, tests = judged_films(predictions)
+if judged == "test": look(stage, f"predictions of {len(tests)} model(s)")
 if judged != "test": note(stage, "there are no test films, so the models are judged on validation, which also chose their epoch: too kindly.")
 print(f"{judged} films: " + ", ".join(f"{title(name)} {len(table):,}" for name, table in tests.items()))
 
@@ -238,72 +242,260 @@ for name, table in tests.items():
                 f"right, {fp} false alarms, {fn} missed. Beside it the ROC and the precision-recall curve.")
     display(class_report(table, threshold).style.format(precision=4).set_caption(title(name)))
 
+# %% [markdown]
+# ## How sure is a number?
+#
+# Another hospital week would have brought other children. The **bootstrap** plays that through: it draws as many patients as there are, with
+# replacement, and computes every measure on their films, a thousand times; the middle 95 % of the results are the interval. Patients are
+# drawn, not films, because the films of one child are alike and count for less than as many children. What an interval does not hold is the chance
+# of training: another seed gives another network.
+#
+# Next to accuracy, which depends on the mix of classes, stand **balanced accuracy** (the mean of sensitivity and specificity) and Matthews'
+# correlation coefficient, **MCC** (1 perfect, 0 guessing). **PPV** and **NPV** are the shares of pneumonia calls and of normal calls that are right.
+# **Average precision** sums up the precision-recall curve; its baseline is the share of pneumonia.
+
+# %%
+#| export
+MEASURES = {"roc_auc": "AUROC", "average_precision": "average precision", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "sensitivity": "sensitivity",
+            "specificity": "specificity", "ppv": "PPV", "npv": "NPV", "f1_normal": "F1 normal", "f1_pneumonia": "F1 pneumonia", "mcc": "MCC", "brier": "Brier score"}
+
+def ratio(a, b): # arrays → a / b, NaN where b is 0
+    "Division that leaves what is undefined undefined."
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    return np.divide(a, b, out=np.full(np.broadcast(a, b).shape, np.nan), where=b != 0)
+
+def count_measures(tn, fp, fn, tp) -> dict: # numbers or arrays of counts, weighted or not
+    "The measures that follow from a confusion matrix."
+    tn, fp, fn, tp = (np.asarray(c, float) for c in (tn, fp, fn, tp))
+    sensitivity, specificity = ratio(tp, tp + fn), ratio(tn, tn + fp)
+    root = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+    return dict(accuracy=ratio(tp + tn, tp + tn + fp + fn), balanced_accuracy=(sensitivity + specificity) / 2, sensitivity=sensitivity, specificity=specificity,
+                ppv=ratio(tp, tp + fp), npv=ratio(tn, tn + fn), f1_normal=ratio(2 * tn, 2 * tn + fp + fn), f1_pneumonia=ratio(2 * tp, 2 * tp + fp + fn),
+                mcc=np.where(root == 0, 0., ratio(tp * tn - fp * fn, root)))
+
+
+# %%
+#| export
+def rank_measures(
+    label: np.ndarray,       # (n,) 0 or 1
+    probability: np.ndarray, # (n,)
+    weights: np.ndarray,     # (draws, n) how often each film counts
+) -> dict: # AUROC and average precision of each draw
+    "What needs no threshold: AUROC with ties counting half, and average precision, as scikit-learn defines them."
+    order = np.argsort(-probability, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(probability[order]) != 0])  # films with equal probability go together
+    sick, well = (np.add.reduceat(weights[:, order] * (label[order] == c), starts, axis=1, dtype=float) for c in (1, 0))
+    tp, fp = sick.cumsum(axis=1), well.cumsum(axis=1)
+    n_sick, n_well = tp[:, -1], fp[:, -1]
+    auroc = ratio((well * (tp - sick / 2)).sum(axis=1), n_sick * n_well)
+    precision = np.nan_to_num(ratio(tp, tp + fp))
+    return dict(roc_auc=auroc, average_precision=ratio((sick * precision).sum(axis=1), n_sick))
+
+def all_measures(
+    table: pd.DataFrame, # label, probability
+    threshold: float,
+    weights: np.ndarray | None = None, # (draws, n); None: each film once
+) -> dict[str, np.ndarray]: # measure → (draws,)
+    "Every measure of MEASURES for each draw."
+    label, probability = table.label.to_numpy(), table.probability.to_numpy()
+    weights = np.ones((1, len(table)), int) if weights is None else weights
+    called = probability >= threshold
+    counts = [weights @ ((called == c) & (label == l)) for l, c in ((0, False), (0, True), (1, False), (1, True))]
+    return rank_measures(label, probability, weights) | count_measures(*counts) | dict(brier=ratio(weights @ (probability - label) ** 2, weights.sum(axis=1)))
+
+def intervals(
+    table: pd.DataFrame, # label, probability, patient_id
+    threshold: float,
+    seed: int,
+    draws: int = 1000,
+) -> dict[str, tuple[float, float]]: # measure → low, high
+    "95 % intervals of every measure, patients redrawn."
+    parts = [all_measures(table, threshold, w) for w in patient_draws(table.patient_id, draws, seed)]
+    found = {m: np.concatenate([p[m] for p in parts]) for m in parts[0]}
+    return {m: tuple(np.percentile(v[~np.isnan(v)], [2.5, 97.5]).tolist()) if (~np.isnan(v)).any() else (float("nan"),) * 2 for m, v in found.items()}
+
+
+# %% [markdown]
+# The measures of a draw are scikit-learn's, with the draw's weights; that is checked here on made-up films with many ties:
+
+# %%
+from sklearn import metrics as sk
+rng = np.random.default_rng(0)
+some = pd.DataFrame(dict(label=rng.integers(0, 2, 60), probability=rng.integers(0, 9, 60) / 8, patient_id=rng.integers(0, 20, 60)))
+w = next(patient_draws(some.patient_id, 3, seed=1))
+found, called = all_measures(some, .5, w), some.probability >= .5
+for n in range(3):
+    options = dict(sample_weight=w[n])
+    expected = dict(roc_auc=sk.roc_auc_score(some.label, some.probability, **options), average_precision=sk.average_precision_score(some.label, some.probability, **options),
+        accuracy=sk.accuracy_score(some.label, called, **options), balanced_accuracy=sk.balanced_accuracy_score(some.label, called, **options),
+        mcc=sk.matthews_corrcoef(some.label, called, **options), f1_pneumonia=sk.f1_score(some.label, called, **options), f1_normal=sk.f1_score(some.label, called, pos_label=0, **options),
+        ppv=sk.precision_score(some.label, called, **options), npv=sk.precision_score(some.label, called, pos_label=0, **options), brier=sk.brier_score_loss(some.label, some.probability, **options))
+    for measure, value in expected.items(): test_close(found[measure][n], value, eps=1e-9)
+
+
+# %% [markdown]
+# For the AUROC there is also an interval without drawing, after **DeLong** et al. (1988): each film's *placement* is the share of films of the
+# other class that it is ranked right against, the AUROC is their mean, and their scatter gives its variance, and for two models on the same films
+# the variance of the difference. Where patients have several films, their placements are summed first (Obuchowski, 1997), so that here
+# too it is patients that count. The interval is taken on the logit, which keeps it below 1.
+
+# %%
+#| export
+def placements(
+    label: np.ndarray,       # (n,) 0 or 1, both present
+    probability: np.ndarray, # (n,)
+) -> np.ndarray: # (n,) share of the other class that each film is on the right side of, ties half
+    "DeLong's structural components, by ranks (Sun and Xu 2014)."
+    from scipy.stats import rankdata
+    found, everyone = np.empty(len(label)), rankdata(probability)
+    for c in (0, 1):
+        below = everyone[label == c] - rankdata(probability[label == c])  # films of the other class below it
+        found[label == c] = below / (label != c).sum() if c else 1 - below / (label != c).sum()
+    return found
+
+def delong(
+    label: np.ndarray,         # (n,)
+    probabilities: np.ndarray, # (m, n) of m models on the same films
+    patients,                  # (n,) whose film each is; each its own for DeLong's own formula
+) -> tuple[np.ndarray, np.ndarray]: # (m,) AUROCs; (m, m) their covariance
+    "AUROCs of several models and how they vary together, patients being independent."
+    places = np.stack([placements(label, p) for p in probabilities])
+    aucs, total = places[:, label == 1].mean(axis=1), np.zeros((len(places),) * 2)
+    codes, share = pd.factorize(np.asarray(patients))[0], np.zeros((len(places), len(set(patients))))
+    for c in (0, 1):
+        members, scatter = label == c, (places - aucs[:, None]) / (label == c).sum()
+        sums = np.stack([np.bincount(codes[members], row[members], share.shape[1]) for row in scatter])
+        count = len(np.unique(codes[members]))
+        share += sums * np.sqrt(count / max(count - 1, 1))
+    return aucs, total + share @ share.T
+
+def delong_interval(auc: float, variance: float) -> tuple[float, float]:
+    "95 % interval of an AUROC, on the logit; the point itself where all or no pairs are in order."
+    from scipy.special import expit
+    if not 0 < auc < 1: return auc, auc
+    half = 1.959964 * np.sqrt(variance) / (auc * (1 - auc))
+    return tuple(expit(logit(auc) + np.array([-half, half])).tolist())
+
+
+# %% [markdown]
+# Against the plain definition, all pairs of a sick and a well film one by one:
+
+# %%
+label, probabilities = np.repeat([0, 1], [13, 17]), rng.integers(0, 12, (2, 30)) / 11
+aucs, covariance = delong(label, probabilities, range(30))
+pairs = np.stack([(p[label == 1][:, None] > p[label == 0]) + .5 * (p[label == 1][:, None] == p[label == 0]) for p in probabilities])
+test_close(aucs, pairs.mean(axis=(1, 2)), eps=1e-12)
+test_close(covariance, np.cov(pairs.mean(axis=2)) / 17 + np.cov(pairs.mean(axis=1)) / 13, eps=1e-12)
+doubled = delong(np.tile(label, 2), np.tile(probabilities, 2), np.tile(range(30), 2))   # every film twice tells nothing new
+test_close(doubled[1], covariance, eps=1e-12)
+
 
 # %% [markdown]
 # ## Side by side
 #
 # `comparison.csv` has one row a model; [the figure](#fig-evaluation_comparison) draws them together. The time is that of all training that went into the network, so the fine-tuned
-# ResNet50 carries the frozen stage's as well. The intervals hold 95 %: for the AUROC by redrawing patients, since films of
-# one child are not independent; for accuracy, sensitivity and specificity by Wilson's formula (1927), which takes films as
-# independent and is therefore somewhat too narrow where children have several films. So is the McNemar test below.
+# ResNet50 carries the frozen stage's as well, and an ensemble that of its members. In brackets are 95 % intervals, patients redrawn. Last stand the accuracy at a threshold that was
+# chosen on validation (below) and, to compare, the AUROC's interval after DeLong.
 
 # %%
 #| export
-def wilson(right: int, n: int) -> tuple[float, float]: # NaN if n is 0
-    "Wilson's 95 % interval of a proportion."
-    from scipy.stats import binomtest
-    if n == 0: return float("nan"), float("nan")
-    return tuple(binomtest(int(right), int(n)).proportion_ci(method="wilson"))
-
-def training_time(stage: Stage, model: str) -> dict: # epochs and training_seconds; NaN without a history
-    "Epochs run in a model's own training, and the seconds of all training that went into it."
+def training_facts(stage: Stage, model: str) -> dict: # epochs, training_seconds, parameters; NaN without a history
+    "Epochs run in a model's own training, the seconds of all training that went into it, its number of parameters."
     file = stage.path("history", f"{model}.csv")
-    if not file.exists(): return dict(epochs=float("nan"), training_seconds=float("nan"))
+    if not file.exists(): return dict(epochs=float("nan"), training_seconds=float("nan"), parameters=float("nan"))
     history = pd.read_csv(file)
-    return dict(epochs=len(history), training_seconds=history.total_seconds.iloc[-1])
+    return dict(epochs=len(history), training_seconds=history.total_seconds.iloc[-1], parameters=history.get("parameters", pd.Series([np.nan])).iloc[-1])
 
 def compare_models(
     stage: Stage,
-    tests: dict[str, pd.DataFrame], # model → test films
+    predictions: dict[str, pd.DataFrame], # from `load_predictions`
     threshold: float,
     seed: int,
+    draws: int = 1000,
 ) -> pd.DataFrame: # a row a model
-    "Metrics, intervals, counts and training time of every model."
-    from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+    "Metrics, intervals, counts and training time of every model on the judged films."
     rows = []
-    for model, table in tests.items():
+    for model, table in judged_films(predictions)[1].items():
         metrics = classification_metrics(table.label, table.probability, threshold)
         (tn, fp), (fn, tp) = metrics.pop("confusion_matrix")
-        bounds = dict(roc_auc=patient_interval(table, table.probability.to_numpy(), roc_auc_score, seed), accuracy=wilson(tn + tp, len(table)),
-                      sensitivity=wilson(tp, fn + tp), specificity=wilson(tn, tn + fp))
-        limits = {f"{k}_{side}": v for k, pair in bounds.items() for side, v in zip(("low", "high"), pair)}
-        whole = dict(average_precision=average_precision_score(table.label, table.probability), brier=brier_score_loss(table.label, table.probability))
-        rows.append(dict(model=model, films=len(table), threshold=threshold, **metrics, **whole, **limits, tn=tn, fp=fp, fn=fn, tp=tp,
-                         **training_time(stage, model)))
+        values = {m: float(v[0]) for m, v in all_measures(table, threshold).items()} | metrics
+        limits = flat(intervals(table, threshold, seed, draws))
+        if table.label.nunique() == 2:
+            aucs, variance = delong(table.label.to_numpy(), table.probability.to_numpy()[None], table.patient_id)
+            limits |= flat(dict(delong=delong_interval(aucs[0], variance[0, 0])))
+        rows.append(dict(model=model, films=len(table), prevalence=table.label.mean(), threshold=threshold, **values, **limits, tn=tn, fp=fp, fn=fn, tp=tp,
+                         **chosen_threshold(predictions[model], table, seed, draws), **training_facts(stage, model)))
     return pd.DataFrame(rows)
+
+def flat(bounds: dict[str, tuple[float, float]]) -> dict[str, float]: # NAME_low, NAME_high
+    "Intervals as columns."
+    return {f"{name}_{side}": value for name, pair in bounds.items() for side, value in zip(("low", "high"), pair)}
 
 
 # %%
-test_close(wilson(544, 624), (.8433, .8958), eps=1e-4)   # the reference CNN's accuracy .872 could be .843 to .896
-comparison = compare_models(stage, tests, threshold, seed)
+#| export
+def youden_threshold(
+    table: pd.DataFrame, # validation films of one model: label, probability
+) -> float:
+    "The threshold with the largest sensitivity + specificity (Youden 1950), half way to the next lower probability."
+    from sklearn.metrics import roc_curve
+    false_alarms, sensitivity, thresholds = roc_curve(table.label, table.probability, drop_intermediate=False)
+    return between(table, thresholds[max(1, int(np.argmax(sensitivity - false_alarms)))])
+
+def sensitivity_threshold(
+    table: pd.DataFrame, # validation films of one model
+    wanted: float,       # sensitivity, above 0 and at most 1
+) -> float:
+    "The largest threshold that calls at least this share of the pneumonia films."
+    sick = np.sort(table.probability[table.label == 1])
+    return between(table, sick[len(sick) - int(np.ceil(wanted * len(sick)))])
+
+def between(table: pd.DataFrame, probability: float) -> float:
+    "Half way from a film's probability to the next lower one, so that the film is still called."
+    below = table.probability[table.probability < probability]
+    return float((probability + (below.max() if len(below) else 0)) / 2)
+
+def chosen_threshold(table: pd.DataFrame, test: pd.DataFrame, seed: int, draws: int) -> dict: # chosen_threshold, chosen_accuracy with its interval
+    "The accuracy on the judged films at the threshold that validation chooses; nothing where validation has one class."
+    validation = table[table.split == "validation"]
+    if validation.label.nunique() < 2: return dict(chosen_threshold=float("nan"), chosen_accuracy=float("nan"))
+    value = youden_threshold(validation)
+    return dict(chosen_threshold=value, chosen_accuracy=float(all_measures(test, value)["accuracy"][0])) | flat(dict(chosen_accuracy=intervals(test, value, seed, draws)["accuracy"]))
+
+
+# %%
+four = pd.DataFrame(dict(label=[0, 0, 1, 1], probability=[.1, .2, .6, .9]))
+test_eq(youden_threshold(four), .4)
+test_eq([sensitivity_threshold(four, wanted) for wanted in (.5, .51, 1)], [.75, .4, .4])
+comparison = compare_models(stage, predictions, threshold, seed, draws)
 write_csv(stage.path("comparison.csv"), comparison)
 
 
 # %%
 #| export
+def span(row: dict, key: str, digits: int = 4) -> str:
+    "A value of the comparison with its interval, for reading."
+    if row.get(key) is None or row[key] != row[key]: return "–"
+    return f"{row[key]:.{digits}f} ({row[f'{key}_low']:.3f}–{row[f'{key}_high']:.3f})"
+
 def comparison_table(
     comparison: pd.DataFrame, # from `compare_models`
 ) -> pd.DataFrame: # text, made for reading
     "The comparison with intervals, as a reader wants it."
-    def span(r, key, value): return f"{value:.4f} ({r[f'{key}_low']:.3f}–{r[f'{key}_high']:.3f})"
-    return pd.DataFrame([{"model": title(r["model"]), "AUROC": span(r, "roc_auc", r["roc_auc"]), "accuracy": span(r, "accuracy", r["accuracy"]),
-        "sensitivity": span(r, "sensitivity", r["recall_pneumonia"]), "specificity": span(r, "specificity", r["recall_normal"]),
-        "F1 normal": f"{r['f1_normal']:.4f}", "F1 pneumonia": f"{r['f1_pneumonia']:.4f}",
+    return pd.DataFrame([{"model": title(r["model"]), **{MEASURES[m]: span(r, m) for m in ("roc_auc", "accuracy", "sensitivity", "specificity")},
+        "accuracy at the threshold chosen on validation": span(r, "chosen_accuracy"), "F1 normal": f"{r['f1_normal']:.4f}", "F1 pneumonia": f"{r['f1_pneumonia']:.4f}",
         "epochs run": f"{r['epochs']:.0f}", "training": f"{r['training_seconds']:,.0f} s"} for r in comparison.to_dict("records")])
+
+def measures_table(comparison: pd.DataFrame) -> pd.DataFrame: # text: a row a measure, a column a model
+    "Every measure with its interval."
+    rows = {words: {title(r["model"]): span(r, m) for r in comparison.to_dict("records")} for m, words in MEASURES.items()}
+    rows["AUROC, interval after DeLong"] = {title(r["model"]): f"{r['roc_auc']:.4f} ({r['delong_low']:.3f}–{r['delong_high']:.3f})" for r in comparison.to_dict("records") if "delong_low" in r}
+    return pd.DataFrame(rows).T
 
 
 # %%
-comparison_table(comparison).style.hide(axis="index")
+display(comparison_table(comparison).style.hide(axis="index"))
+measures_table(comparison).style.set_caption(f"All measures at threshold {threshold:g}; the baseline of average precision is {comparison.prevalence[0]:.3f}")
 
 
 # %%
@@ -317,12 +509,13 @@ def plot_comparison(
     figure, axes = plt.subplots(1, 3, figsize=(15, 4.4), width_ratios=[1, 1, 1.6])
     for model, table in tests.items(): plot_curves(axes[0], axes[1], table, model)
     frame_curves(axes[0], axes[1], next(iter(tests.values())).label.mean())
-    measures = {"accuracy": "accuracy", "roc_auc": "AUROC", "f1_normal": "F1 normal", "f1_pneumonia": "F1 pneumonia"}
+    measures = {m: MEASURES[m] for m in ("accuracy", "roc_auc", "f1_normal", "f1_pneumonia")}
     width = .84 / len(comparison)
     for n, row in enumerate(comparison.to_dict("records")):
         place, values = np.arange(len(measures)) + width * (n - (len(comparison) - 1) / 2), [row[m] for m in measures]
         bars = axes[2].bar(place, values, width * .94, color=COLOURS.get(row["model"], COLOURS["other"]), label=title(row["model"]))
-        axes[2].bar_label(bars, labels=[f"{v:.2f}" for v in values], fontsize=8, padding=1)
+        axes[2].errorbar(place, values, [[v - row[f"{m}_low"] for m, v in zip(measures, values)], [row[f"{m}_high"] - v for m, v in zip(measures, values)]], fmt="none", ecolor="black", lw=1)
+        if len(comparison) <= 4: axes[2].bar_label(bars, labels=[f"{v:.2f}" for v in values], fontsize=8, padding=1, label_type="center", color="white")
     axes[2].set(xticks=range(len(measures)), xticklabels=measures.values(), ylim=(0, 1.24), yticks=np.arange(0, 1.1, .2), title="At the threshold")
     axes[2].legend(ncols=2, fontsize=9, loc="upper center")
     return figure
@@ -336,29 +529,44 @@ save_figure(stage, plot_comparison(comparison, tests), "evaluation_comparison", 
 # %% [markdown]
 # ## Do they differ?
 #
-# Two models judged on the same films are compared film by film: on how many is only one of them right? If they were
-# equally good, that count would split evenly, which the exact **McNemar** test judges. Several pairs mean several chances
-# to be fooled, so the p-values are corrected after Holm (1979).
+# Two models judged on the same films are compared film by film, in two ways. Do they **rank** differently: the difference of their AUROCs, with an
+# interval and a p-value after DeLong, patients being independent. Do they **call** differently at the threshold: on how many films is only one of them
+# right? If they were equally good that count would split evenly, which the exact **McNemar** test judges; it takes films as independent, so
+# beside it stands the difference in accuracy with an interval from redrawn patients. Several pairs mean several chances to be fooled, so both
+# kinds of p-values are corrected after Holm (1979).
 
 # %%
 #| export
 def paired_tests(
     tests: dict[str, pd.DataFrame], # model → test films, the same ones
     threshold: float,
-) -> pd.DataFrame: # a row a pair: first, second, only_first, only_second, p, p_holm
-    "Exact McNemar test for each pair of models, with Holm's correction."
-    from scipy.stats import binomtest
-    right = {m: t.set_index("path").eval("(probability >= @threshold) == label") for m, t in tests.items()}
-    rows = []
-    for a, b in combinations(right, 2):
-        if set(right[a].index) != set(right[b].index): raise StudyError(f"Expected {a} and {b} to be tested on the same films, found different ones.")
-        only_a, only_b = int((right[a] & ~right[b]).sum()), int((~right[a] & right[b]).sum())
-        rows.append(dict(first=a, second=b, only_first=only_a, only_second=only_b,
-                         p=binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.))
-    table = pd.DataFrame(rows, columns=["first", "second", "only_first", "only_second", "p"]).sort_values("p", kind="stable")
-    table["p_holm"] = np.minimum(1, np.maximum.accumulate(table.p.to_numpy() * np.arange(len(table), 0, -1)))
-    return table.reset_index(drop=True)
+    seed: int = 42,
+    draws: int = 1000,
+) -> pd.DataFrame: # a row a pair
+    "Differences of AUROC (DeLong) and of accuracy (exact McNemar, patient bootstrap) for each pair of models, with Holm's correction."
+    from statsmodels.stats.multitest import multipletests
+    rows = [compare_pair(a, b, tests, threshold, seed, draws) for a, b in combinations(tests, 2)]
+    table = pd.DataFrame(rows, columns=["first", "second", "auroc_difference", "auroc_low", "auroc_high", "p_auroc", "only_first", "only_second",
+                                        "accuracy_difference", "accuracy_low", "accuracy_high", "p"])
+    for name in ("p", "p_auroc"): table[f"{name}_holm"] = multipletests(table[name], method="holm")[1] if len(table) else []
+    return table.sort_values(["p", "p_auroc"], kind="stable").reset_index(drop=True)
 
+def compare_pair(a: str, b: str, tests: dict[str, pd.DataFrame], threshold: float, seed: int, draws: int) -> dict: # a row of `paired_tests`
+    "Two models on the same films."
+    from scipy.stats import binomtest, norm
+    first, second = tests[a].set_index("path"), tests[b].set_index("path")
+    if set(first.index) != set(second.index): raise StudyError(f"Expected {a} and {b} to be tested on the same films, found different ones.")
+    second = second.loc[first.index]
+    better = ((first.probability >= threshold) == first.label).astype(int) - ((second.probability >= threshold) == second.label).astype(int)
+    drawn = np.concatenate([w @ better.to_numpy() / w.sum(axis=1) for w in patient_draws(first.patient_id, draws, seed)])
+    only_a, only_b = int((better == 1).sum()), int((better == -1).sum())
+    row = dict(first=a, second=b, only_first=only_a, only_second=only_b, p=binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.,
+               accuracy_difference=better.mean(), **flat(dict(accuracy=np.percentile(drawn, [2.5, 97.5]))))
+    if first.label.nunique() < 2: return row | dict(auroc_difference=np.nan, auroc_low=np.nan, auroc_high=np.nan, p_auroc=1.)
+    aucs, c = delong(first.label.to_numpy(), np.stack([first.probability, second.probability]), first.patient_id)
+    error, gap = np.sqrt(max(c[0, 0] + c[1, 1] - 2 * c[0, 1], 0)), aucs[0] - aucs[1]
+    p = 2 * norm.sf(abs(gap) / error) if error > 1e-12 else float(abs(gap) < 1e-12)
+    return row | dict(auroc_difference=gap, auroc_low=gap - 1.959964 * error, auroc_high=gap + 1.959964 * error, p_auroc=p)
 
 def p_text(p: float) -> str:
     "A p-value for reading."
@@ -366,114 +574,418 @@ def p_text(p: float) -> str:
 
 
 # %%
-made_up = pd.DataFrame(dict(path=range(10), label=1, probability=[.9] * 10))
+made_up = pd.DataFrame(dict(path=range(10), patient_id=range(10), label=1, probability=[.9] * 10))
 worse = made_up.assign(probability=[.9] * 4 + [.1] * 6)
 test_close(paired_tests(dict(a=made_up, b=worse), .5).p[0], 2 * .5**6)   # six discordant films, all one way
-pairs = paired_tests(tests, threshold)
-readable = pairs.assign(first=pairs["first"].map(title), second=pairs["second"].map(title)).rename(columns={
-    "only_first": "only first right", "only_second": "only second right", "p_holm": "p after Holm"})
-readable.style.hide(axis="index").format(p_text, subset=["p", "p after Holm"])
+pairs = paired_tests(tests, threshold, seed, draws)
+write_csv(stage.path("metrics/evaluation_pairs.csv"), pairs)
+readable = pd.DataFrame([{"first": title(r["first"]), "second": title(r["second"]), "AUROC, first − second": f"{r.auroc_difference:+.3f} ({r.auroc_low:+.3f} to {r.auroc_high:+.3f})",
+    "p, DeLong and Holm": p_text(r.p_auroc_holm), "only first right": r.only_first, "only second right": r.only_second,
+    "accuracy, first − second": f"{r.accuracy_difference:+.3f} ({r.accuracy_low:+.3f} to {r.accuracy_high:+.3f})", "p, McNemar and Holm": p_text(r.p_holm)} for _, r in pairs.iterrows()])
+readable.style.hide(axis="index")
 
 
 # %% [markdown]
-# ## Bacterial and viral
+# ## Whom does a model miss?
 #
-# Both count as pneumonia, but a lobar patch and a fine veil are not equally easy to see. The intervals take films as independent. Where few children
-# have many films (see the table of patients in the chapter on data) they are too narrow; in the public test films that is so above all for the
-# bacterial ones.
+# Bacterial and viral pneumonia both count as pneumonia, but a lobar patch and a fine veil are not equally easy to see. The two naming series of the
+# normal films were probably taken at different times. A child with many films may be a sicker one. And where the originals differ in size and shape, a
+# model may fare differently on wide films and on narrow ones. The table counts each group's films and patients; the rate is sensitivity for
+# groups of pneumonia films and specificity for groups of normal ones, and AUROC sets a group against all films of the other class. [The figure](#fig-evaluation_subgroups)
+# shows the rates. Many groups mean many chances: a single one that sticks out is a question, not a finding.
 
 # %%
 #| export
-def kind_sensitivity(
-    tests: dict[str, pd.DataFrame],
-    threshold: float,
-) -> pd.DataFrame: # a row a model and kind: model, kind, films, sensitivity, low, high
-    "Sensitivity for bacterial and viral pneumonia, with Wilson's interval."
-    rows = []
-    for model, table in tests.items():
-        for kind in ("bacteria", "virus"):
-            found = table.probability[table.kind == kind] >= threshold
-            low, high = wilson(found.sum(), len(found))
-            rows.append(dict(model=model, kind=kind, films=len(found), sensitivity=found.mean(), low=low, high=high))
-    return pd.DataFrame(rows)
+def film_groups(
+    table: pd.DataFrame, # from `load_predictions`; width and height where known
+) -> dict[str, pd.Series]: # what is grouped by → (n,) each film's group
+    "Films by kind, naming series, films of the patient, and original size and shape where these differ."
+    many = pd.cut(table.films_of_patient, [0, 1, 3, np.inf], labels=["1", "2 or 3", "4 or more"]).astype(str)
+    by = {"kind": table.kind, "naming series": table.series.where(table.label == 0), "films of the patient": many}  # pneumonia's series are its kinds
+    if "width" in table and table.width.nunique() > 1: by |= {"original width, pixels": thirds(table.width), "original width / height": thirds(table.width / table.height)}
+    return by
+
+def thirds(values: pd.Series) -> pd.Series: # of text, such as "below 1.31"
+    "Lowest, middle and highest third."
+    low, high = np.quantile(values, [1 / 3, 2 / 3])
+    words = lambda v: f"{v:,.0f}" if v >= 10 else f"{v:.2f}"
+    return pd.Series(np.select([values < low, values < high], [f"below {words(low)}", f"{words(low)} to {words(high)}"], f"{words(high)} or more"), values.index)
 
 
 # %%
-kinds = kind_sensitivity(tests, threshold)
-kinds.assign(model=kinds.model.map(title)).style.hide(axis="index").format(precision=3)
+#| export
+def subgroup_table(
+    tests: dict[str, pd.DataFrame],
+    threshold: float,
+    seed: int,
+    draws: int = 1000,
+) -> pd.DataFrame: # a row a model, grouping, class and group: films, patients, measure, rate and AUROC with low and high
+    "How often each group of films is called right, with intervals from redrawn patients."
+    rows = []
+    for model, table in tests.items():
+        for by, groups in film_groups(table).items():
+            for label, group in sorted(set(zip(table.label[groups.notna()], groups.dropna()))):
+                rows.append(dict(model=model, label=label) | group_row(table, by, group, ((groups == group) & (table.label == label)).to_numpy(), label, threshold, seed, draws))
+    return pd.DataFrame(rows)
 
+def group_row(table: pd.DataFrame, by: str, group: str, chosen: np.ndarray, label: int, threshold: float, seed: int, draws: int) -> dict:
+    "Counts, rate and AUROC of one group, all of one class."
+    films, rate = table[chosen], "sensitivity" if label else "specificity"
+    against = table[chosen | (table.label == 1 - label).to_numpy()]
+    auroc = dict(roc_auc=float("nan"), roc_auc_low=float("nan"), roc_auc_high=float("nan"))
+    if against.label.nunique() == 2:
+        aucs, c = delong(against.label.to_numpy(), against.probability.to_numpy()[None], against.patient_id)
+        auroc = dict(roc_auc=aucs[0]) | flat(dict(roc_auc=delong_interval(aucs[0], c[0, 0])))
+    return {"by": by, "group": group, "films": len(films), "patients": films.patient_id.nunique(), "measure": rate, "rate": float(all_measures(films, threshold)[rate][0]),
+            **flat(dict(rate=intervals(films, threshold, seed, draws)[rate])), **auroc}
+
+
+# %%
+images = pd.read_csv(stage.path("images.csv")) if stage.path("images.csv").exists() else pd.DataFrame(columns=["path", "width", "height"])
+sized = {name: table.merge(images[["path", "width", "height"]], on="path", how="left") for name, table in tests.items()}
+subgroups = subgroup_table(sized, threshold, seed, draws)
+write_csv(stage.path("metrics/evaluation_subgroups.csv"), subgroups)
+whole = subgroups[subgroups.by == "kind"]
+test_eq(whole.groupby("model").films.sum().to_dict(), {name: len(table) for name, table in tests.items()})   # the kinds are a partition
+first = next(iter(tests))
+readable = [{"by": r["by"], "group": r["group"], "films": r["films"], "patients": r["patients"], r["measure"]: span(r, "rate", 3), "AUROC": span(r, "roc_auc", 3)} for r in subgroups[subgroups.model == list(tests)[-1]].to_dict("records")]
+pd.DataFrame(readable).fillna("").style.hide(axis="index").set_caption(f"{title(list(tests)[-1])}; the other models are in metrics/evaluation_subgroups.csv")
+
+
+# %%
+#| export
+def plot_subgroups(
+    subgroups: pd.DataFrame, # from `subgroup_table`
+): # matplotlib Figure
+    "Sensitivity and specificity of every group and model, with intervals."
+    import matplotlib.pyplot as plt
+    figure, axes = plt.subplots(1, 2, figsize=(13, 1.4 + .42 * subgroups.groupby("label")[["by", "group"]].value_counts().groupby("label").size().max()))
+    for ax, label, measure in zip(axes, (0, 1), ("specificity", "sensitivity")):
+        rows = subgroups[subgroups.label == label]
+        keys = list(dict.fromkeys(zip(rows["by"], rows["group"])))
+        for n, (model, own) in enumerate(rows.groupby("model", sort=False)):
+            own, lift = own.set_index(["by", "group"]).loc[keys], .62 * (n / max(rows.model.nunique() - 1, 1) - .5) if rows.model.nunique() > 1 else 0
+            ax.errorbar(own.rate, np.arange(len(keys)) + lift, xerr=[own.rate - own.rate_low, own.rate_high - own.rate], fmt="os^Dv*"[n % 6], ms=5, lw=1,
+                        color=COLOURS.get(model, COLOURS["other"]), label=title(model))
+        counts = rows.drop_duplicates(["by", "group"]).set_index(["by", "group"]).films
+        ax.set(yticks=range(len(keys)), yticklabels=[f"{by}: {group} ({counts[by, group]})" for by, group in keys], xlim=(None, 1.01), title=f"{measure}, {CLASS_NAMES[label].lower()} films")
+        ax.grid(axis="x", color="#dddddd")
+        ax.invert_yaxis()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    return figure
+
+
+# %%
+save_figure(stage, plot_subgroups(subgroups), "evaluation_subgroups", "Films called right by group, with 95 % intervals; the number of films in brackets.",
+            "Dots with intervals, specificity of groups of normal films and sensitivity of groups of pneumonia films for each model, at the run's threshold. The numbers are in metrics/evaluation_subgroups.csv.")
 
 # %% [markdown]
 # ## The threshold
 #
 # Pneumonia is more common in train than in test, and class weights bend the probabilities, so .5 has no special right.
-# A threshold may be chosen, but on **validation** films only: here the one with the largest sum of sensitivity and
-# specificity (Youden, 1950). What it does on test is then reported, whatever it is.
+# A threshold may be chosen, but on **validation** films only. Three rules: the largest sum of sensitivity and specificity (Youden, 1950), and the
+# largest threshold that finds 95 % or 98 % of the validation films with pneumonia, as one would want where a miss is worse than a false alarm.
+# What they do on the judged films is then read off, whatever it is. If the sensitivity found is not the one asked for, validation did not resemble test.
 
 # %%
 #| export
-def youden_threshold(
-    table: pd.DataFrame, # validation films of one model: label, probability
-) -> float:
-    "The threshold with the largest sensitivity + specificity, half way to the next lower probability."
-    from sklearn.metrics import roc_curve
-    false_alarms, sensitivity, thresholds = roc_curve(table.label, table.probability, drop_intermediate=False)
-    best = max(1, int(np.argmax(sensitivity - false_alarms)))
-    below = table.probability[table.probability < thresholds[best]]
-    return float((thresholds[best] + (below.max() if len(below) else 0)) / 2)
+RULES = {"Youden": youden_threshold, "sensitivity .95": lambda v: sensitivity_threshold(v, .95), "sensitivity .98": lambda v: sensitivity_threshold(v, .98)}
 
 def threshold_table(
     predictions: dict[str, pd.DataFrame],
     fixed: float, # the run's own threshold
-) -> pd.DataFrame: # a row a model and threshold
-    "Metrics of the judged films at the fixed threshold and at the one chosen on validation."
+    seed: int = 42,
+    draws: int = 1000,
+) -> pd.DataFrame: # a row a model and rule: threshold, its measures on validation and, with intervals, on the judged films
+    "The judged films at the fixed threshold and at those chosen on validation."
     rows, tests = [], judged_films(predictions)[1]
     for model, table in predictions.items():
         validation, test = table[table.split == "validation"], tests[model]
-        choices = {"fixed": fixed} | ({"validation": youden_threshold(validation)} if validation.label.nunique() == 2 else {})
+        choices = {"fixed": fixed} | ({name: rule(validation) for name, rule in RULES.items()} if validation.label.nunique() == 2 else {})
         for chosen, value in choices.items():
-            m = classification_metrics(test.label, test.probability, value)
-            rows.append(dict(model=model, chosen=chosen, threshold=value, accuracy=m["accuracy"],
-                             sensitivity=m["recall_pneumonia"], specificity=m["recall_normal"]))
+            there = {m: float(v[0]) for m, v in all_measures(test, value).items()}
+            bounds = intervals(test, value, seed, draws)
+            kept = ("accuracy", "sensitivity", "specificity", "ppv", "npv")
+            before = {f"validation_{m}": float(all_measures(validation, value)[m][0]) if len(validation) else float("nan") for m in ("sensitivity", "specificity")}
+            rows.append(dict(model=model, chosen=chosen, threshold=value, **before, **{m: there[m] for m in kept}, **flat({m: bounds[m] for m in kept})))
     return pd.DataFrame(rows)
 
 
 # %%
-test_eq(youden_threshold(pd.DataFrame(dict(label=[0, 0, 1, 1], probability=[.1, .2, .6, .9]))), .4)
-thresholds = threshold_table(predictions, threshold)
-thresholds.assign(model=thresholds.model.map(title)).style.hide(axis="index").format(precision=3)
+thresholds = threshold_table(predictions, threshold, seed, draws)
+write_csv(stage.path("metrics/evaluation_thresholds.csv"), thresholds)
+readable = [{"model": title(r["model"]), "chosen by": r["chosen"], "threshold": f"{r['threshold']:.3f}", "sensitivity on validation": f"{r['validation_sensitivity']:.3f}",
+             **{MEASURES[m]: span(r, m, 3) for m in ("sensitivity", "specificity", "ppv", "npv", "accuracy")}} for r in thresholds.to_dict("records")]
+pd.DataFrame(readable).style.hide(axis="index")
+
+
+# %% [markdown]
+# ## Where pneumonia is rarer
+#
+# Sensitivity and specificity belong to a model and the kind of films; what a call is worth also depends on how many children are sick. [The
+# figure](#fig-evaluation_prevalence) carries each model's own pair, at the threshold that Youden's rule chose on validation, to other prevalences by Bayes' rule. It assumes that the
+# sick elsewhere are as sick and the well as well as here, which a screening clinic would not confirm.
+
+# %%
+#| export
+def predictive_values(sensitivity, specificity, prevalence) -> tuple: # numbers or arrays → PPV, NPV
+    "Bayes' rule."
+    sick, well = np.asarray(prevalence, float), 1 - np.asarray(prevalence, float)
+    return (ratio(sensitivity * sick, sensitivity * sick + (1 - specificity) * well), ratio(specificity * well, specificity * well + (1 - sensitivity) * sick))
+
+def plot_prevalence(
+    thresholds: pd.DataFrame, # from `threshold_table`
+    here: float,              # prevalence among the judged films
+): # matplotlib Figure
+    "PPV and NPV of every model against prevalence."
+    import matplotlib.pyplot as plt
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True)
+    prevalence = np.linspace(.005, .995, 199)
+    for r in thresholds.drop_duplicates("model", keep="first").model:
+        own = thresholds[thresholds.model == r]
+        row = own[own.chosen == "Youden"].iloc[0] if (own.chosen == "Youden").any() else own.iloc[0]
+        for ax, values in zip(axes, predictive_values(row.sensitivity, row.specificity, prevalence)):
+            ax.plot(prevalence, values, color=COLOURS.get(r, COLOURS["other"]), ls=DASHES.get(r, "-"), lw=2, label=title(r))
+    for ax, name in zip(axes, ("PPV: pneumonia calls that are right", "NPV: normal calls that are right")):
+        ax.axvline(here, color="gray", lw=.8, ls=":")
+        ax.set(title=name, xlabel="prevalence of pneumonia (dotted: these films)", ylim=(0, 1.02))
+        ax.xaxis.set_major_formatter("{x:.0%}")
+    axes[0].legend(fontsize=9)
+    return figure
+
+
+# %%
+test_close(predictive_values(.9, .8, .5), (.9 / 1.1, .8 / .9))
+test_close(predictive_values(.9, .8, .01)[0], .009 / (.009 + .198))   # rare disease: most alarms are false
+save_figure(stage, plot_prevalence(thresholds, comparison.prevalence[0]), "evaluation_prevalence", "What a call is worth, by how common pneumonia is.",
+            "PPV rises and NPV falls with the prevalence of pneumonia, for every model at its threshold chosen on validation.")
+
+
+# %% [markdown]
+# ## Is a model worth using?
+#
+# A threshold of 10 % says that one missed pneumonia weighs as much as nine false alarms. **Net benefit** (Vickers and Elkin, 2006) counts a model's right
+# alarms and takes off its false ones at that exchange rate, per film: TP / n - FP / n · t / (1 - t). [The decision curve](#fig-evaluation_decision) compares it with calling
+# everyone and calling no one. A model whose line lies below both at the rate that a clinic would choose does harm there. It reads probabilities at their word, so calibration matters, and
+# it holds for the share of pneumonia among these films.
+
+# %%
+#| export
+def net_benefit(table: pd.DataFrame, thresholds: np.ndarray) -> np.ndarray: # (t,)
+    "Net benefit of calling films from each threshold on."
+    called = table.probability.to_numpy() >= np.asarray(thresholds)[:, None]
+    sick = table.label.to_numpy() == 1
+    return (called & sick).mean(axis=1) - (called & ~sick).mean(axis=1) * thresholds / (1 - thresholds)
+
+def plot_decision(tests: dict[str, pd.DataFrame]): # matplotlib Figure
+    "Decision curves of all models, beside calling everyone and no one."
+    import matplotlib.pyplot as plt
+    figure, ax = plt.subplots(figsize=(7, 4))
+    t, share = np.linspace(.01, .99, 99), next(iter(tests.values())).label.mean()
+    for model, table in tests.items(): ax.plot(t, net_benefit(table, t), color=COLOURS.get(model, COLOURS["other"]), ls=DASHES.get(model, "-"), lw=2, label=title(model))
+    ax.plot(t, share - (1 - share) * t / (1 - t), color="black", lw=1, label="call everyone")
+    ax.axhline(0, color="gray", lw=1, ls=":", label="call no one")
+    ax.set(xlabel="threshold probability t", ylabel="net benefit per film", ylim=(-.05, share * 1.08), title="Decision curve")
+    ax.legend(fontsize=9, loc="lower left")
+    return figure
+
+
+# %%
+perfect = pd.DataFrame(dict(label=[0, 1, 1, 1], probability=[0., 1., 1., 1.]))
+test_close(net_benefit(perfect, np.array([.2, .5])), [.75, .75])
+test_close(net_benefit(perfect.assign(probability=1.), np.array([.2, .5])), [.75 - .25 * .25, .5])   # everyone is called
+save_figure(stage, plot_decision(tests), "evaluation_decision", "Net benefit of each model by the exchange rate of misses and false alarms.",
+            "Net benefit against threshold probability for each model, beside the curves of calling everyone and of calling no one.")
 
 
 # %% [markdown]
 # ## Can a probability be taken at its word?
 #
 # Of the films given about .8, are 80 % sick? The **reliability diagram**, [the figure](#fig-evaluation_reliability), compares, in groups of equally many films, the mean
-# probability with the share that is sick; the diagonal is honesty, below it a model promises more pneumonia than there is. The **Brier score** is the mean squared error of the
-# probability: 0 is perfect, and giving every film the prevalence scores the prevalence times its complement.
+# probability with the share that is sick; the diagonal is honesty, below it a model promises more pneumonia than there is. Models are saved with a temperature that
+# was fitted on validation; the hollow marks show them before. In numbers:
+#
+# - **Brier score**: mean squared error of the probability. 0 is perfect; giving every film the prevalence scores the prevalence times its complement.
+# - **ECE**, expected calibration error (Guo et al., 2017): the mean distance between probability and share over 15 equally wide groups, weighted by their films.
+# - **slope** and **intercept** (Cox, 1958) of a logistic regression of the truth on the logit. 1 and 0 are perfect. A slope below 1: too sure on both sides. The intercept is taken with the
+#   slope held at 1; below 0: too much pneumonia promised on the whole. Their intervals let patients vary.
+
+# %%
+#| export
+def calibration_error(label, probability, bins: int = 15) -> float:
+    "Expected calibration error over equally wide bins."
+    label, probability = np.asarray(label), np.asarray(probability)
+    where = np.minimum((probability * bins).astype(int), bins - 1)
+    gaps = np.bincount(where, probability - label, bins)
+    return float(np.abs(gaps).sum() / len(label))
+
+def calibration_line(table: pd.DataFrame, probability: str) -> dict: # slope, intercept, with low and high; NaN where they cannot be fitted
+    "Calibration slope, and intercept with the slope held at 1."
+    import warnings
+    import statsmodels.api as sm
+    odds, fitted = logit(table[probability]), {}
+    options = dict(cov_type="cluster", cov_kwds=dict(groups=pd.factorize(table.patient_id)[0]))
+    models = dict(slope=(np.stack([np.ones(len(table)), odds], axis=1), None), intercept=(np.ones((len(table), 1)), odds))
+    for name, (given, offset) in models.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # perfect separation shows in the interval
+            try: fit = sm.GLM(table.label.to_numpy(), given, family=sm.families.Binomial(), offset=offset).fit(**options)
+            except Exception: fit = None
+        values = (np.nan,) * 3 if fit is None else (np.asarray(fit.params)[-1], *np.asarray(fit.conf_int())[-1])
+        fitted |= dict(zip((name, f"{name}_low", f"{name}_high"), map(float, values)))
+    return fitted
+
+def calibration_table(
+    tests: dict[str, pd.DataFrame],
+) -> pd.DataFrame: # a row a model and whether before or after the temperature
+    "Brier score, ECE, slope and intercept before and after the temperature."
+    rows = []
+    for model, table in tests.items():
+        for when, column in (("before", "uncalibrated"), ("after", "probability")):
+            if column in table: rows.append(dict(model=model, when=when, brier=float(((table[column] - table.label) ** 2).mean()), ece=calibration_error(table.label, table[column]), **calibration_line(table, column)))
+    return pd.DataFrame(rows)
+
+
+# %%
+rng = np.random.default_rng(0)
+odds = rng.normal(0, 2, 4000)
+honest = pd.DataFrame(dict(label=(rng.random(4000) < 1 / (1 + np.exp(-odds))).astype(int), probability=1 / (1 + np.exp(-odds)), uncalibrated=1 / (1 + np.exp(-2 * odds - 1)), patient_id=range(4000)))
+line = calibration_table(dict(made_up=honest)).set_index("when")
+assert line.slope_low["after"] < 1 < line.slope_high["after"] and line.intercept_low["after"] < 0 < line.intercept_high["after"]
+assert line.slope_high["before"] < .6 and line.intercept_high["before"] < 0     # too sure, and too much promised
+test_close(calibration_error([0, 1, 1, 1], [.9] * 4), .15)
+calibration = calibration_table(tests)
+write_csv(stage.path("metrics/evaluation_calibration.csv"), calibration)
+readable = [{"model": title(r["model"]), "temperature": r["when"], "Brier score": f"{r['brier']:.4f}", "ECE": f"{r['ece']:.4f}", "slope": span(r, "slope", 2), "intercept": span(r, "intercept", 2)} for r in calibration.to_dict("records")]
+pd.DataFrame(readable).style.hide(axis="index")
+
 
 # %%
 #| export
 def plot_reliability(
     tests: dict[str, pd.DataFrame],
 ): # matplotlib Figure
-    "Reliability diagram of all models, with Brier scores."
+    "Reliability diagram of each model with Wilson's intervals, before and after the temperature."
     import matplotlib.pyplot as plt
-    from sklearn.calibration import calibration_curve
-    from sklearn.metrics import brier_score_loss
-    figure, ax = plt.subplots(figsize=(5.4, 4.6))
-    ax.plot([0, 1], [0, 1], color="gray", lw=.8, ls=":")
-    for (model, table), marker in zip(tests.items(), "os^D" * len(tests)):
-        share, mean = calibration_curve(table.label, table.probability, n_bins=8, strategy="quantile")
-        ax.plot(mean, share, marker=marker, ms=4, color=COLOURS.get(model, COLOURS["other"]), ls=DASHES.get(model, "-"),
-                label=f"{title(model)}: {brier_score_loss(table.label, table.probability):.4f}")
-    ax.set(xlabel="mean predicted probability", ylabel="share with pneumonia", title="Reliability", xlim=(-.02, 1.02), ylim=(-.02, 1.02))
-    ax.legend(title="Brier score", fontsize=9)
+    from statsmodels.stats.proportion import proportion_confint
+    columns = min(len(tests), 3)
+    figure, axes = plt.subplots(-(-len(tests) // columns), columns, figsize=(4.3 * columns, 3.9 * -(-len(tests) // columns)), squeeze=False, sharex=True, sharey=True)
+    for ax in axes.flat[len(tests):]: ax.axis("off")
+    for ax, (model, table) in zip(axes.flat, tests.items()):
+        ax.plot([0, 1], [0, 1], color="gray", lw=.8, ls=":")
+        for column, style in (("uncalibrated", dict(marker="o", mfc="white", ls="none", ms=6, alpha=.8, label="before")), ("probability", dict(marker="o", ls="-", ms=5, label="after"))):
+            if column not in table: continue
+            groups = [table.loc[rows, ["label", column]] for rows in np.array_split(table[column].sort_values(kind="stable").index, 8) if len(rows)]
+            mean, share = [g[column].mean() for g in groups], np.array([g.label.mean() for g in groups])
+            limits = np.array([proportion_confint(g.label.sum(), len(g), method="wilson") for g in groups])
+            ax.plot(mean, share, color=COLOURS.get(model, COLOURS["other"]), **style)
+            if column == "probability": ax.vlines(mean, limits[:, 0], limits[:, 1], color=COLOURS.get(model, COLOURS["other"]), lw=1)
+        ax.set(title=title(model), xlim=(-.02, 1.02), ylim=(-.02, 1.02))
+        ax.legend(title="temperature", fontsize=9)
+    figure.supxlabel("mean predicted probability"); figure.supylabel("share with pneumonia")
     return figure
 
 
 # %%
-save_figure(stage, plot_reliability(tests), "evaluation_reliability", "Predicted probability against the share that is sick.",
-            "Share of test films with pneumonia against the mean predicted probability, for each model, beside the diagonal of honest probabilities.")
+save_figure(stage, plot_reliability(tests), "evaluation_reliability", "Predicted probability against the share that is sick, in eight groups of films.",
+            f"For each model the share of {judged} films with pneumonia against the mean predicted probability, with intervals, before and after the temperature, beside the diagonal of honest probabilities.")
+
+
+# %% [markdown]
+# ## Its worst films
+#
+# Numbers hide what single films show. Listed are the films on which the model with the highest AUROC is most sure and wrong, and those on which it is least sure,
+# and [the gallery](#fig-evaluation_errors) shows them. Someone who reads films should look at these first: some will be mislabelled, some taken badly, some truly hard. Here they are
+# only shown; to change a label after seeing a model's answer would be to let the model grade itself.
+
+# %%
+#| export
+def telling_films(
+    table: pd.DataFrame, # judged films of one model
+    threshold: float,
+    count: int = 4,
+) -> pd.DataFrame: # rows of `table` with `why`: called pneumonia but normal, called normal but pneumonia, least certain
+    "The most confident mistakes of both kinds, and the films nearest to the threshold."
+    called = table.probability >= threshold
+    table = table.assign(called=np.where(called, "pneumonia", "normal"), distance=np.abs(logit(table.probability) - logit(threshold)))
+    parts = {"normal, called pneumonia": table[called & (table.label == 0)].sort_values("distance", ascending=False),
+             "pneumonia, called normal": table[~called & (table.label == 1)].sort_values("distance", ascending=False), "least certain": table.sort_values("distance")}
+    return pd.concat([films.head(count).assign(why=why) for why, films in parts.items()])[["why", "path", "kind", "patient_id", "films_of_patient", "probability", "called"]]
+
+def plot_films(films: pd.DataFrame, root): # matplotlib Figure
+    "A row of films for each reason."
+    import matplotlib.pyplot as plt
+    groups = [(why, rows) for why, rows in films.groupby("why", sort=False)]
+    figure, axes = plt.subplots(len(groups), films.why.value_counts().max(), figsize=(11, 2.9 * len(groups)), squeeze=False)
+    for ax in axes.flat: ax.set(xticks=[], yticks=[]); ax.spines[:].set_visible(False)
+    for (why, rows), line in zip(groups, axes):
+        line[0].set_ylabel(why)
+        for ax, film in zip(line, rows.itertuples()):
+            ax.imshow(read_film(root, film.path), vmin=0, vmax=255, aspect="auto")
+            ax.set_title(f"{film.kind}: {film.probability:.3f}", fontsize=10, color=COLOURS[film.kind])
+    return figure
+
+
+# %%
+best = comparison.loc[comparison.roc_auc.idxmax(), "model"]
+shown = telling_films(tests[best], threshold)
+write_csv(stage.path("metrics/evaluation_errors.csv"), pd.concat([telling_films(table, threshold, 10).assign(model=name) for name, table in tests.items()]))
+if stage.path("metrics/data.json").exists(): save_figure(stage, plot_films(shown, read_json(stage.path("metrics/data.json"))["root"]), "evaluation_errors",
+    f"{title(best)}: its most confident mistakes and its least certain films, with its probability of pneumonia.",
+    f"{len(shown)} {judged} films: normal ones called pneumonia, pneumonia called normal, and films nearest to the threshold, each with its kind and probability.")
+else: note(stage, "the films themselves are not in this run, so there is no gallery.")
+shown.style.hide(axis="index").format({"probability": "{:.4f}"})
+
+
+# %% [markdown]
+# ## Other seeds
+#
+# One training is one draw: other initial weights, another order of films, another fold left out. Where a run trained several members of a kind, each is judged here as a model of its own,
+# with the threshold that its own validation films chose, and so is each seed's ensemble. The mean says what to expect of one more training, the range how much luck is in it.
+
+# %%
+#| export
+def load_members(stage: Stage) -> dict[str, pd.DataFrame]: # name → path, split, label, probability; empty where there are none
+    "Predictions of trainings that differ by seed and fold alone: `KIND_sSEED…csv`."
+    return {f.stem: pd.read_csv(f).assign(kind=lambda t: t.path.map(film_kind)) for f in sorted(stage.path("predictions/members").glob("*.csv"))}
+
+def member_table(
+    members: dict[str, pd.DataFrame], # from `load_members`
+    split: str,                       # that is judged
+) -> pd.DataFrame: # a row a member
+    "Measures of each member on the judged films, its threshold chosen on its validation films."
+    rows = []
+    for name, table in members.items():
+        own, validation = table[table.split == split], table[table.split == "validation"]
+        if own.label.nunique() < 2: continue
+        value = youden_threshold(validation)
+        found, called = all_measures(own, value), own.probability >= value
+        rows.append(dict(member=name, kind=name.partition("_s")[0], threshold=value, validation_roc_auc=float(all_measures(validation, value)["roc_auc"][0]), **{m: float(found[m][0]) for m in ("roc_auc", "accuracy", "sensitivity", "specificity", "brier")},
+                         bacteria=float(called[own.kind == "bacteria"].mean()), virus=float(called[own.kind == "virus"].mean()), ece=calibration_error(own.label, own.probability)))
+    return pd.DataFrame(rows)
+
+def spread_table(table: pd.DataFrame) -> pd.DataFrame: # text: a row a kind
+    "Mean and range over the members of each kind."
+    columns = {"validation_roc_auc": "AUROC on validation", "roc_auc": "AUROC", "accuracy": "accuracy", "sensitivity": "sensitivity", "specificity": "specificity", "bacteria": "sensitivity, bacterial", "virus": "sensitivity, viral", "ece": "ECE"}
+    text = lambda v: f"{v.mean():.4f} ({v.min():.3f}–{v.max():.3f})"
+    return pd.DataFrame([{"": title(kind), "trained": len(own), **{words: text(own[c]) for c, words in columns.items()}} for kind, own in table.groupby("kind", sort=False)])
+
+
+# %%
+members = member_table(load_members(stage), judged)
+write_csv(stage.path("metrics/evaluation_members.csv"), members)
+if len(members): display(spread_table(members).style.hide(axis="index").set_caption("Mean and range over trainings, each at the threshold its validation chose"))
+else: print("No model of this run was trained more than once.")
+
+# %% [markdown]
+# ## How often test was looked at
+#
+# A test set is used up a little with each look. This run's record counts them:
+
+# %%
+looks = pd.DataFrame(read_provenance(stage.folder).get("test_looks", []), columns=["stage", "at", "time"])
+print(f"{len(looks)} look(s) at the test films in this run")
+looks.style.hide(axis="index")
 
 
 # %% [markdown]
@@ -482,10 +994,10 @@ save_figure(stage, plot_reliability(tests), "evaluation_reliability", "Predicted
 # %%
 #| export
 def evaluation_findings(
-    comparison: pd.DataFrame, # from `compare_models`
-    pairs: pd.DataFrame,      # from `paired_tests`
-    kinds: pd.DataFrame,      # from `kind_sensitivity`
-    thresholds: pd.DataFrame, # from `threshold_table`
+    comparison: pd.DataFrame,  # from `compare_models`
+    pairs: pd.DataFrame,       # from `paired_tests`
+    subgroups: pd.DataFrame,   # from `subgroup_table`
+    calibration: pd.DataFrame, # from `calibration_table`
 ) -> str: # markdown
     "What the evaluation found, in words."
     best = comparison.loc[comparison.roc_auc.idxmax()]
@@ -495,28 +1007,29 @@ def evaluation_findings(
              f"{best.threshold:g} it finds {best.tp} of {positives} pneumonia films and calls {best.fp} of {best.films - positives} normal ones sick."]
     lines += [f"- {title(r.model)}, accuracy {r.accuracy:.3f}, does not beat calling every film {CLASS_NAMES[int(2 * positives >= best.films)].lower()} ({majority:.3f})."
               for r in comparison.itertuples() if r.accuracy <= majority]
-    differing = pairs[pairs.p_holm < .05]
-    if len(pairs) > 1 and len(differing) == len(pairs):
-        r = differing.loc[differing.p_holm.idxmax()]
-        lines.append(f"- All {len(pairs)} pairs of models differ by more than chance at this threshold (table above); the closest are {title(r['first'])} and {title(r['second'])}: "
-                     f"{r.only_first} films only the first has right, {r.only_second} only the second (p {p_text(r.p_holm)} after Holm).")
-    else: lines += [f"- The films support a difference between {title(r.first)} and {title(r.second)}: only the first is right on {r.only_first}, "
-                    f"only the second on {r.only_second} (p {p_text(r.p_holm)} after Holm)." for r in differing.itertuples()]
-    if same := len(pairs) - len(differing): lines.append(f"- {same} of {len(pairs)} pairs of models cannot be told apart on these films at this threshold.")
-    both = kinds[kinds.model == best.model].set_index("kind")
-    if both.films.min() > 0: lines.append(f"- {title(best.model)} finds {both.sensitivity['bacteria']:.1%} of bacterial and "
-        f"{both.sensitivity['virus']:.1%} of viral pneumonia ({both.films['bacteria']} and {both.films['virus']} films).")
-    mine = thresholds[thresholds.model == best.model].set_index("chosen")
-    if "validation" in mine.index: lines.append(f"- A threshold of {mine.threshold['validation']:.3f}, chosen on validation, takes {title(best.model)} from "
-        f"accuracy {mine.accuracy['fixed']:.3f} to {mine.accuracy['validation']:.3f} (sensitivity {mine.sensitivity['validation']:.3f}, "
-        f"specificity {mine.specificity['validation']:.3f}).")
-    share = positives / best.films
-    lines.append(f"- Its probabilities have a Brier score of {best.brier:.3f}; giving every film the prevalence would score {share * (1 - share):.3f}.")
+    lines += difference_findings(pairs)
+    both = subgroups[(subgroups.model == best.model) & (subgroups["by"] == "kind")].set_index("group")
+    if {"bacteria", "virus"} <= set(both.index): lines.append(f"- {title(best.model)} finds {both.rate['bacteria']:.1%} of bacterial and "
+        f"{both.rate['virus']:.1%} of viral pneumonia ({both.films['bacteria']} and {both.films['virus']} films).")
+    if best.chosen_threshold == best.chosen_threshold: lines.append(f"- A threshold of {best.chosen_threshold:.3f}, chosen on validation, takes {title(best.model)} from accuracy {best.accuracy:.3f} to {best.chosen_accuracy:.3f}.")
+    share, after = positives / best.films, calibration[(calibration.model == best.model) & (calibration.when == "after")].iloc[0]
+    lines.append(f"- Its probabilities have a Brier score of {best.brier:.3f}, where giving every film the prevalence would score {share * (1 - share):.3f}, and an expected calibration error of {after.ece:.3f}.")
     return "\n".join(lines)
+
+def difference_findings(pairs: pd.DataFrame) -> list[str]: # markdown lines
+    "Which differences between models the films support."
+    if pairs.empty: return []
+    either = pairs[(pairs.p_holm < .05) | (pairs.p_auroc_holm < .05)]
+    how = lambda r: " and ".join(([f"in AUROC ({r.auroc_difference:+.3f}, p {p_text(r.p_auroc_holm)})"] if r.p_auroc_holm < .05 else [])
+                                 + ([f"in calls ({r.only_first} films only the first has right, {r.only_second} only the second, p {p_text(r.p_holm)})"] if r.p_holm < .05 else []))
+    lines = [f"- The films support a difference between {title(r['first'])} and {title(r['second'])} {how(r)}." for _, r in either.iterrows()] if len(either) <= 6 else \
+            [f"- {len(either)} of {len(pairs)} pairs of models differ by more than chance, in AUROC or in calls (table above)."]
+    if same := len(pairs) - len(either): lines.append(f"- {same} of {len(pairs)} pairs of models cannot be told apart on these films.")
+    return lines
 
 
 # %%
-display(Markdown(evaluation_findings(comparison, pairs, kinds, thresholds)))
+display(Markdown(evaluation_findings(comparison, pairs, subgroups, calibration)))
 write_json(stage.path("metrics/evaluation.json"), dict(threshold=threshold, judged=judged, comparison=comparison.to_dict("records"), pairs=pairs.to_dict("records"),
-           kinds=kinds.to_dict("records"), thresholds=thresholds.to_dict("records")))
+           calibration=calibration.to_dict("records"), members=members.to_dict("records")))
 record = finish(stage)

@@ -6,7 +6,8 @@
 __all__ = ['NORMAL_NAME', 'PNEUMONIA_NAME', 'SPLITS', 'FILM_ENDINGS', 'COLUMNS', 'KAGGLE_SET', 'patient_id', 'film_kind',
            'check_layout', 'is_film', 'walk', 'is_hidden', 'list_films', 'read_film_facts', 'check_names',
            'scan_dataset', 'stray_files', 'content_mismatch', 'shared', 'check_dataset', 'patient_groups',
-           'split_patients', 'fetch_dataset', 'data_fingerprint', 'prepare_data', 'load_images', 'data_findings']
+           'split_patients', 'naming_series', 'patient_number', 'number_folds', 'fetch_dataset', 'data_fingerprint',
+           'prepare_data', 'load_images', 'data_findings']
 
 # %% ../nbs/02_data.ipynb #4f3245ba
 import hashlib, os, re, warnings
@@ -224,6 +225,34 @@ def split_patients(
         before = sizes.cumsum() - sizes  # a patient is taken if that brings the share nearer to the fraction
         split[group.isin(sizes.index[before + sizes / 2 <= fraction * len(films)]) & ~test] = "validation"
     return images.assign(split=split)[~leak]
+
+# %% ../nbs/02_data.ipynb #7f2e9f29
+def naming_series(
+    file_name: str | Path,
+) -> str: # "IM", "NORMAL2-IM", "bacteria" or "virus"
+    "The series that a film's name counts in."
+    patient = patient_id(file_name)
+    return patient.rpartition("_")[2] if patient.startswith("person") else patient.rpartition("-")[0]
+
+def patient_number(
+    file_name: str | Path,
+) -> int: # 1427 of NORMAL2-IM-1427-0001.jpeg, 12 of person12_virus_3.jpeg
+    "The number that a series gives the patient of a film."
+    return int(re.search(r"(?:IM-|person)(\d+)", patient_id(file_name))[1])
+
+def number_folds(
+    images: pd.DataFrame, # with path, split and patient_id
+    folds: int,
+) -> np.ndarray: # (n,) fold of each film, 0 to folds - 1; -1 for test films
+    "A fold for each film that is not in test: stretches of consecutive numbers, one of each series, whole patients."
+    group, fold = patient_groups(images), np.full(len(images), -1)
+    for series, films in images.reset_index(drop=True)[(images.split != "test").to_numpy()].groupby(images.path.map(naming_series).to_numpy()[(images.split != "test").to_numpy()]):
+        sizes = films.groupby(films.path.map(patient_number)).size()
+        if len(sizes) < folds: raise StudyError(f"Expected patients of at least {folds} numbers in the series {series}, found {len(sizes)}; ask for fewer folds.")
+        middle = sizes.cumsum() - sizes / 2
+        fold[films.index] = films.path.map(patient_number).map((middle * folds / len(films)).astype(int))
+    first = pd.Series(fold).where(fold >= 0).groupby(group).transform("min")  # patients with a film in common stay together
+    return np.where(fold >= 0, first.fillna(-1), -1).astype(int)
 
 # %% ../nbs/02_data.ipynb #9c494475
 KAGGLE_SET = "paultimothymooney/chest-xray-pneumonia"

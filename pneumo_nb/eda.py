@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['count_table', 'plot_counts', 'count_findings', 'sample_films', 'read_film', 'plot_samples', 'size_table',
-           'plot_sizes', 'size_baseline', 'patient_interval', 'size_findings']
+           'plot_sizes', 'size_baseline', 'patient_draws', 'patient_interval', 'size_findings']
 
 # %% ../nbs/03_eda.ipynb #7a62f7b2
 from pathlib import Path
@@ -142,22 +142,33 @@ def size_baseline(
     constant = bool((features == features[0]).all())
     scores = np.full(len(images), .5) if constant else cross_val_predict(
         model, features, images.label, groups=images.patient_id, cv=cv, method="predict_proba")[:, 1]
-    low, high = patient_interval(images, scores, lambda y, p: roc_auc_score(y, p), seed)
+    low, high = patient_interval(images, scores, roc_auc_score, seed)
     return dict(auroc=roc_auc_score(images.label, scores), low=low, high=high, films=len(images), folds=folds, constant=constant)
+
+def patient_draws(
+    patients,          # (n,) whose film each is
+    draws: int,
+    seed: int,
+    at_once: int = 5_000_000, # numbers held in memory together
+): # yields (b, n) weights, `draws` rows in all
+    "How often each film occurs when patients, not films, are redrawn with replacement, since films of one child are alike (Efron 1979)."
+    codes, names = pd.factorize(np.asarray(patients))
+    rng, count = rng_for(seed, "interval"), len(names)
+    step = max(1, at_once // max(len(codes), 1))
+    for start in range(0, draws, step):
+        yield rng.multinomial(count, np.full(count, 1 / count), size=min(step, draws - start))[:, codes]
 
 def patient_interval(
     images: pd.DataFrame, # with label and patient_id
     scores: np.ndarray,   # (n,)
-    measure,              # function of labels and scores
+    measure,              # function of labels, scores and `sample_weight`
     seed: int,
     draws: int = 500,
 ) -> tuple[float, float]: # 2.5 and 97.5 percentiles
-    "Bootstrap interval that redraws patients, not films, since films of one child are alike (Efron 1979)."
-    labels, members = images.label.to_numpy(), list(images.groupby("patient_id").indices.values())
-    rng, values = rng_for(seed, "interval"), []
-    for _ in range(draws):
-        rows = np.concatenate([members[i] for i in rng.integers(0, len(members), len(members))])
-        if len(set(labels[rows])) == 2: values.append(measure(labels[rows], scores[rows]))
+    "Bootstrap interval of one measure over redrawn patients."
+    labels = images.label.to_numpy()
+    weights = (w for block in patient_draws(images.patient_id, draws, seed) for w in block)
+    values = [measure(labels, scores, sample_weight=w) for w in weights if len(set(labels[w > 0])) == 2]
     return tuple(np.percentile(values, [2.5, 97.5]).tolist()) if values else (float("nan"), float("nan"))
 
 # %% ../nbs/03_eda.ipynb #917e6b3d

@@ -289,17 +289,17 @@ def augmented(
 def as_dataset(
     batches,             # function without arguments that gives an iterator of epoch and (b,) indices
     read,                # function of epoch and (b,) indices → (b, *shape)
-    labels: np.ndarray,  # (N,) 0 or 1
+    targets: np.ndarray, # (N, t) float32
     shape: tuple,        # of one film, or of its features
     dtype,
     length: int | None,  # number of batches; None for no end
-): # tf.data.Dataset of (b, *shape) and (b, 1) float32
+): # tf.data.Dataset of (b, *shape) and (b, t) float32
     "Batches as a `tf.data` set, in the same order on any number of threads."
     import tensorflow as tf
     def fetch(epoch, chosen):
         x, y = tf.numpy_function(read, [epoch, chosen], dtype, stateful=False), tf.numpy_function(pick, [chosen], tf.float32, stateful=False)
-        return tf.ensure_shape(x, (None, *shape)), tf.ensure_shape(y, (None, 1))
-    pick = lambda chosen: labels[chosen, None].astype(np.float32)
+        return tf.ensure_shape(x, (None, *shape)), tf.ensure_shape(y, (None, targets.shape[1]))
+    pick = lambda chosen: targets[chosen]
     plan = tf.data.Dataset.from_generator(batches, output_signature=(tf.TensorSpec((), tf.int64), tf.TensorSpec((None,), tf.int64)))
     dataset = plan.map(fetch, num_parallel_calls=threads(), deterministic=True).prefetch(2)
     endless, options = tf.data.experimental.INFINITE_CARDINALITY, tf.data.Options()
@@ -316,14 +316,21 @@ class Source:
     shape: tuple
     dtype: type
     key: dict          # everything that `training` depends on
+    classes: np.ndarray | None = None # (N,) 0, 1, … where a network tells more classes than the label's two
+
+    @property
+    def targets(self) -> np.ndarray: # (N, 1) labels, or (N, number of classes) ones and zeros; float32
+        "What a network should answer."
+        if self.classes is None: return self.films.labels[:, None].astype(np.float32)
+        return np.eye(self.classes.max() + 1, dtype=np.float32)[self.classes]
 
     def train(self, batch_size: int, seed: int, first_epoch: int = 0):
         "The train films without end, as a `tf.data` set."
-        return as_dataset(lambda: shuffled(self.films.rows("train"), batch_size, seed, first_epoch), self.training, self.films.labels, self.shape, self.dtype, None)
+        return as_dataset(lambda: shuffled(self.films.rows("train"), batch_size, seed, first_epoch), self.training, self.targets, self.shape, self.dtype, None)
 
     def judge(self, rows: np.ndarray, batch_size: int):
         "Some validation or test films, once through."
-        return as_dataset(lambda: in_order(rows, batch_size), self.plain, self.films.labels, self.shape, self.dtype, -(-len(rows) // batch_size))
+        return as_dataset(lambda: in_order(rows, batch_size), self.plain, self.targets, self.shape, self.dtype, -(-len(rows) // batch_size))
 
 def film_source(films: Films, seed: int, ranges: dict, views: int = 0) -> Source: # as for `augmented`
     "Augmented train films, untouched others."
@@ -380,12 +387,13 @@ def plot_film_costs(
 
 # %% ../nbs/04_preprocessing.ipynb #b63d9e0e
 def class_weights(
-    labels: np.ndarray, # (n,) 0 or 1, of the films trained on
+    labels: np.ndarray, # (n,) 0, 1, …, of the films trained on
+    classes: int = 2,
 ) -> dict[int, float]: # class → weight
-    "Weights with which both classes count the same in the loss."
-    counts = np.bincount(labels, minlength=2)
-    if counts.min() == 0: raise StudyError(f"Expected films of both classes to train on, found {counts[0]} normal and {counts[1]} pneumonia.")
-    return {n: len(labels) / (2 * c) for n, c in enumerate(counts.tolist())}
+    "Weights with which all classes count the same in the loss."
+    counts = np.bincount(labels, minlength=classes)
+    if counts.min() == 0: raise StudyError(f"Expected films of {classes} classes to train on, found {' and '.join(map(str, counts))}.")
+    return {n: len(labels) / (classes * c) for n, c in enumerate(counts.tolist())}
 
 # %% ../nbs/04_preprocessing.ipynb #04f01e30
 def preprocessing_findings(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['IMAGENET_MEAN', 'build_trunk', 'build_resnet', 'split_blocks', 'unfreeze_blocks', 'split_model', 'weights_digest',
-           'cached_features', 'feature_source', 'trunk_features', 'try_views']
+           'cached_features', 'feature_source', 'trunk_features', 'try_views', 'residual_block', 'build_compact']
 
 # %% ../nbs/08_resnet.ipynb #19de3b06
 import hashlib, time
@@ -20,7 +20,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from .run import StudyError
 from .preprocessing import Source, cached_array, seconds_to_make, take
 from .training import compile_model, fit, predict_films, seed_states, set_seed_states
-from .mlp import gray_input
+from .mlp import BATCH_NORM_MOMENTUM, gray_input
 
 # %% ../nbs/08_resnet.ipynb #d739727e
 IMAGENET_MEAN = (103.939, 116.779, 123.68)  # blue, green, red
@@ -166,3 +166,28 @@ def try_views(
         head.set_weights(weights)   # as it was, for the next number and for the run
         set_seed_states(head, seeds)
     return pd.DataFrame(rows)
+
+# %% ../nbs/08_resnet.ipynb #a2016430
+def residual_block(x, width: int, stride: int, norm, dtype):
+    "Two 3 × 3 convolutions added to their input, which is averaged and projected where the shape changes."
+    convolution = lambda size, stride=1: layers.Conv2D(width, size, stride, padding="same", use_bias=False, dtype=dtype)
+    inner = layers.ReLU(dtype=dtype)(norm(momentum=BATCH_NORM_MOMENTUM, dtype=dtype)(convolution(3, stride)(x)))
+    inner = norm(momentum=BATCH_NORM_MOMENTUM, gamma_initializer="zeros", dtype=dtype)(convolution(3)(inner))
+    if stride > 1: x = layers.AveragePooling2D(stride, padding="same", dtype=dtype)(x)
+    if stride > 1 or x.shape[-1] != width: x = norm(momentum=BATCH_NORM_MOMENTUM, dtype=dtype)(convolution(1)(x))
+    return layers.ReLU(dtype=dtype)(layers.Add(dtype=dtype)([inner, x]))
+
+def build_compact(
+    image_size: int = 96,           # side of the films, pixels; at least 16
+    widths=(32, 64, 128, 256),      # filters of each block
+    classes: int = 3,
+    norm=layers.BatchNormalization, # or `FusedBatchNormalization`, faster in training; the same weights in the same order
+    dtype: str = "float32",         # or "mixed_bfloat16": products of half the length, weights still float32
+) -> keras.Model: # (N, image_size, image_size, 1) prepared films → (N, classes) logits, float32; not compiled
+    "A residual network of two convolutions a width."
+    inputs = keras.Input((image_size, image_size, 1), name="prepared")
+    x = layers.Conv2D(widths[0], 5, 2, padding="same", use_bias=False, dtype=dtype)(inputs)
+    x = layers.ReLU(dtype=dtype)(norm(momentum=BATCH_NORM_MOMENTUM, dtype=dtype)(x))
+    for n, width in enumerate(widths): x = residual_block(x, width, 2 if n else 1, norm, dtype)
+    x = layers.Dropout(.2, dtype=dtype)(layers.GlobalAveragePooling2D(dtype=dtype)(x))
+    return keras.Model(inputs, layers.Dense(classes, name="logits", dtype="float32")(x), name="compact")

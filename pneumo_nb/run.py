@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['STAGES', 'VERSIONED', 'CLASS_NAMES', 'COLOURS', 'DASHES', 'MODEL_TITLES', 'StudyError', 'atomic_path', 'plain',
            'write_json', 'read_json', 'write_csv', 'file_digest', 'digests', 'inputs_digest', 'package_versions',
-           'git_commit', 'machine', 'peak_memory_mb', 'Stage', 'read_provenance', 'open_stage', 'note', 'finish',
-           'stale_reason', 'load_params', 'resolve_params', 'check_type', 'rng_for', 'set_seed', 'threads',
+           'git_commit', 'machine', 'peak_memory_mb', 'Stage', 'read_provenance', 'open_stage', 'note', 'look',
+           'finish', 'stale_reason', 'load_params', 'resolve_params', 'check_type', 'rng_for', 'set_seed', 'threads',
            'plot_style', 'save_figure', 'show_figure']
 
 # %% ../nbs/00_run.ipynb #363a3c61
@@ -64,7 +64,7 @@ STAGES = {
     "data":          dict(notebook="02_data", reads=[], writes=["images.csv", "metrics/data.json", "metrics/data_checks.csv",
                                                                 "cache/phantoms_*/phantom.json"]),
     "eda":           dict(notebook="03_eda", reads=["images.csv", "metrics/data.json"],
-                          writes=["metrics/eda_sizes.json", "figures/eda_*.png"]),
+                          writes=["metrics/eda_*.json", "figures/eda_*.png"]),
     "preprocessing": dict(notebook="04_preprocessing", reads=["images.csv", "metrics/data.json"],
                           writes=["metrics/preprocessing.json", "figures/preprocessing_*.png"]),
     "mlp":           dict(notebook="06_mlp", reads=["images.csv", "metrics/preprocessing.json"],
@@ -74,8 +74,11 @@ STAGES = {
     "resnet":        dict(notebook="08_resnet", reads=["images.csv", "metrics/preprocessing.json"],
                           writes=["models/resnet_*.keras", "history/resnet_*.csv", "predictions/resnet_*.csv",
                                   "figures/resnet_*.png"]),
-    "evaluation":    dict(notebook="09_evaluation", reads=["predictions/*.csv", "history/*.csv"],
-                          writes=["comparison.csv", "metrics/evaluation.json", "figures/evaluation_*.png"]),
+    "compact":       dict(notebook="08b_compact", reads=["images.csv", "metrics/data.json"],
+                          writes=["models/compact*.keras", "history/compact*.csv", "predictions/compact*.csv", "predictions/members/*.csv",
+                                  "metrics/compact.json", "figures/compact_*.png"]),
+    "evaluation":    dict(notebook="09_evaluation", reads=["predictions/*.csv", "predictions/members/*.csv", "history/*.csv", "images.csv"],
+                          writes=["comparison.csv", "metrics/evaluation.json", "metrics/evaluation_*.csv", "figures/evaluation_*.png"]),
     "xai":           dict(notebook="10_xai", reads=["predictions/*.csv", "models/*.keras", "images.csv",
                                                     "metrics/data.json", "metrics/evaluation.json"],
                           writes=["metrics/xai*.csv", "figures/xai_*.png"]),
@@ -207,6 +210,17 @@ def note(
     stage.notes.append(text)
     print(f"Note: {text}")
 
+# %% ../nbs/00_run.ipynb #e709f978
+def look(
+    stage: Stage,
+    at: str, # what was looked at, a few words
+):
+    "Count one look at the test films in the run's record."
+    provenance = read_provenance(stage.folder)
+    seen = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    provenance.setdefault("test_looks", []).append(dict(stage=stage.name, at=at, time=seen))
+    write_json(stage.folder/"provenance.json", provenance)
+
 # %% ../nbs/00_run.ipynb #ac2aba09
 def finish(
     stage: Stage,
@@ -315,9 +329,11 @@ if os.environ.get("PNEUMO_THREADS", "").isdecimal():  # TensorFlow reads these o
 # %% ../nbs/00_run.ipynb #db73b0b6
 CLASS_NAMES = ["NORMAL", "PNEUMONIA"]
 COLOURS = {"NORMAL": "#0072B2", "PNEUMONIA": "#D55E00", "normal": "#0072B2", "bacteria": "#D55E00", "virus": "#CC79A7",
-           "mlp": "#E69F00", "cnn": "#009E73", "resnet_frozen": "#56B4E9", "resnet_finetuned": "#4D4D4D", "other": "#8B5A2B"}
-DASHES = {"mlp": ":", "cnn": "-", "resnet_frozen": "--", "resnet_finetuned": "-."}
-MODEL_TITLES = {"mlp": "MLP", "cnn": "CNN", "resnet_frozen": "ResNet50, frozen", "resnet_finetuned": "ResNet50, fine-tuned"}
+           "mlp": "#E69F00", "cnn": "#009E73", "resnet_frozen": "#56B4E9", "resnet_finetuned": "#4D4D4D",
+           "compact": "#9467BD", "compact_ensemble": "#4B1A6E", "other": "#8B5A2B"}
+DASHES = {"mlp": ":", "cnn": "-", "resnet_frozen": "--", "resnet_finetuned": "-.", "compact": (0, (4, 1)), "compact_ensemble": "-"}
+MODEL_TITLES = {"mlp": "MLP", "cnn": "CNN", "resnet_frozen": "ResNet50, frozen", "resnet_finetuned": "ResNet50, fine-tuned",
+                "compact": "compact net", "compact_ensemble": "compact ensemble"}
 
 def plot_style():
     "Set matplotlib's defaults for the study's figures."

@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['compile_model', 'FusedBatchNormalization', 'study_callbacks', 'seed_states', 'set_seed_states', 'without_optimizer',
-           'Backup', 'epoch_line', 'replay', 'Resume', 'fit', 'train_model', 'plot_history', 'show_history',
-           'training_findings', 'epoch_costs', 'plot_epoch_costs', 'predict_films', 'write_predictions']
+           'Backup', 'epoch_line', 'replay', 'Resume', 'logit', 'scaled_probability', 'fit_temperature', 'calibrated',
+           'fit', 'predict_films', 'judged', 'save_model', 'train_kept', 'train_model', 'plot_history', 'show_history',
+           'training_findings', 'epoch_costs', 'plot_epoch_costs', 'write_predictions']
 
 # %% ../nbs/05_training.ipynb #4ad0ccd9
 import shutil, time
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 
 import keras
@@ -63,15 +65,16 @@ def without_optimizer(model: keras.Model, name: str | None = None) -> keras.Mode
 
 # %% ../nbs/05_training.ipynb #06cdae1b
 class Backup(keras.callbacks.Callback):
-    "Save the state of a training after each epoch, and the best weights so far."
+    "Save the state of a training after each epoch, and the weights to keep."
     def __init__(self,
         folder: Path, # where the state goes; it stays until the stage is finished
         key: dict,    # what the training depends on; a backup of another key is not continued
         epochs: int,
         seconds_before: float = 0., # of earlier trainings of the same network
+        keep: str = "best", # weights of the epoch with the lowest validation loss, or of the "last"
     ):
         super().__init__()
-        self.folder, self.key, self.epochs, self.seconds_before = Path(folder), plain(key), epochs, seconds_before
+        self.folder, self.key, self.epochs, self.seconds_before, self.keep = Path(folder), plain(key), epochs, seconds_before, keep
         self.history: list[dict] = []
         self.seeds: list = []
         if (self.folder/"key.json").exists() and read_json(self.folder/"key.json") == self.key:
@@ -92,8 +95,8 @@ class Backup(keras.callbacks.Callback):
         self.history.append(dict(epoch=epoch + 1, **plain(logs), seconds=seconds, total_seconds=total))
         if self.history[-1]["val_loss"] is None: raise StudyError(
             f"Expected a finite validation loss, found none in epoch {epoch + 1}: the training diverged; lower learning_rate.")
-        if np.argmin([row["val_loss"] for row in self.history]) == epoch:
-            with atomic_path(self.folder/"best.weights.h5") as partial: without_optimizer(self.model).save_weights(partial)
+        if self.keep == "last" or np.argmin([row["val_loss"] for row in self.history]) == epoch:
+            with atomic_path(self.folder/"kept.weights.h5") as partial: without_optimizer(self.model).save_weights(partial)
         with atomic_path(self.state(epoch + 1)) as partial: self.model.save_weights(partial)
         self.seeds = [v.numpy() for v in seed_states(self.model)]
         write_json(self.folder/f"epoch_{epoch + 1:04d}.json", dict(history=self.history, seeds=self.seeds))  # last: now the state is whole
@@ -136,6 +139,40 @@ class Resume(keras.callbacks.Callback):
         set_seed_states(self.model, self.backup.seeds)
 
 # %% ../nbs/05_training.ipynb #73fdfaec
+def logit(p, least: float = 1e-7): # (n,) probabilities → (n,) log odds, finite
+    "Log of the odds."
+    p = np.clip(np.asarray(p, float), least, 1 - least)
+    return np.log(p / (1 - p))
+
+def scaled_probability(p, temperature: float) -> np.ndarray: # (n,) probabilities → (n,) float
+    "Probabilities with their log odds divided by the temperature."
+    from scipy.special import expit
+    return expit(logit(p) / temperature)
+
+def fit_temperature(
+    labels: np.ndarray, # (n,) 0 or 1, of validation films
+    p: np.ndarray,      # (n,) predicted probability of pneumonia
+) -> float: # within 1/20 and 20; 1 where one class is missing
+    "The temperature under which the labels are most likely."
+    from scipy.optimize import minimize_scalar
+    if len(set(labels)) < 2: return 1.
+    signed = np.where(np.asarray(labels) == 1, 1, -1) * logit(p)
+    loss = lambda log_t: np.logaddexp(0, -signed / np.exp(log_t)).mean()
+    return float(np.exp(minimize_scalar(loss, bounds=(-np.log(20), np.log(20)), method="bounded").x))
+
+@contextmanager
+def calibrated(
+    model: keras.Model,   # ends in a dense layer with a sigmoid
+    temperature: float,
+):
+    "Divide the last layer's weights by the temperature for as long as the block lasts."
+    last = model.layers[-1]
+    before = last.get_weights()
+    last.set_weights([w / temperature for w in before])
+    try: yield model
+    finally: last.set_weights(before)
+
+# %% ../nbs/05_training.ipynb #22100df0
 def fit(
     model: keras.Model,  # compiled; trained in place
     source: Source,
@@ -146,27 +183,47 @@ def fit(
     **more,              # for Keras's own `fit`, such as callbacks
 ):
     "Epochs over the train films, each class with the same weight."
-    rows = source.films.rows("train")
+    rows, classes = source.films.rows("train"), source.films.labels if source.classes is None else source.classes
     model.fit(source.train(batch_size, seed, first_epoch), steps_per_epoch=-(-len(rows) // batch_size), initial_epoch=first_epoch, epochs=epochs,
-              verbose=0, shuffle=False, class_weight=class_weights(source.films.labels[rows]), **more)
+              verbose=0, shuffle=False, class_weight=class_weights(classes[rows], classes.max() + 1), **more)
 
-# %% ../nbs/05_training.ipynb #c1332c3a
-def train_model(
+# %% ../nbs/05_training.ipynb #6f8ca87d
+def predict_films(
+    model: keras.Model,
+    source: Source,
+    rows: np.ndarray,     # which films
+    batch_size: int = 32,
+) -> np.ndarray: # (n,) probability of pneumonia
+    "Predicted probabilities, in the order of `rows`."
+    if len(rows) == 0: return np.zeros(0, np.float32)
+    return model.predict(source.judge(rows, batch_size), verbose=0)[:, 0]
+
+def judged(model: keras.Model, source: Source, split: str, batch_size: int) -> tuple[np.ndarray, np.ndarray]: # labels, probabilities
+    "A split's labels and what a model says."
+    rows = source.films.rows(split)
+    return source.films.labels[rows], predict_films(model, source, rows, batch_size)
+
+def save_model(stage: Stage, name: str, model: keras.Model, temperature: float):
+    "Write `models/NAME.keras`, calibrated; the model itself stays as it is."
+    with calibrated(model, temperature), atomic_path(stage.path("models", f"{name}.keras")) as partial: model.save(partial)
+
+# %% ../nbs/05_training.ipynb #c6526f38
+def train_kept(
     stage: Stage,        # its parameters are part of what a backup depends on
-    name: str,           # of the model, such as "cnn"
+    name: str,           # of the training
     model: keras.Model,  # compiled; trained in place
     source: Source,      # films, or features of films
     epochs: int,
     batch_size: int,
     seed: int,
     seconds_before: float = 0., # earlier trainings of the same network
-    whole: Callable | None = None, # gives the model to save where that is not `model` itself; called when the best weights are in
     extra: tuple = (),   # more callbacks
-) -> pd.DataFrame: # a row an epoch: losses, metrics, learning_rate, seconds, total_seconds
-    "Train on the train films, choose the epoch on the validation films, save model and history."
-    callbacks = study_callbacks()
+    keep: str = "best",  # by the study's rules, or "last": all epochs, and the weights of the last
+) -> tuple[keras.Model, pd.DataFrame]: # the same layers with the weights kept, not compiled; a row an epoch
+    "Train, or take up a training where it was interrupted."
+    callbacks = study_callbacks() if keep == "best" else []
     key = dict(name=name, params=stage.params, source=source.key, epochs=epochs, batch_size=batch_size, seed=seed)
-    backup = Backup(stage.scratch/name, key, epochs, seconds_before)
+    backup = Backup(stage.scratch/name, key, epochs, seconds_before, keep)
     done = len(backup.history)
     if done: print(f"{name}: continues after epoch {done} of an interrupted training")
     if not (done and replay(callbacks, model, backup.history)) and done < epochs:
@@ -175,10 +232,26 @@ def train_model(
             callbacks=[*callbacks, backup, *extra, *([Resume(callbacks, backup)] if done else [])])
     set_seed_states(model, backup.seeds)  # where fit was skipped
     bare = without_optimizer(model, name)
-    bare.load_weights(backup.folder/"best.weights.h5")
+    bare.load_weights(backup.folder/"kept.weights.h5")
+    return bare, pd.DataFrame(backup.history)
+
+def train_model(
+    stage: Stage,
+    name: str,           # of the model, such as "cnn"
+    model: keras.Model,  # compiled, ends in one sigmoid; trained in place
+    source: Source,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    seconds_before: float = 0., # as for `train_kept`
+    whole: Callable | None = None, # gives the model to save where that is not `model` itself; called when the best weights are in
+    extra: tuple = (),
+) -> pd.DataFrame: # a row an epoch: losses, metrics, learning_rate, seconds, total_seconds, parameters
+    "Train on the train films, choose the epoch on the validation films, save the calibrated model and the history."
+    bare, history = train_kept(stage, name, model, source, epochs, batch_size, seed, seconds_before, extra)
     saved = without_optimizer(whole(), name) if whole else bare
-    with atomic_path(stage.path("models", f"{name}.keras")) as partial: saved.save(partial)
-    history = pd.DataFrame(backup.history)
+    save_model(stage, name, saved, fit_temperature(*judged(bare, source, "validation", batch_size)))
+    history = history.assign(parameters=saved.count_params())
     write_csv(stage.path("history", f"{name}.csv"), history)
     return history
 
@@ -252,25 +325,17 @@ def plot_epoch_costs(costs: dict[str, float]): # matplotlib Figure
     return figure
 
 # %% ../nbs/05_training.ipynb #a4106b18
-def predict_films(
-    model: keras.Model,
-    source: Source,
-    rows: np.ndarray,     # which films
-    batch_size: int = 32,
-) -> np.ndarray: # (n,) probability of pneumonia
-    "Predicted probabilities, in the order of `rows`."
-    if len(rows) == 0: return np.zeros(0, np.float32)
-    return model.predict(source.judge(rows, batch_size), verbose=0)[:, 0]
-
 def write_predictions(
     stage: Stage,
     name: str,
     model: keras.Model,
     source: Source,
     batch_size: int = 32,
-) -> pd.DataFrame: # path, split, label, probability
+) -> pd.DataFrame: # path, split, label, probability, uncalibrated
     "Predict the validation and test films and write `predictions/NAME.csv`."
     rows = np.concatenate([source.films.rows("validation"), source.films.rows("test")])
-    table = source.films.images.iloc[rows][["path", "split", "label"]].assign(probability=predict_films(model, source, rows, batch_size))
+    table = source.films.images.iloc[rows][["path", "split", "label"]].assign(uncalibrated=predict_films(model, source, rows, batch_size).astype(float))
+    validation = table[table.split == "validation"]
+    table.insert(3, "probability", scaled_probability(table.uncalibrated, fit_temperature(validation.label, validation.uncalibrated)))
     write_csv(stage.path("predictions", f"{name}.csv"), table)
     return table.reset_index(drop=True)
