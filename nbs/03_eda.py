@@ -22,14 +22,15 @@
 
 # %%
 #| export
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 
-from pneumo_nb.run import CLASS_NAMES, COLOURS, StudyError, finish, note, open_stage, plot_style, rng_for, save_figure, write_json
-from pneumo_nb.data import load_images
+from pneumo_nb.run import CLASS_NAMES, COLOURS, StudyError, finish, look, note, open_stage, plot_style, rng_for, save_figure, threads, write_json
+from pneumo_nb.data import load_images, naming_series, patient_number
 
 # %%
 #| hide
@@ -263,6 +264,9 @@ def size_baseline(
     low, high = patient_interval(images, scores, roc_auc_score, seed)
     return dict(auroc=roc_auc_score(images.label, scores), low=low, high=high, films=len(images), folds=folds, constant=constant)
 
+
+# %%
+#| export
 def patient_draws(
     patients,          # (n,) whose film each is
     draws: int,
@@ -325,4 +329,163 @@ def size_findings(
 baseline = size_baseline(images[images.split != "test"], seed)
 display(Markdown(size_findings(baseline)))
 write_json(stage.path("metrics/eda_sizes.json"), baseline)
+
+
+# %% [markdown]
+# ## Which numbers are in which split
+#
+# Names carry numbers, and numbers are given in some order, most likely that in which films were collected. If the published test set were a random draw, its numbers would lie among those of train.
+
+# %%
+#| export
+def number_table(
+    images: pd.DataFrame, # with path, patient_id
+) -> pd.DataFrame: # a row a naming series and published split: films, patients, lowest, middle and highest patient number
+    "The stretch of numbers that each split takes of each series."
+    numbered = images.assign(series=images.path.map(naming_series), number=images.path.map(patient_number), published=images.path.str.split("/").str[0])
+    return numbered.groupby(["series", "published"]).agg(films=("path", "size"), patients=("patient_id", "nunique"), lowest=("number", "min"), median=("number", "median"),
+                                                         highest=("number", "max")).reset_index()
+
+
+# %%
+numbers = number_table(images)
+test_eq(numbers.films.sum(), len(images))
+numbers.style.hide(axis="index").format({"median": "{:.0f}"})
+
+# %% [markdown]
+# ## What the films look like to someone who sees no lung
+#
+# Eight simple measures of each film: mean gray and its scatter, how dark the darkest twentieth is and how bright the brightest, the share of black, sharpness (how much neighbouring pixels differ, relative to the scatter),
+# bytes for a pixel (how hard it was compressed) and how much more gray changes across the edges of JPEG's 8-pixel blocks than elsewhere. None says anything about a lung.
+
+# %%
+#| export
+APPEARANCE = ["mean", "scatter", "dark", "bright", "black", "sharpness", "bytes", "blocks"]
+
+def appearance(film: np.ndarray, bytes: int) -> dict: # measures of APPEARANCE
+    "How a film looks, the lung aside; gray values of 0-255, `bytes` and `blocks` at the film's own size."
+    steps = np.abs(np.diff(film.astype(np.int16), axis=1)).mean(axis=0)
+    small = cv2.resize(film, (224, 224), interpolation=cv2.INTER_AREA) if film.shape != (224, 224) else film
+    dark, bright = np.percentile(small, [5, 95])
+    scatter = float(small.std())
+    return dict(mean=float(small.mean()), scatter=scatter, dark=dark, bright=bright, black=float((small < 8).mean()), sharpness=float(cv2.Laplacian(small, cv2.CV_32F).std() / (scatter + 1)),
+                bytes=bytes / film.size, blocks=float(steps[7::8].mean() / (steps.mean() + 1e-6)))
+
+def appearance_table(
+    images: pd.DataFrame,
+    root: str | Path,
+) -> pd.DataFrame: # APPEARANCE, rows as of `images`
+    "`appearance` of every film, on all cores."
+    with ThreadPoolExecutor(threads()) as pool:
+        rows = list(pool.map(lambda path, size: appearance(read_film(root, path), size), images.path, images.bytes))
+    return pd.DataFrame(rows, index=images.index)[APPEARANCE]
+
+
+# %%
+flat, noisy = np.full((224, 224), 100, np.uint8), np.random.default_rng(0).integers(0, 255, (224, 224), np.uint8)
+test_eq([appearance(flat, 50_176)[m] for m in ("mean", "scatter", "bytes", "sharpness")], [100, 0, 1, 0])
+assert appearance(noisy, 1)["sharpness"] > 1 and abs(appearance(noisy, 1)["blocks"] - 1) < .05
+blocky = np.repeat(np.random.default_rng(0).integers(0, 255, (224, 28), np.uint8), 8, axis=1)
+assert appearance(blocky, 1)["blocks"] > 7
+seen = appearance_table(images, images.attrs["root"])
+if (images.split == "test").any(): look(stage, "gray levels, sharpness and compression of the test films, by class")
+
+
+# %%
+#| export
+def told_apart(
+    films: pd.DataFrame,   # with APPEARANCE and patient_id
+    target: np.ndarray,    # (n,) bool
+    seed: int,
+    folds: int = 5,
+) -> dict: # auroc, low, high, films; NaN where there are too few
+    "How well a random forest tells two groups of films apart by appearance, judged on patients that they were not fitted on."
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+    folds = min(folds, *(films.patient_id[target == t].nunique() for t in (False, True)))
+    if folds < 2: return dict(auroc=float("nan"), low=float("nan"), high=float("nan"), films=len(films))
+    model, cv = RandomForestClassifier(100, min_samples_leaf=5, random_state=seed), StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    scores = cross_val_predict(model, films[APPEARANCE], target, groups=films.patient_id, cv=cv, method="predict_proba")[:, 1]
+    low, high = patient_interval(films.assign(label=target.astype(int)), scores, roc_auc_score, seed)
+    return dict(auroc=roc_auc_score(target, scores), low=low, high=high, films=len(films))
+
+def shift_table(
+    images: pd.DataFrame, # with APPEARANCE
+    seed: int,
+) -> pd.DataFrame: # a row a question: question, auroc, low, high, films
+    "Is test told from train within a kind, and a class from the other within train, by appearance alone?"
+    apart = lambda films, target: told_apart(films, target.to_numpy(), seed)
+    rows = [dict(question=f"{kind}: test or train?") | apart(films, films.split == "test") for kind, films in images.groupby("kind")] if (images.split == "test").any() else []
+    learned = images[images.split != "test"]
+    rows.append(dict(question="train and validation: pneumonia or normal?") | apart(learned, learned.label == 1))
+    return pd.DataFrame(rows)
+
+
+# %% [markdown]
+# Two questions to a classifier that knows these eight numbers and nothing else. Within one kind of film, can it tell **test from train**? Under a random split it could not: .5. And among the films to learn from, can it
+# tell **pneumonia from normal**? As far as it can, a network may too, without looking at a lung, and where test looks different that knowledge misleads. [The figure](#fig-eda_shift) shows one of the eight along the numbers.
+
+# %%
+made_up = pd.DataFrame(np.random.default_rng(0).normal(size=(300, 8)), columns=APPEARANCE).assign(patient_id=np.arange(300) // 2)
+coin = np.random.default_rng(1).random(300) < .5
+assert told_apart(made_up, coin, 1)["low"] < .5 < told_apart(made_up, coin, 1)["high"]
+test_eq(told_apart(made_up.assign(dark=coin * 10.), coin, 1)["auroc"], 1)
+shift = shift_table(images.drop(columns="bytes").join(seen), seed)
+shift.style.hide(axis="index").format({"auroc": "{:.3f}", "low": "{:.3f}", "high": "{:.3f}"})
+
+
+# %%
+#| export
+def plot_shift(
+    images: pd.DataFrame,
+    dark: pd.Series, # gray value of each film's darkest twentieth
+): # matplotlib Figure
+    "One measure along the patient numbers of each naming series, train and test."
+    import matplotlib.pyplot as plt
+    series, number = images.path.map(naming_series), images.path.map(patient_number)
+    figure, axes = plt.subplots(1, series.nunique(), figsize=(13, 3.2), sharey=True, squeeze=False)
+    for ax, name in zip(axes.flat, sorted(series.unique())):
+        own = (series == name).to_numpy()
+        for test, style in ((False, dict(color=COLOURS[images.kind[own].iloc[0]], marker="o")), (True, dict(color="black", marker="x"))):
+            chosen = own & ((images.split == "test") == test).to_numpy()
+            ax.scatter(number[chosen], dark[chosen], s=9 if not test else 14, alpha=.45, linewidths=0 if not test else .9, label="test" if test else "train, validation", **style)
+        ordered = number[own].sort_values(kind="stable").index
+        ax.plot(number[ordered], dark[ordered].rolling(51, center=True, min_periods=15).median(), color="white", lw=4)
+        ax.plot(number[ordered], dark[ordered].rolling(51, center=True, min_periods=15).median(), color="#444444", lw=2, label="running median")
+        ax.set(title=name, xlabel="patient number")
+    axes[0, 0].set_ylabel("5th percentile of gray")
+    figure.legend(*axes[0, -1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+# %%
+save_figure(stage, plot_shift(images, seen.dark), "eda_shift", "The darkest gray of each film along the patient numbers of its series.",
+            "Scatter of the 5th percentile of gray against the patient number for each naming series, train and test marked, with a running median.")
+
+
+# %%
+#| export
+def shift_findings(
+    shift: pd.DataFrame,   # from `shift_table`
+    numbers: pd.DataFrame, # from `number_table`
+) -> str: # markdown
+    "What the shift means, in words."
+    span = lambda r: f"{r.auroc:.3f} ({r.low:.3f} to {r.high:.3f})"
+    *kinds, classes = shift.itertuples()
+    lines = []
+    if told := [r for r in kinds if r.low > .5]: lines.append("- **Test is not a random draw.** By appearance alone, test is told from train with an AUROC of "
+        + ", ".join(f"{span(r)} among {r.question.split(':')[0]} films" for r in told) + "; a random split would give .5. Validation cut from train cannot feel that.")
+    elif kinds: lines.append("- By appearance, test cannot be told from train within a kind.")
+    wide = numbers.pivot(index="series", columns="published", values=["lowest", "highest"])
+    if "test" in set(numbers.published):
+        apart = [s for s in wide.index if wide["lowest"].get("train", pd.Series(dtype=float)).get(s, np.nan) > wide["highest"]["test"].get(s, np.nan) or wide["highest"]["train"].get(s, np.nan) < wide["lowest"]["test"].get(s, np.nan)]
+        if apart: lines.append(f"- In the series {', '.join(apart)} all test numbers lie on one side of all train numbers: the split was made along the numbers.")
+    if classes.low > .5: lines.append(f"- **Appearance is a shortcut**: without seeing a lung, pneumonia is told from normal among train and validation films with an AUROC of {span(classes)}.")
+    return "\n".join(lines)
+
+
+# %%
+display(Markdown(shift_findings(shift, numbers)))
+write_json(stage.path("metrics/eda_shift.json"), dict(numbers=numbers.to_dict("records"), shift=shift.to_dict("records")))
 record = finish(stage)

@@ -345,6 +345,9 @@ def train_kept(
     bare.load_weights(backup.folder/"kept.weights.h5")
     return bare, pd.DataFrame(backup.history)
 
+
+# %%
+#| export
 def train_model(
     stage: Stage,
     name: str,           # of the model, such as "cnn"

@@ -81,8 +81,17 @@ def results_section(folder: Path) -> str: # HTML
             if random and comparison.model.str.startswith("resnet").any() else "")
     return (f'{table}{note}<p class="text">Calls are made at a threshold of {comparison.threshold[0]:g}. AUROC: the chance that a pneumonia film gets a higher probability than a normal one; '
             f'sensitivity: pneumonia films called so; specificity: normal films called normal. Calling every film pneumonia would have an accuracy of {share:.4f}. In brackets 95 % intervals: '
-            'for the AUROC by redrawing patients, for accuracy, sensitivity and specificity by Wilson\'s formula. The chapter on <a href="evaluation.html">evaluation</a> says which differences the films support, and on the page '
-            '<a href="operating_point.html">operating point</a> the threshold can be moved.</p>')
+            'by redrawing patients. The chapter on <a href="evaluation.html">evaluation</a> says which differences the films support, and on the page '
+            '<a href="operating_point.html">operating point</a> the threshold can be moved.</p>' + published_section(folder))
+
+def published_section(folder: Path) -> str: # HTML
+    "Trainings of a kind, published results on the same films, and how often test was looked at."
+    rows, looks = results_rows(folder), len(read_provenance(folder).get("test_looks", []))
+    apart = [{k: v for k, v in r.items() if k in ("model", "AUROC", "accuracy at the threshold chosen on validation", "trained")} for r in rows if r["trained"].endswith("apart")]
+    parts = [table_html(apart, "Mean and range over trainings that differ by seed and fold", sort_from=99)] if apart else []
+    if read_json(folder/"metrics/data.json")["source"] != "phantoms": parts.append('<h3>Published results on the public test films</h3>' + table_html(
+        [{"who": who, "AUROC": f"{auroc:.3f}", "accuracy": f"{accuracy:.3f}"} for who, (auroc, accuracy) in PUBLISHED.items()], "Published results, to compare if this run's films are the public ones", sort_from=1))
+    return "".join(parts) + f'<p class="text">The test films were looked at {looks} time(s) in this run; the record below says when and why.</p>'
 
 
 # %% [markdown]
@@ -114,8 +123,9 @@ def provenance_section(folder: Path) -> str: # HTML
              "packages": ", ".join(f"{k} {v}" for k, v in last["versions"].items())}
     rows = "".join(f"<tr><th scope=row>{k}</th><td class=words>{html.escape(str(v))}</td></tr>" for k, v in facts.items())
     notes = "".join(f"<li>{html.escape(name)}: {html.escape(text)}</li>" for name, r in in_order(stages) for text in r["notes"])
+    looks = "".join(f"<li>{html.escape(l['time'][:16].replace('T', ' '))}, {html.escape(l['stage'])}: {html.escape(l['at'])}</li>" for l in provenance.get("test_looks", []))
     return (f'<div class="scroll" tabindex="0"><table>{rows}</table></div>'
-            + (f'<p>What the stages noted:</p><ul>{notes}</ul>' if notes else ""))
+            + (f'<p>What the stages noted:</p><ul>{notes}</ul>' if notes else "") + (f'<p>Looks at the test films (UTC):</p><ul>{looks}</ul>' if looks else ""))
 
 
 # %% [markdown]
@@ -126,7 +136,7 @@ def provenance_section(folder: Path) -> str: # HTML
 # %%
 #| export
 TELLING = ["eda_samples", "preprocessing_augmentation", "mlp_history", "cnn_history", "resnet_finetuned_history", "resnet_frozen_history",
-           "evaluation_comparison", "xai_beside", "xai_cnn", "xai_mlp"]  # of several in one chapter, the first
+           "evaluation_comparison", "compact_films", "xai_beside", "xai_cnn", "xai_mlp"]  # of several in one chapter, the first
 
 def chapter_cards(
     chapters: list[dict],       # front matter of each
@@ -307,8 +317,18 @@ def methods_section(folder: Path) -> str: # HTML
             f'rotation up to {asked("preprocessing", "rotation")} degrees, shift up to {percent(asked("preprocessing", "shift"))} of the side, shear up to {asked("preprocessing", "shear")} degrees, zoom up to {percent(asked("preprocessing", "zoom"))}'
             f'{", mirrored left to right" if asked("preprocessing", "flip") is True else ""}.</p>'
             f'<p>Models of this run: {html.escape(", ".join(models)) or "none"}. Each minimises the binary cross-entropy with Adam, each class with the same weight in sum; the epoch with the lowest validation loss is kept, '
-            'and the learning rate falls when that loss does not. Test films give the numbers reported and choose nothing.</p>'
+            'and the learning rate falls when that loss does not. Test films give the numbers reported and choose nothing. Every saved model divides its log odds by a temperature that validation fitted.</p>'
+            + compact_words(stages) +
             '<p>Explanations cover a square of the film with gray and watch the probability. That shows what the answer depends on, not why, and nothing that acts only together with something uncovered.</p></div>')
+
+
+def compact_words(stages: dict) -> str: # HTML
+    "How the compact networks were made, if the run has any."
+    if "compact" not in stages: return ""
+    p = stages["compact"]["parameters"]
+    left_out = f"folds {', '.join(map(str, p['only_folds']))}" if p["only_folds"] else "each fold"
+    return (f'<p>The compact networks are other: films of {p["image_size"]} pixels, {"three classes" if p["kinds"] else "two classes"}, AdamW, {p["epochs"]} epochs to the end, augmentation of gray levels and shape. The films that are not test were cut into {p["folds"]} folds of consecutive '
+            f'patient numbers; {left_out} was left out in turn, {p["seeds"]} time(s) with other seeds, and judged by the networks that had not seen it. Those answers choose threshold and temperature.</p>')
 
 
 # %%
@@ -320,8 +340,9 @@ LIMITS = {
     "other disease": "A film here is normal or pneumonia. There are no films with only a pleural effusion, a collapsed lung, heart failure, tuberculosis or a foreign body, so nothing is known about how a model calls them.",
     "how films were taken": "Age within one to five years, sex, position, exposure, tubes and electrodes are not recorded. The sicker child is more often filmed lying down and with lines; a model may score by that.",
     "the form of the film": "Originals differ in size and aspect between the classes, and squashing turns that into the shape of the chest. A model may score by it; on copies that were squashed before, nothing can measure how much.",
-    "validation is too kind": "Test films differ from train films in ways that validation, cut from train, does not feel. The epoch is chosen on validation, so a model may be chosen that does less well on test.",
-    "chance": "One split and one seed. Intervals hold the chance of which patients were tested, not that of the training.",
+    "validation is too kind": "Test films are other stretches of the patient numbers and look different, as the chapter on exploration measures. Validation drawn at random from train does not feel that, and it chooses the epoch of MLP, CNN and ResNet50; the compact networks are judged on folds along the numbers, which feel some of it.",
+    "chance": "Intervals hold the chance of which patients were tested, not that of the training. Where several networks differ by seed and fold alone, their range is given; the others were trained once.",
+    "looking again": "Each look at the test films is a chance to tune to them. The record counts the looks of this run, not those of earlier runs or of others who published on the same films.",
     "prevalence": "Pneumonia is probably more common in these films than among children sent for a chest film. Accuracy and the predictive values depend on that. Sensitivity and specificity stay only if the pneumonias are as marked and the other children as well as here.",
 }
 
@@ -455,7 +476,7 @@ def render_docs(
     with tempfile.TemporaryDirectory(prefix="pneumo-site-") as staging:
         staging = Path(staging)
         pages = documented([project/"nbs/index.ipynb", *notebooks], project)
-        finish_pages({int(name[:2]): page for name, page in pages.items() if name[:2].isdecimal()}, staging)
+        finish_pages({name.partition("_")[0].lstrip("0") or "0": page for name, page in pages.items() if name[:2].isdecimal()}, staging)
         stage_pages(staging, project, "pneumo_nb", pages, {f.name: f for f in notebooks})
         by = render(staging, site)
     return site/"index.html", by
@@ -468,7 +489,7 @@ def render_docs(
 
 # %%
 #| export
-MEASURES = {"roc_auc": "AUROC", "accuracy": "accuracy", "recall_pneumonia": "sensitivity", "recall_normal": "specificity", "f1_normal": "F1 normal",
+RUN_COLUMNS = {"roc_auc": "AUROC", "accuracy": "accuracy", "recall_pneumonia": "sensitivity", "recall_normal": "specificity", "f1_normal": "F1 normal",
             "f1_pneumonia": "F1 pneumonia", "average_precision": "average precision", "brier": "Brier score", "training_seconds": "training, s"}
 
 def run_facts(folder: Path) -> dict | None: # "stage.name" → value; None if the run's record cannot be read
@@ -491,7 +512,7 @@ def runs_rows(runs: Path) -> list[dict]: # a row a run and model
         name = html.escape(folder.name)
         link = f'<a href="{name}/site/index.html">{name}</a>' if (folder/"site/index.html").exists() else name
         rows += [{"run": link, "begun (UTC)": begun, "model": html.escape(MODEL_TITLES.get(m.get("model"), m.get("model", "–"))),
-                  **{words: f"{m[key]:.4f}" if key != "training_seconds" else f"{m[key]:.0f}" for key, words in MEASURES.items() if key in m and m[key] == m[key]},
+                  **{words: f"{m[key]:.4f}" if key != "training_seconds" else f"{m[key]:.0f}" for key, words in RUN_COLUMNS.items() if key in m and m[key] == m[key]},
                   **{k: html.escape(str(facts[folder].get(k, "–"))) for k in differing}} for m in models]
     return rows
 
@@ -528,28 +549,63 @@ with tempfile.TemporaryDirectory() as runs:
 # %% [markdown]
 # ## Results for a README
 #
-# Numbers typed by hand grow stale. `results_markdown` makes the table from a run's files, and `write_between` puts it
+# Numbers typed by hand grow stale. `results_markdown` makes the table from the files of one or more runs, with published results on the same films beside them, and `write_between` puts it
 # between two markers of a text.
 
 # %%
 #| export
-MARKERS = "<!-- results: written by `pneumo results RUN --write FILE` -->", "<!-- end of results -->"
+MARKERS = "<!-- results: written by `pneumo results RUN... --write FILE` -->", "<!-- end of results -->"
 
-def results_markdown(
-    folder: Path, # an evaluated run
-) -> str: # markdown
-    "A run's comparison with what it was made from."
+PUBLISHED = {  # results on the same 624 test films: AUROC, accuracy
+    "reference study, CNN": (.936, .872), "reference study, ResNet50, fine-tuned": (.936, .867), "Kermany et al. 2018, Inception-v3, transferred": (.968, .928),
+    "MedMNIST v2 (Yang et al. 2023), ResNet-18, 28 pixels": (.944, .854), "MedMNIST v2, ResNet-18, 224 pixels": (.956, .864), "MedMNIST v2, ResNet-50, 28 pixels": (.948, .854),
+    "MedMNIST v2, ResNet-50, 224 pixels": (.962, .884), "MedMNIST v2, auto-sklearn": (.942, .855), "MedMNIST v2, AutoKeras": (.947, .878), "MedMNIST v2, Google AutoML Vision": (.991, .946)}
+
+def results_rows(folder: Path) -> list[dict]: # a row a model, and one for each kind of which several were trained
+    "A run's models in the columns of the results table."
     import pandas as pd
-    from pneumo_nb.evaluation import comparison_table
+    from pneumo_nb.evaluation import span, spread_table, title
     if not (folder/"comparison.csv").exists(): raise StudyError(f"Expected comparison.csv in {folder}, found none; run the evaluation first.")
-    table, provenance = comparison_table(pd.read_csv(folder/"comparison.csv")), read_provenance(folder)
-    facts, stages = read_json(folder/"metrics/data.json"), provenance["stages"]
-    rows = [table.columns, ["---"] * table.shape[1], *table.to_numpy().tolist()]
+    clean = lambda value, form: form.format(value) if value == value else "–"
+    rows = [{"model": f"{title(r['model'])}", "AUROC": span(r, "roc_auc"), "accuracy at .5": span(r, "accuracy"), "accuracy at the threshold chosen on validation": span(r, "chosen_accuracy"),
+             "trained": "1" if r["model"] != "compact_ensemble" else f"{member_count(folder)} together", "training": clean(r["training_seconds"], "{:,.0f} s"), "parameters": clean(r["parameters"], "{:,.0f}")}
+            for r in pd.read_csv(folder/"comparison.csv").to_dict("records")]
+    file = folder/"metrics/evaluation_members.csv"
+    members = pd.read_csv(file) if file.exists() and file.stat().st_size > 2 else pd.DataFrame(columns=["kind"])
+    for kind, own in members.groupby("kind", sort=False):
+        row = spread_table(own).iloc[0]
+        rows.append({"model": f"{title(kind)}, mean and range", "AUROC": row["AUROC"], "accuracy at .5": "–", "accuracy at the threshold chosen on validation": row["accuracy"], "trained": f"{len(own)} apart", "training": "–", "parameters": "–"})
+    return rows
+
+def member_count(folder: Path) -> int:
+    "How many networks a run's ensemble averages."
+    return len([f for f in (folder/"predictions/members").glob("compact_s*_f*.csv")])
+
+
+# %%
+#| export
+def results_markdown(
+    folders: list[Path], # evaluated runs on the same films
+) -> str: # markdown
+    "The models of one or more runs, beside published results, with what they were made from."
+    facts = [read_json(folder/"metrics/data.json") for folder in folders]
+    if len({f["fingerprint"] for f in facts}) > 1: raise StudyError(f"Expected runs on the same films, found {', '.join(f.name for f in folders)} on different ones; print them one by one.")
+    rows = [{"model": r["model"], "run": folder.name} | r for folder in folders for r in results_rows(folder)]
+    if facts[0]["source"] != "phantoms": rows += [{"model": who, "run": "published", "AUROC": f"{auroc:.3f}", "accuracy at .5": f"{accuracy:.3f}"} for who, (auroc, accuracy) in PUBLISHED.items()]
+    columns = list(rows[0])
+    lines = [columns, ["---"] * len(columns), *[[r.get(c, "–") for c in columns] for r in rows]]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n\n" + " ".join(map(run_words, folders)) + (
+        " In brackets: 95 % intervals, patients redrawn; in rows of means the range over trainings.")
+
+def run_words(folder: Path) -> str:
+    "What a run was made from, in words."
+    provenance, facts = read_provenance(folder), read_json(folder/"metrics/data.json")
+    stages = provenance["stages"]
     films = "drawn phantoms" if facts["source"] == "phantoms" else f"`{Path(facts['root']).name}`"
-    cores = stages["evaluation"]["machine"]["cores"]
-    commits = ", ".join(dict.fromkeys(r["git_commit"][:10] for r in stages.values()))
-    return ("\n".join("| " + " | ".join(map(str, r)) + " |" for r in rows) + f"\n\nRun `{folder.name}` on {films}, films of "
-            f"{stages['preprocessing']['parameters']['image_size']} pixels, {cores} cores, commit {commits}. In brackets 95 % intervals."
+    sizes = sorted({str(r["parameters"]["image_size"]) for name, r in stages.items() if name in ("mlp", "cnn", "resnet", "compact")})
+    seeds = sorted({str(r["parameters"]["seed"]) for name, r in stages.items() if name in ("mlp", "cnn", "resnet", "compact")})
+    commits, looks = ", ".join(dict.fromkeys(r["git_commit"][:10] for r in stages.values())), len(provenance.get("test_looks", []))
+    return (f"Run `{folder.name}`: {films}, films of {' and '.join(sizes) or 'no'} pixels, seed {', '.join(seeds) or 'none'}, {stages['evaluation']['machine']['cores']} cores, commit {commits}, {looks} look(s) at the test films."
             + "".join(f" {name}: {text}" for name, r in stages.items() for text in r["notes"]))
 
 def write_between(

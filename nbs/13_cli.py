@@ -90,11 +90,12 @@ def asked_parameters(
     overrides: list[str],
     data: str | None,    # folder with films
     known: dict[str, dict],
-) -> tuple[dict[str, dict], str]: # stage → parameters; where they came from
+) -> tuple[dict[str, dict], list[str], str]: # stage → parameters; the stages to run; where both came from
     "The parameters of every stage."
     kept = folder/"params.yaml"
     source = Path(file) if file else kept if kept.exists() else project_folder()/"params/quick.yaml"
-    sections = {k: dict(v) for k, v in load_params(source).items()}
+    sections, stages = load_params(source)
+    sections = {k: dict(v) for k, v in sections.items()}
     if source == kept: sections = drop_undeclared(sections, known)
     for section, name, value in sorted(map(parse_override, overrides), key=lambda o: o[0] != "common"):
         sections.setdefault(section, {})[name] = value
@@ -104,7 +105,7 @@ def asked_parameters(
     params = resolve_params({k: {n: numeric(v) for n, v in s.items()} for k, s in sections.items()}, known)
     if folder := params["data"]["data_dir"]: params["data"]["data_dir"] = str(Path(folder).expanduser().resolve())
     if (weights := params["resnet"]["weights"]) not in ("imagenet", "none"): params["resnet"]["weights"] = str(Path(weights).expanduser().resolve())
-    return params, str(source)
+    return params, stages, str(source)
 
 
 # %%
@@ -126,8 +127,9 @@ def numeric(value):
 test_eq(parse_override("cnn.epochs=3"), ("cnn", "epochs", 3))
 test_eq(numeric("1e-4"), 1e-4); test_eq(numeric("-1e-4"), -1e-4); test_eq(numeric("1einer"), "1einer")
 test_fail(lambda: parse_override("epochs=3"), contains="such as cnn.epochs=3")
-params, source = asked_parameters(Path("no_run"), None, ["cnn.epochs=9"], None, known)
-test_eq((params["cnn"]["epochs"], Path(source).name), (9, "quick.yaml"))
+params, stages, source = asked_parameters(Path("no_run"), None, ["cnn.epochs=9"], None, known)
+test_eq((params["cnn"]["epochs"], stages, Path(source).name), (9, list(STAGES), "quick.yaml"))
+test_eq(asked_parameters(Path("no_run"), project_folder()/"params/best.yaml", [], None, known)[1], ["data", "eda", "compact", "evaluation", "xai"])
 test_fail(lambda: asked_parameters(Path("no_run"), None, ["cnn.epoch=9"], None, known), contains="known in cnn: batch_size, epochs")
 
 
@@ -145,7 +147,7 @@ class EpochLines:
     def write(self, text: str):
         *lines, self.rest = (self.rest + text).split("\n")
         for line in lines:
-            if line.startswith(("epoch ", "Note: ")) or "continues after" in line: self.out.write(f"      {line}\n")
+            if line.startswith(("epoch ", "Note: ", "Member ")) or "continues after" in line: self.out.write(f"      {line}\n")
     def flush(self): self.out.flush()
 
 @contextmanager
@@ -228,7 +230,7 @@ def check_upstream(
                 f"{stage} builds on {other}, which is out of date ({why}); add {other} to --only, or leave --only out.")
             if other not in done and other in ("data", "preprocessing"): raise StudyError(
                 f"{stage} builds on {other}, which has not been run in {folder.name}; add {other} to --only, or leave --only out.")
-        models = ("mlp", "cnn", "resnet")
+        models = ("mlp", "cnn", "resnet", "compact")
         if stage in ("evaluation", "xai") and not any(m in done or m in chosen for m in models): raise StudyError(
             f"{stage} needs at least one of {', '.join(models)}, and none has been run in {folder.name}; add one to --only.")
 
@@ -275,7 +277,7 @@ def forget_stage(folder: Path, name: str):
 def clear_partial(folder: Path):
     "Remove half-written files that a killed process left; the caller holds the run's lock."
     import shutil
-    places = [folder, *(folder/p for p in ("cache", "models", "history", "predictions", "metrics", "figures", "notebooks", "site")), *folder.glob(".scratch-*/*")]
+    places = [folder, *(folder/p for p in ("cache", "models", "history", "predictions", "predictions/members", "metrics", "figures", "notebooks", "site")), *folder.glob(".scratch-*/*")]
     for debris in (d for place in places for d in place.glob(".partial-[0-9]*-*")):
         shutil.rmtree(debris) if debris.is_dir() else debris.unlink(missing_ok=True)
 
@@ -327,7 +329,7 @@ def main():
 @click.option("-p", "overrides", multiple=True, metavar="STAGE.NAME=VALUE", help="One parameter, such as cnn.epochs=3; repeatable.")
 @click.option("--data", metavar="DIR", help="Folder with train/ and test/. Default: draw phantoms.")
 @click.option("--run", "name", metavar="NAME", help="Name of the run, in runs/. Default: the parameter file's name.")
-@click.option("--only", metavar="STAGES", help=f"Comma-separated, of: {', '.join(STAGES)}.")
+@click.option("--only", metavar="STAGES", help=f"Comma-separated, of: {', '.join(STAGES)}. Default: the parameter file's, or all.")
 @click.option("--fresh", is_flag=True, help="Run stages even if nothing has changed.")
 def run(file, overrides, data, name, only, fresh):
     "Run the study, or take up a run where it stopped."
@@ -337,15 +339,15 @@ def run(file, overrides, data, name, only, fresh):
         raise StudyError(f"Expected stages among {', '.join(STAGES)} for --only, found {', '.join(wrong) if chosen else 'none'}.")
     folder, nbs = run_folder(name if name is not None else Path(file).stem if file else "quick"), project_folder()/"nbs"
     known = {stage: declared_parameters(nbs/f"{s['notebook']}.ipynb") for stage, s in STAGES.items()}
-    params, source = asked_parameters(folder, file, overrides, data, known)
-    chosen = [s for s in STAGES if s in chosen]
+    params, stages, source = asked_parameters(folder, file, overrides, data, known)
+    chosen = stages if only is None else [s for s in STAGES if s in chosen]
     if "data" in chosen and params["data"]["data_dir"]: check_folder(params["data"]["data_dir"])
     check_upstream(folder, chosen, params)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder/".lock", timeout=0):
             clear_partial(folder)
-            with atomic_path(folder/"params.yaml") as partial: partial.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+            with atomic_path(folder/"params.yaml") as partial: partial.write_text(yaml.safe_dump(dict(stages=stages) | params, sort_keys=False), encoding="utf-8")
             click.echo(f"Run {folder.name} in {folder}, parameters from {source}")
             run_stages(folder, chosen, params, fresh)
     except Timeout: raise StudyError(f"Another process is working on the run {folder.name}; wait for it, or choose another --run.") from None
@@ -381,13 +383,13 @@ def docs(name):
     click.echo(f"Rendered by {by}. Open {index.as_uri()}")
 
 @main.command()
-@click.argument("name", metavar="RUN")
+@click.argument("names", metavar="RUN...", nargs=-1, required=True)
 @click.option("--write", metavar="FILE", help="Put the table between the results markers of FILE instead of printing it.")
-def results(name, write):
-    "Print a run's results as a Markdown table."
+def results(names, write):
+    "Print the results of one or more runs on the same films, beside published ones, as a Markdown table."
     from pneumo_nb.report import results_markdown, write_between
-    text = results_markdown(existing_run(name))
-    click.echo(text if not write else f"Wrote the results of {name} into {write_between(Path(write), text)}")
+    text = results_markdown([existing_run(name) for name in names])
+    click.echo(text if not write else f"Wrote the results of {', '.join(names)} into {write_between(Path(write), text)}")
 
 def existing_run(name: str) -> Path:
     "The folder of a run that exists."

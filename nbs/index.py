@@ -84,7 +84,7 @@
 #
 # On the official test films. The table is written by `pneumo results`, not by hand.
 #
-# <!-- results: written by `pneumo results RUN --write FILE` -->
+# <!-- results: written by `pneumo results RUN... --write FILE` -->
 #
 # | model | AUROC | accuracy | sensitivity | specificity | F1 normal | F1 pneumonia | epochs run | training |
 # | --- | --- | --- | --- | --- | --- | --- | --- | --- |
@@ -157,11 +157,12 @@
 # | `00_run` | the run directory, parameters, seeds, provenance, plot style |
 # | `01_phantom` | drawing chest X-rays |
 # | `02_data` | finding, checking and splitting films by patient |
-# | `03_eda` | how many, what they look like, what their sizes give away |
+# | `03_eda` | how many, what they look like, what sizes and gray levels give away, how test differs from train |
 # | `04_preprocessing` | decoding once, augmentation, class weights |
 # | `05_training` | one way to fit, stop, resume and predict |
-# | `06_mlp`, `07_cnn`, `08_resnet` | the models |
-# | `09_evaluation` | how good, how sure, whether they differ |
+# | `06_mlp`, `07_cnn`, `08_resnet` | the study's models |
+# | `08b_compact` | a recipe for these films: small residual networks, folds along the patient numbers, an ensemble |
+# | `09_evaluation` | how good, how sure, whether they differ, for whom, at which threshold |
 # | `10_xai` | what they look at |
 # | `11_pages`, `12_report`, `13_cli` | pages from notebooks; the report and the documentation; the `pneumo` command |
 #

@@ -186,6 +186,7 @@ def train_members(
     for s in range(p["seeds"]):
         for fold in p["only_folds"] or range(p["folds"]):
             own, name = fold_films(films, fold_of, fold), f"compact_s{s}_f{fold}"
+            print(f"Member {name}: {len(own.rows('train')):,} films to learn from, {len(own.rows('validation')):,} left out")
             network, history = train_member(stage, own, name, p["seed"] + 1000 * s + fold)
             rows = np.concatenate([own.rows("validation"), own.rows("test")])
             said = film_logits(pneumonia_logits([network], p["flip"]), films, rows)[:, 0]

@@ -14,7 +14,7 @@ __all__ = ['MEASURES', 'RULES', 'check_predictions', 'classification_metrics', '
            'plot_films', 'load_members', 'member_table', 'spread_table', 'evaluation_findings', 'difference_findings']
 
 # %% ../nbs/09_evaluation.ipynb #9fb20136
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -340,9 +340,8 @@ def plot_comparison(
     width = .84 / len(comparison)
     for n, row in enumerate(comparison.to_dict("records")):
         place, values = np.arange(len(measures)) + width * (n - (len(comparison) - 1) / 2), [row[m] for m in measures]
-        bars = axes[2].bar(place, values, width * .94, color=COLOURS.get(row["model"], COLOURS["other"]), label=title(row["model"]))
+        axes[2].bar(place, values, width * .94, color=COLOURS.get(row["model"], COLOURS["other"]), label=title(row["model"]))
         axes[2].errorbar(place, values, [[v - row[f"{m}_low"] for m, v in zip(measures, values)], [row[f"{m}_high"] - v for m, v in zip(measures, values)]], fmt="none", ecolor="black", lw=1)
-        if len(comparison) <= 4: axes[2].bar_label(bars, labels=[f"{v:.2f}" for v in values], fontsize=8, padding=1, label_type="center", color="white")
     axes[2].set(xticks=range(len(measures)), xticklabels=measures.values(), ylim=(0, 1.24), yticks=np.arange(0, 1.1, .2), title="At the threshold")
     axes[2].legend(ncols=2, fontsize=9, loc="upper center")
     return figure
@@ -388,16 +387,16 @@ def film_groups(
     table: pd.DataFrame, # from `load_predictions`; width and height where known
 ) -> dict[str, pd.Series]: # what is grouped by → (n,) each film's group
     "Films by kind, naming series, films of the patient, and original size and shape where these differ."
-    many = pd.cut(table.films_of_patient, [0, 1, 3, np.inf], labels=["1", "2 or 3", "4 or more"]).astype(str)
+    many = pd.cut(table.films_of_patient, [0, 1, 3, np.inf], labels=["1", "2 or 3", "4 or more"])
     by = {"kind": table.kind, "naming series": table.series.where(table.label == 0), "films of the patient": many}  # pneumonia's series are its kinds
     if "width" in table and table.width.nunique() > 1: by |= {"original width, pixels": thirds(table.width), "original width / height": thirds(table.width / table.height)}
     return by
 
-def thirds(values: pd.Series) -> pd.Series: # of text, such as "below 1.31"
+def thirds(values: pd.Series) -> pd.Series: # of ordered text, such as "below 1.31"
     "Lowest, middle and highest third."
-    low, high = np.quantile(values, [1 / 3, 2 / 3])
+    low, high = np.quantile(values.dropna(), [1 / 3, 2 / 3])
     words = lambda v: f"{v:,.0f}" if v >= 10 else f"{v:.2f}"
-    return pd.Series(np.select([values < low, values < high], [f"below {words(low)}", f"{words(low)} to {words(high)}"], f"{words(high)} or more"), values.index)
+    return pd.cut(values, [-np.inf, low, high, np.inf], right=False, duplicates="drop", labels=None if low == high else [f"below {words(low)}", f"{words(low)} to {words(high)}", f"{words(high)} or more"])
 
 # %% ../nbs/09_evaluation.ipynb #d6ac8f25
 def subgroup_table(
@@ -410,8 +409,9 @@ def subgroup_table(
     rows = []
     for model, table in tests.items():
         for by, groups in film_groups(table).items():
-            for label, group in sorted(set(zip(table.label[groups.notna()], groups.dropna()))):
-                rows.append(dict(model=model, label=label) | group_row(table, by, group, ((groups == group) & (table.label == label)).to_numpy(), label, threshold, seed, draws))
+            for label, group in product((0, 1), groups.astype("category").cat.categories):
+                chosen = ((groups == group) & (table.label == label)).to_numpy()
+                if chosen.any(): rows.append(dict(model=model, label=label) | group_row(table, by, str(group), chosen, label, threshold, seed, draws))
     return pd.DataFrame(rows)
 
 def group_row(table: pd.DataFrame, by: str, group: str, chosen: np.ndarray, label: int, threshold: float, seed: int, draws: int) -> dict:
@@ -559,7 +559,7 @@ def plot_reliability(
     for ax in axes.flat[len(tests):]: ax.axis("off")
     for ax, (model, table) in zip(axes.flat, tests.items()):
         ax.plot([0, 1], [0, 1], color="gray", lw=.8, ls=":")
-        for column, style in (("uncalibrated", dict(marker="o", mfc="white", ls="none", ms=6, alpha=.8, label="before")), ("probability", dict(marker="o", ls="-", ms=5, label="after"))):
+        for column, style in (("uncalibrated", dict(marker="o", mfc="white", ls="none", ms=6, alpha=.8, label="before")), ("probability", dict(marker="o", ls="none", ms=6, label="after"))):
             if column not in table: continue
             groups = [table.loc[rows, ["label", column]] for rows in np.array_split(table[column].sort_values(kind="stable").index, 8) if len(rows)]
             mean, share = [g[column].mean() for g in groups], np.array([g.label.mean() for g in groups])
@@ -593,7 +593,7 @@ def plot_films(films: pd.DataFrame, root): # matplotlib Figure
     for (why, rows), line in zip(groups, axes):
         line[0].set_ylabel(why)
         for ax, film in zip(line, rows.itertuples()):
-            ax.imshow(read_film(root, film.path), vmin=0, vmax=255, aspect="auto")
+            ax.imshow(read_film(root, film.path), vmin=0, vmax=255)
             ax.set_title(f"{film.kind}: {film.probability:.3f}", fontsize=10, color=COLOURS[film.kind])
     return figure
 

@@ -263,16 +263,19 @@ _absent = object()
 # %% ../nbs/00_run.ipynb #56d3463c
 def load_params(
     path: str | Path, # YAML file
-) -> dict[str, dict]: # section → parameters
+) -> tuple[dict[str, dict], list[str]]: # section → parameters; the stages it is for, in the study's order
     "Read a parameter file."
     if not Path(path).is_file():
         raise StudyError(f"Expected a parameter file, found nothing at {path}; see params/quick.yaml for an example.")
     try: sections = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as e: raise StudyError(f"Expected YAML in {path}, found: {' '.join(str(e).split())}") from None
+    stages = sections.pop("stages", list(STAGES)) if isinstance(sections, dict) else []
     wrong = sections if not isinstance(sections, dict) else [k for k, v in sections.items() if not isinstance(v, dict)]
     if wrong: raise StudyError(f"Expected {path} to hold sections (common, {', '.join(STAGES)}) of `name: value` lines, "
                                f"found {wrong!r}; indent each parameter below its section.")
-    return sections
+    if not isinstance(stages, list) or not stages or (odd := [s for s in stages if s not in STAGES]): raise StudyError(
+        f"Expected `stages:` in {path} to be a list of some of {', '.join(STAGES)}, found {odd if isinstance(stages, list) and stages else stages!r}.")
+    return sections, [s for s in STAGES if s in stages]
 
 # %% ../nbs/00_run.ipynb #fdf02880
 def resolve_params(

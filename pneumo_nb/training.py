@@ -235,6 +235,7 @@ def train_kept(
     bare.load_weights(backup.folder/"kept.weights.h5")
     return bare, pd.DataFrame(backup.history)
 
+# %% ../nbs/05_training.ipynb #7ac9d851
 def train_model(
     stage: Stage,
     name: str,           # of the model, such as "cnn"

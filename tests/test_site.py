@@ -17,7 +17,7 @@ from pneumo_nb.run import StudyError
 ROOT, PNEUMO = Path(__file__).parents[1], str(Path(sys.executable).with_name("pneumo"))
 SMALL = ["-p", "data.phantom_train=80", "-p", "data.phantom_test=24", "-p", "common.image_size=48", "-p", "mlp.epochs=1", "-p", "cnn.epochs=2",
          "-p", "resnet.frozen_epochs=1", "-p", "resnet.finetune_epochs=1", "-p", "xai.patch_size=12", "-p", "xai.stride=12"]
-CHAPTERS = ["data.html", "eda.html", "preprocessing.html", "mlp.html", "cnn.html", "resnet.html", "evaluation.html", "xai.html"]
+CHAPTERS = ["data.html", "eda.html", "preprocessing.html", "mlp.html", "cnn.html", "resnet.html", "compact.html", "evaluation.html", "xai.html"]
 PAGES = ["index.html", *CHAPTERS, "operating_point.html", "methods.html"]
 
 @pytest.fixture(scope="session", autouse=True)
@@ -128,7 +128,7 @@ def test_every_image_says_what_is_seen_and_every_figure_is_numbered_and_referred
         captions = [c.get_text() for c in soup.find_all("figcaption")] if name in CHAPTERS else []
         assert [c.split(".")[:2] for c in captions] == [[f"Figure {CHAPTERS.index(name) + 1}", str(n)] for n in range(1, len(captions) + 1)]
         for figure in soup.find_all("figure", id=True):
-            number = re.match(r"Figure [\d.]+\d", figure.figcaption.get_text())[0]
+            number = re.match(r"Figure [\db.]+\d", figure.figcaption.get_text())[0]
             assert soup.find("a", href=f"#{figure['id']}", string=number), f"{name}: no text refers to {figure['id']}"
 
 def test_chapters_stand_in_the_order_of_the_study(run):
@@ -161,7 +161,7 @@ def test_documentation_has_the_readme_and_every_exported_symbol(docs):
     pages = soups(docs)
     assert "Two commands" in pages["index.html"].get_text() and "pages from notebooks" in pages["index.html"].get_text()
     for file in sorted((ROOT/"nbs").glob("[0-9]*.ipynb")):
-        module, page = importlib.import_module(f"pneumo_nb.{file.stem[3:]}"), pages[f"{file.stem[3:]}.html"]
+        module, page = importlib.import_module(f"pneumo_nb.{file.stem.partition('_')[2]}"), pages[f"{file.stem.partition('_')[2]}.html"]
         shown = [h.get_text().strip("¶ ") for h in page.find_all(["h2", "h3", "h4"])]
         own = [n for n in module.__all__ if callable(v := getattr(module, n)) and getattr(v, "__module__", "") == module.__name__ or hasattr(getattr(module, n), "callback")]
         assert [n for n in own if n not in shown] == [], file.stem
