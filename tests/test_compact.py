@@ -1,0 +1,110 @@
+"""The recipe: who learns from whom, what is saved, what a kill leaves, and looks at test that are not forgotten."""
+import json, os, subprocess, sys, time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+
+from pneumo_nb.compact import Contrast, level_counts, match_levels, swapped_levels
+from pneumo_nb.data import number_folds
+from pneumo_nb.preprocessing import Films
+from pneumo_nb.resnet import build_compact
+
+PNEUMO = str(Path(sys.executable).with_name("pneumo"))
+SMALL = ["-p", "data.phantom_train=80", "-p", "data.phantom_test=24", "-p", "common.image_size=32", "-p", "compact.widths=[8, 16]", "-p", "compact.epochs=3", "-p", "compact.seeds=2"]
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    "A folder with a whole run of the recipe, evaluated."
+    home = tmp_path_factory.mktemp("recipe")
+    done = pneumo(home, "run", "--run", "whole", *SMALL, "--only", "data,eda,compact,evaluation")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return home
+
+def pneumo(home, *words): return subprocess.run([PNEUMO, *words], cwd=home, capture_output=True, text=True, env=os.environ | dict(PNEUMO_CACHE=str(home/"cache")))
+
+def test_every_film_that_is_not_test_is_judged_once_by_networks_that_never_saw_it(home):
+    run = home/"runs/whole"
+    images = pd.read_csv(run/"images.csv")
+    fold, learned = dict(zip(images.path, number_folds(images, 2))), set(images.path[images.split != "test"])
+    whole = pd.read_csv(run/"predictions/compact_ensemble.csv")
+    assert sorted(whole.path[whole.split == "validation"]) == sorted(learned) and sorted(whole.path[whole.split == "test"]) == sorted(images.path[images.split == "test"])
+    for f in (0, 1):
+        for s in (0, 1):
+            own = pd.read_csv(run/f"predictions/members/compact_s{s}_f{f}.csv")
+            assert set(own.path[own.split == "validation"]) == {p for p in learned if fold[p] == f}
+    logs = (run/"notebooks/08b_compact.ipynb").read_text()
+    assert all(f"Member compact_s{s}_f{f}" in logs for s in (0, 1) for f in (0, 1))
+
+def test_saved_models_take_gray_films_and_give_the_calibrated_answers(home):
+    import cv2
+    run = home/"runs/whole"
+    root = Path(json.loads((run/"metrics/data.json").read_text())["root"])
+    for name in ("compact", "compact_ensemble"):
+        table = pd.read_csv(run/f"predictions/{name}.csv").query("split == 'test'").head(8)
+        films = np.stack([cv2.resize(cv2.imread(str(root/p), cv2.IMREAD_GRAYSCALE), (32, 32), interpolation=cv2.INTER_AREA) for p in table.path])[..., None]
+        model = keras.saving.load_model(run/f"models/{name}.keras")
+        assert np.allclose(model.predict_on_batch(films.astype(np.float32))[:, 0], table.probability, atol=1e-5)
+        assert pd.read_csv(run/f"history/{name}.csv").parameters[0] == sum(w.numpy().size for w in model.weights) - len(model.layers[-1].get_weights()[0]) - 1
+
+def test_a_killed_recipe_goes_on_where_it_was_and_comes_to_the_same_answers(home):
+    words, run = [PNEUMO, "run", "--run", "killed", *SMALL, "--only", "data,compact"], home/"runs/killed"
+    killed = subprocess.Popen(words, cwd=home, stdout=subprocess.PIPE, text=True, env=os.environ | dict(PNEUMO_CACHE=str(home/"cache")))
+    while killed.poll() is None and not list(run.glob(".scratch-compact/compact_s0_f1/epoch_*.json")): time.sleep(.005)
+    assert killed.poll() is None, "the run ended before it could be killed"
+    for process in [*psutil.Process(killed.pid).children(recursive=True), psutil.Process(killed.pid)]: process.kill()
+    killed.wait()
+    assert not list(run.glob("predictions/*.csv")) and not list(run.glob("models/*.keras"))
+    again = pneumo(home, *words[1:])
+    assert again.returncode == 0, again.stdout + again.stderr
+    for file in sorted((home/"runs/whole/predictions").rglob("*.csv")):
+        assert (run/file.relative_to(home/"runs/whole")).read_bytes() == file.read_bytes(), file.name
+
+def test_looks_at_test_are_counted_for_good(home):
+    looks = lambda: [l["stage"] for l in json.loads((home/"runs/whole/provenance.json").read_text())["test_looks"]]
+    assert looks() == ["eda", "evaluation"]
+    assert pneumo(home, "run", "--run", "whole", "--only", "evaluation", "--fresh").returncode == 0
+    assert looks() == ["eda", "evaluation", "evaluation"]
+    assert pneumo(home, "run", "--run", "whole", "--only", "evaluation").returncode == 0 and len(looks()) == 3   # unchanged, skipped: no look
+    assert "3 look(s) at the test films" in pneumo(home, "results", "whole").stdout
+
+def test_results_of_runs_on_other_films_are_not_put_into_one_table(home):
+    assert pneumo(home, "run", "--run", "other", *SMALL, "-p", "data.phantom_test=30", "--only", "data,compact,evaluation").returncode == 0
+    done = pneumo(home, "results", "whole", "other")
+    assert done.returncode == 1 and "Expected runs on the same films, found whole, other on different ones" in done.stderr
+    table = pneumo(home, "results", "whole").stdout
+    assert "| compact ensemble | whole |" in table and "4 apart" in table and "2 apart" in table and "published" not in table
+
+def test_levels_from_elsewhere_keep_the_order_and_swapping_changes_class():
+    rng = np.random.default_rng(0)
+    film, other = rng.integers(0, 200, (24, 24), np.uint8), rng.integers(100, 256, (24, 24), np.uint8)
+    matched = match_levels(film, level_counts(other))
+    order = np.argsort(film.ravel(), kind="stable")
+    assert (np.diff(matched.ravel()[order].astype(int)) >= 0).all() and abs(matched.mean() - other.mean()) < 2
+    dark, light = rng.integers(0, 60, (5, 16, 16), np.uint8), rng.integers(200, 256, (5, 16, 16), np.uint8)
+    films = Films(pd.DataFrame(dict(label=[0] * 5 + [1] * 5)), np.concatenate([dark, light]))
+    swapped = swapped_levels(films, np.arange(10), 1)
+    assert swapped[:5].min() >= 200 and swapped[5:].max() < 60
+
+def test_contrast_forgets_brightness_and_a_slope_of_gray():
+    rng = np.random.default_rng(0)
+    film = rng.normal(100, 30, (1, 64, 64, 1)).clip(0, 200).astype(np.float32)
+    foggy = film * .8 + 30 + np.linspace(0, 15, 64, dtype=np.float32)[:, None]
+    local = [np.array(Contrast()(f)) for f in (film, foggy)]
+    assert np.abs(local[0] - local[1]).mean() < .12 * np.abs(local[0]).mean()
+
+def test_products_of_half_the_length_learn_the_same():
+    losses = []
+    for dtype in ("float32", "mixed_bfloat16"):
+        keras.utils.set_random_seed(0)
+        network = build_compact(32, (8, 16), dtype=dtype)
+        network.compile(keras.optimizers.AdamW(1e-3), keras.losses.CategoricalCrossentropy(from_logits=True))
+        films = np.random.default_rng(0).normal(size=(64, 32, 32, 1)).astype(np.float32)
+        films[::2] += 1
+        classes = np.eye(3, dtype=np.float32)[np.arange(64) % 2]
+        losses.append([network.train_on_batch(films, classes) for _ in range(12)])
+        assert all(w.dtype == "float32" for w in network.weights)
+    assert losses[0][-1] < .8 * losses[0][0] and np.allclose(losses[0], losses[1], rtol=.1)
