@@ -173,7 +173,8 @@ print(f"{judged} films: " + ", ".join(f"{title(name)} {len(table):,}" for name, 
 # ## Model by model
 #
 # Three views of the same test films for each model: the [MLP](#fig-evaluation_mlp), the [CNN](#fig-evaluation_cnn), the
-# [frozen ResNet50](#fig-evaluation_resnet_frozen) and the [fine-tuned one](#fig-evaluation_resnet_finetuned). The
+# [frozen ResNet50](#fig-evaluation_resnet_frozen), the [fine-tuned one](#fig-evaluation_resnet_finetuned), the [compact network](#fig-evaluation_compact) and the
+# [compact ensemble](#fig-evaluation_compact_ensemble), as far as they were trained. The
 # **confusion matrix** counts at the threshold. The **ROC curve** shows every threshold at once: sensitivity gained
 # against normal films called pneumonia. The **precision-recall curve** asks how many of the called are truly sick; its
 # dotted baseline is the share of pneumonia, not .5.

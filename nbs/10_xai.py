@@ -439,6 +439,7 @@ def load_models(
     names: list[str], # of the predictions
 ) -> dict: # name → keras model
     "The run's saved models that have predictions."
+    import pneumo_nb.compact  # its layer `Contrast` is part of some
     found = {n: keras.saving.load_model(stage.path("models", f"{n}.keras"), compile=False)
              for n in names if stage.path("models", f"{n}.keras").exists()}
     if not found: raise StudyError(f"Expected models/NAME.keras for the predictions of {', '.join(names)}, found none; run a model stage first.")
@@ -509,7 +510,8 @@ table.style.hide(axis="index").format(precision=4)
 # ## Pictures
 #
 # Image, map and overlay side by side, for the [MLP](#fig-xai_mlp), the [CNN](#fig-xai_cnn), the [frozen
-# ResNet50](#fig-xai_resnet_frozen) and the [fine-tuned one](#fig-xai_resnet_finetuned). The colours diverge from white
+# ResNet50](#fig-xai_resnet_frozen), the [fine-tuned one](#fig-xai_resnet_finetuned), the [compact network](#fig-xai_compact) and the
+# [compact ensemble](#fig-xai_compact_ensemble). The colours diverge from white
 # at no change, and **one scale serves all films of a
 # figure**, so a pale map means a model that hardly reacted, not a faint print.
 #
@@ -629,21 +631,21 @@ def plot_beside(
 
 
 # %%
-pair = [m for m in ("cnn", "resnet_finetuned") if m in collected]
+pair = next((list(p) for p in (("cnn", "resnet_finetuned"), ("compact", "compact_ensemble")) if set(p) <= set(collected)), [])
 if len(pair) == 2 and len({models[m].input_shape for m in pair}) == 1:
     which = int(np.argmax([collected[pair[0]][n].max() for n in range(len(chosen))]))
     image = film_pixels(films[main], [chosen[which]])[0]
     both = {caption(m, predictions[m], chosen[which], threshold): collected[m][which] for m in pair}
-    save_figure(stage, plot_beside(image, both), "xai_beside", "The one of the explained films to which the CNN reacts most, and what each of two models reacts to. On this shared scale a weaker model looks pale; its own figure shows where it reacts. Red where covering lowers the probability of pneumonia.", f"One {judged} film with the overlays of {' and '.join(map(title, pair))} on one scale.")
-else: print("This run has no CNN and fine-tuned ResNet50 of one film size to compare.")
+    save_figure(stage, plot_beside(image, both), "xai_beside", "The one of the explained films to which the first of two models reacts most, and what each reacts to. On this shared scale a weaker model looks pale; its own figure shows where it reacts. Red where covering lowers the probability of pneumonia.", f"One {judged} film with the overlays of {' and '.join(map(title, pair))} on one scale.")
+else: print("This run has no pair of models of one film size to compare.")
 
 
 # %% [markdown]
 # ## Mistakes
 #
 # The films that each model got most confidently wrong: the [MLP](#fig-xai_mistakes_mlp), the
-# [CNN](#fig-xai_mistakes_cnn), the [frozen ResNet50](#fig-xai_mistakes_resnet_frozen) and the [fine-tuned
-# one](#fig-xai_mistakes_resnet_finetuned). Each is named, so
+# [CNN](#fig-xai_mistakes_cnn), the [frozen ResNet50](#fig-xai_mistakes_resnet_frozen), the [fine-tuned
+# one](#fig-xai_mistakes_resnet_finetuned), the [compact network](#fig-xai_mistakes_compact) and the [compact ensemble](#fig-xai_mistakes_compact_ensemble). Each is named, so
 # that it can be looked up, with what it is and what it was called. Where the model is all but certain, no patch moves its answer and the
 # map stays blank: blank does not mean that it looked nowhere. A map cannot say why a film was called wrong.
 

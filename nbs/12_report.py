@@ -608,6 +608,37 @@ def run_words(folder: Path) -> str:
     return (f"Run `{folder.name}`: {films}, films of {' and '.join(sizes) or 'no'} pixels, seed {', '.join(seeds) or 'none'}, {stages['evaluation']['machine']['cores']} cores, commit {commits}, {looks} look(s) at the test films."
             + "".join(f" {name}: {text}" for name, r in stages.items() for text in r["notes"]))
 
+
+# %% [markdown]
+# An ablation asks what an ingredient is worth: the same recipe with one thing changed. `ablation_markdown` puts such runs below a first one, says what is different in each, and gives the numbers that recipes are chosen by, from the
+# folds that each network never saw, beside those on test, which are for reading only.
+
+# %%
+#| export
+ABLATION_MARKERS = "<!-- ablation: written by `pneumo ablation RUN... --write FILE` -->", "<!-- end of ablation -->"
+
+def ablation_markdown(
+    folders: list[Path], # runs of the recipe; the first is what the others are compared with
+) -> str: # markdown
+    "What changes when one ingredient of the recipe does."
+    import pandas as pd
+    rows, asked = [], [read_provenance(f)["stages"].get("compact", {}).get("parameters") for f in folders]
+    if missing := [f.name for f, p in zip(folders, asked) if p is None or not (f/"comparison.csv").exists()]: raise StudyError(
+        f"Expected runs with the stages compact and evaluation, found {', '.join(missing)} without; run them first.")
+    for folder, parameters in zip(folders, asked):
+        told, compared = read_json(folder/"metrics/compact.json"), pd.read_csv(folder/"comparison.csv").set_index("model")
+        best = compared.loc["compact_ensemble" if "compact_ensemble" in compared.index else "compact"]
+        changed = ", ".join(f"{k} {v}" for k, v in parameters.items() if v != asked[0].get(k)) or "the recipe"
+        rows.append({"changed": changed, "validation": f"{told['auroc']:.4f}", "validation, viral": f"{told['virus']:.4f}", "validation, gray levels swapped": f"{told['swapped']:.4f}",
+                     "test AUROC": f"{best.roc_auc:.4f}", "test accuracy": f"{best.chosen_accuracy:.4f}", "training": f"{sum(told['seconds'].values()):,.0f} s"})
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *[list(r.values()) for r in rows]]
+    p = asked[0]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + (f"\n\nAUROC of {len(p['only_folds']) or p['folds']} of {p['folds']} folds along the patient numbers, each judged by a network that did not see it, on average; {p['epochs']} epochs at "
+        f"{p['image_size']} pixels unless changed, one seed. Test: these networks averaged, at the threshold that validation chose. Commit {', '.join(dict.fromkeys(r['git_commit'][:10] for f in folders for r in read_provenance(f)['stages'].values()))}.")
+
+
+# %%
+#| export
 def write_between(
     file: Path, # a Markdown file or percent script
     text: str,

@@ -391,6 +391,15 @@ def results(names, write):
     text = results_markdown([existing_run(name) for name in names])
     click.echo(text if not write else f"Wrote the results of {', '.join(names)} into {write_between(Path(write), text)}")
 
+@main.command()
+@click.argument("names", metavar="RUN...", nargs=-1, required=True)
+@click.option("--write", metavar="FILE", help="Put the table between the ablation markers of FILE instead of printing it.")
+def ablation(names, write):
+    "Print what changes from the first run's recipe to those of the others, as a Markdown table."
+    from pneumo_nb.report import ABLATION_MARKERS, ablation_markdown, write_between
+    text = ablation_markdown([existing_run(name) for name in names])
+    click.echo(text if not write else f"Wrote the ablation into {write_between(Path(write), text, ABLATION_MARKERS)}")
+
 def existing_run(name: str) -> Path:
     "The folder of a run that exists."
     folder = run_folder(name)

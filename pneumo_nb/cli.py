@@ -6,7 +6,7 @@
 __all__ = ['declared_parameters', 'parse_override', 'asked_parameters', 'drop_undeclared', 'numeric', 'EpochLines', 'stderr_to',
            'execute_notebook', 'execute_stage', 'check_upstream', 'feeds', 'run_stages', 'forget_stage',
            'clear_partial', 'run_folder', 'Group', 'Command', 'main', 'run', 'check_folder', 'report', 'docs',
-           'results', 'existing_run', 'data', 'phantom', 'check', 'fetch', 'clean']
+           'results', 'ablation', 'existing_run', 'data', 'phantom', 'check', 'fetch', 'clean']
 
 # %% ../nbs/13_cli.ipynb #62f2fa92
 import os, sys, time
@@ -295,6 +295,15 @@ def results(names, write):
     from pneumo_nb.report import results_markdown, write_between
     text = results_markdown([existing_run(name) for name in names])
     click.echo(text if not write else f"Wrote the results of {', '.join(names)} into {write_between(Path(write), text)}")
+
+@main.command()
+@click.argument("names", metavar="RUN...", nargs=-1, required=True)
+@click.option("--write", metavar="FILE", help="Put the table between the ablation markers of FILE instead of printing it.")
+def ablation(names, write):
+    "Print what changes from the first run's recipe to those of the others, as a Markdown table."
+    from pneumo_nb.report import ABLATION_MARKERS, ablation_markdown, write_between
+    text = ablation_markdown([existing_run(name) for name in names])
+    click.echo(text if not write else f"Wrote the ablation into {write_between(Path(write), text, ABLATION_MARKERS)}")
 
 def existing_run(name: str) -> Path:
     "The folder of a run that exists."

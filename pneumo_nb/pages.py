@@ -198,7 +198,7 @@ def stage_pages(
     for name, notebook in pages.items(): nbformat.write(notebook, staging/name)
 
 def finish_pages(
-    pages: dict[int, object], # chapter number → notebook; changed in place
+    pages: dict[object, object], # chapter number → notebook; changed in place
     staging: Path,
 ) -> dict[str, Figure]: # figures by name
     "Number chapters and figures, put the numbers where chapters refer to figures, frame the tables."

@@ -248,6 +248,7 @@ def load_models(
     names: list[str], # of the predictions
 ) -> dict: # name → keras model
     "The run's saved models that have predictions."
+    import pneumo_nb.compact  # its layer `Contrast` is part of some
     found = {n: keras.saving.load_model(stage.path("models", f"{n}.keras"), compile=False)
              for n in names if stage.path("models", f"{n}.keras").exists()}
     if not found: raise StudyError(f"Expected models/NAME.keras for the predictions of {', '.join(names)}, found none; run a model stage first.")
