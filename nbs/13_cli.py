@@ -391,6 +391,9 @@ def results(names, write):
     text = results_markdown([existing_run(name) for name in names])
     click.echo(text if not write else f"Wrote the results of {', '.join(names)} into {write_between(Path(write), text)}")
 
+
+# %%
+#| export
 @main.command()
 @click.argument("names", metavar="RUN...", nargs=-1, required=True)
 @click.option("--write", metavar="FILE", help="Put the table between the ablation markers of FILE instead of printing it.")
