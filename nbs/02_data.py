@@ -383,9 +383,9 @@ test_fail(lambda: split_patients(images, fraction=1.5), contains="found 1.5")
 # %% [markdown]
 # ## Folds along the numbers
 #
-# The official test films are not a random draw: within each naming series they are a stretch of consecutive numbers (the chapter on
-# exploration shows it), so they were probably taken at another time than the train films. A random validation set holds films of
-# the same weeks as train and feels nothing of that. `number_folds` cuts each series into as many stretches of consecutive
+# The official test films are not a random draw: within each naming series they are one or two stretches of consecutive numbers (the chapter on
+# exploration shows it), so they were probably taken at another time than most train films. A random validation set holds numbers from everywhere between those of
+# train and feels nothing of that. `number_folds` cuts each series into as many stretches of consecutive
 # patient numbers, and a fold is one stretch of every series: to validate on a fold is to meet films of numbers that training never saw.
 
 # %%
@@ -408,8 +408,9 @@ def number_folds(
     folds: int,
 ) -> np.ndarray: # (n,) fold of each film, 0 to folds - 1; -1 for test films
     "A fold for each film that is not in test: stretches of consecutive numbers, one of each series, whole patients."
-    group, fold = patient_groups(images), np.full(len(images), -1)
-    for series, films in images.reset_index(drop=True)[(images.split != "test").to_numpy()].groupby(images.path.map(naming_series).to_numpy()[(images.split != "test").to_numpy()]):
+    if folds < 2: raise StudyError(f"Expected 2 folds or more, found {folds}.")
+    group, fold, learned = patient_groups(images), np.full(len(images), -1), images.reset_index(drop=True)[(images.split != "test").to_numpy()]
+    for series, films in learned.groupby(learned.path.map(naming_series)):
         sizes = films.groupby(films.path.map(patient_number)).size()
         if len(sizes) < folds: raise StudyError(f"Expected patients of at least {folds} numbers in the series {series}, found {len(sizes)}; ask for fewer folds.")
         middle = sizes.cumsum() - sizes / 2
@@ -426,7 +427,7 @@ bacteria = parts.assign(fold=folds, number=parts.path.map(patient_number))[(fold
 edges = bacteria.groupby("fold").number.agg(["min", "max"])
 assert (edges["max"].to_numpy()[:-1] < edges["min"].to_numpy()[1:]).all()   # one stretch after the other
 test_eq([naming_series("NORMAL2-IM-1427-0001.jpeg"), patient_number("NORMAL2-IM-1427-0001.jpeg"), patient_number("person12_virus_3.jpeg")], ["NORMAL2-IM", 1427, 12])
-test_fail(lambda: number_folds(parts, 500), contains="ask for fewer folds")
+test_fail(lambda: number_folds(parts, 500), contains="ask for fewer folds"); test_fail(lambda: number_folds(parts, 1), contains="2 folds or more")
 edges
 
 # %% [markdown]

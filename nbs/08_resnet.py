@@ -371,7 +371,7 @@ record = finish(stage)
 #
 # ResNet50 was made for a thousand kinds of things in colour. The same idea, a block that adds what it has found to what it was given, works with a twentieth of
 # the parameters. `build_compact` has a first convolution of stride 2 and a block for each width, each but the first halving the
-# resolution. The last normalisation in a block starts at zero, so that every block begins as the identity (Goyal et al., 2017; arXiv:1706.02677). Its
+# resolution. The last normalisation in a block starts at zero, so that every block begins as its short cut alone (Goyal et al., 2017; arXiv:1706.02677). Its
 # answers are logits, one for each class; the next chapter trains it, on films of its own preparation, and says why.
 
 # %%

@@ -123,6 +123,8 @@ def load_predictions(
         table = pd.read_csv(file)
         if missing := {"path", "split", "label", "probability"} - {*table.columns}:
             raise StudyError(f"Expected path, split, label, probability in {file.name}, found no {', '.join(sorted(missing))}.")
+        if table.duplicated(["split", "path"]).any(): raise StudyError(f"Expected each film once in {file.name}, found {table.duplicated(['split', 'path']).sum()} again; remove the copies.")
+        for column in {"probability", "uncalibrated"} & {*table.columns}: check_predictions(table.label, table[column])
         table = table.assign(kind=table.path.map(film_kind), patient_id=table.path.map(patient_id), series=table.path.map(naming_series))
         found[file.stem] = table.assign(films_of_patient=table.groupby(["split", "patient_id"]).path.transform("size"))
     return found
@@ -165,7 +167,7 @@ stage = open_stage("evaluation", run_dir, seed=seed, threshold=threshold, draws=
 predictions = load_predictions(stage)
 judged, tests = judged_films(predictions)
 if judged == "test": look(stage, f"predictions of {len(tests)} model(s)")
-if judged != "test": note(stage, "there are no test films, so the models are judged on validation, which also chose their epoch: too kindly.")
+if judged != "test": note(stage, "there are no test films, so the models are judged on validation, which also chose epoch and temperature: too kindly.")
 print(f"{judged} films: " + ", ".join(f"{title(name)} {len(table):,}" for name, table in tests.items()))
 
 
@@ -313,7 +315,21 @@ def intervals(
     "95 % intervals of every measure, patients redrawn."
     parts = [all_measures(table, threshold, w) for w in patient_draws(table.patient_id, draws, seed)]
     found = {m: np.concatenate([p[m] for p in parts]) for m in parts[0]}
-    return {m: tuple(np.percentile(v[~np.isnan(v)], [2.5, 97.5]).tolist()) if (~np.isnan(v)).any() else (float("nan"),) * 2 for m, v in found.items()}
+    return {m: interval(table, threshold, m, v[~np.isnan(v)]) for m, v in found.items()}
+
+
+
+# %%
+#| export
+def interval(table: pd.DataFrame, threshold: float, measure: str, values: np.ndarray) -> tuple[float, float]:
+    "The middle 95 % of the draws; where all are alike, Clopper and Pearson's interval of a proportion over patients, and for what is no proportion none."
+    from statsmodels.stats.proportion import proportion_confint
+    if len(values) and values.min() < values.max(): return tuple(np.percentile(values, [2.5, 97.5]).tolist())
+    called, sick = table.probability >= threshold, table.label == 1
+    of = dict(accuracy=called | True, sensitivity=sick, specificity=~sick, ppv=called, npv=~called).get(measure)
+    if of is None or len(values) == 0: return float("nan"), float("nan")
+    n = table.patient_id[of].nunique()
+    return tuple(map(float, proportion_confint(round(values[0] * n), n, method="beta")))
 
 
 # %% [markdown]
@@ -361,19 +377,19 @@ def delong(
 ) -> tuple[np.ndarray, np.ndarray]: # (m,) AUROCs; (m, m) their covariance
     "AUROCs of several models and how they vary together, patients being independent."
     places = np.stack([placements(label, p) for p in probabilities])
-    aucs, total = places[:, label == 1].mean(axis=1), np.zeros((len(places),) * 2)
+    aucs = places[:, label == 1].mean(axis=1)
     codes, share = pd.factorize(np.asarray(patients))[0], np.zeros((len(places), len(set(patients))))
     for c in (0, 1):
         members, scatter = label == c, (places - aucs[:, None]) / (label == c).sum()
         sums = np.stack([np.bincount(codes[members], row[members], share.shape[1]) for row in scatter])
         count = len(np.unique(codes[members]))
         share += sums * np.sqrt(count / max(count - 1, 1))
-    return aucs, total + share @ share.T
+    return aucs, share @ share.T
 
 def delong_interval(auc: float, variance: float) -> tuple[float, float]:
-    "95 % interval of an AUROC, on the logit; the point itself where all or no pairs are in order."
+    "95 % interval of an AUROC, on the logit; none where all or no pairs are in order."
     from scipy.special import expit
-    if not 0 < auc < 1: return auc, auc
+    if not 0 < auc < 1: return float("nan"), float("nan")
     half = 1.959964 * np.sqrt(variance) / (auc * (1 - auc))
     return tuple(expit(logit(auc) + np.array([-half, half])).tolist())
 
@@ -396,16 +412,16 @@ test_close(doubled[1], covariance, eps=1e-12)
 #
 # `comparison.csv` has one row a model; [the figure](#fig-evaluation_comparison) draws them together. The time is that of all training that went into the network, so the fine-tuned
 # ResNet50 carries the frozen stage's as well, and an ensemble that of its members. In brackets are 95 % intervals, patients redrawn. Last stand the accuracy at a threshold that was
-# chosen on validation (below) and, to compare, the AUROC's interval after DeLong.
+# chosen on validation (below; its interval holds the threshold fixed) and, to compare, the AUROC's interval after DeLong.
 
 # %%
 #| export
 def training_facts(stage: Stage, model: str) -> dict: # epochs, training_seconds, parameters; NaN without a history
-    "Epochs run in a model's own training, the seconds of all training that went into it, its number of parameters."
+    "Epochs run, for an ensemble those of each member, the seconds of all training that went into it, its number of parameters."
     file = stage.path("history", f"{model}.csv")
     if not file.exists(): return dict(epochs=float("nan"), training_seconds=float("nan"), parameters=float("nan"))
     history = pd.read_csv(file)
-    return dict(epochs=len(history), training_seconds=history.total_seconds.iloc[-1], parameters=history.get("parameters", pd.Series([np.nan])).iloc[-1])
+    return dict(epochs=history.epoch.max(), training_seconds=history.total_seconds.iloc[-1], parameters=history.get("parameters", pd.Series([np.nan])).iloc[-1])
 
 def compare_models(
     stage: Stage,
@@ -456,9 +472,13 @@ def between(table: pd.DataFrame, probability: float) -> float:
     below = table.probability[table.probability < probability]
     return float((probability + (below.max() if len(below) else 0)) / 2)
 
+def to_choose_by(table: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
+    "The validation films, none where they are the ones that are judged."
+    return table[(table.split == "validation") & ~table.path.isin(judged.path)]
+
 def chosen_threshold(table: pd.DataFrame, test: pd.DataFrame, seed: int, draws: int) -> dict: # chosen_threshold, chosen_accuracy with its interval
     "The accuracy on the judged films at the threshold that validation chooses; nothing where validation has one class."
-    validation = table[table.split == "validation"]
+    validation = to_choose_by(table, test)
     if validation.label.nunique() < 2: return dict(chosen_threshold=float("nan"), chosen_accuracy=float("nan"))
     value = youden_threshold(validation)
     return dict(chosen_threshold=value, chosen_accuracy=float(all_measures(test, value)["accuracy"][0])) | flat(dict(chosen_accuracy=intervals(test, value, seed, draws)["accuracy"]))
@@ -477,6 +497,7 @@ write_csv(stage.path("comparison.csv"), comparison)
 def span(row: dict, key: str, digits: int = 4) -> str:
     "A value of the comparison with its interval, for reading."
     if row.get(key) is None or row[key] != row[key]: return "–"
+    if row[f"{key}_low"] is None or row[f"{key}_low"] != row[f"{key}_low"]: return f"{row[key]:.{digits}f}"
     return f"{row[key]:.{digits}f} ({row[f'{key}_low']:.3f}–{row[f'{key}_high']:.3f})"
 
 def comparison_table(
@@ -531,42 +552,55 @@ save_figure(stage, plot_comparison(comparison, tests), "evaluation_comparison", 
 #
 # Two models judged on the same films are compared film by film, in two ways. Do they **rank** differently: the difference of their AUROCs, with an
 # interval and a p-value after DeLong, patients being independent. Do they **call** differently at the threshold: on how many films is only one of them
-# right? If they were equally good that count would split evenly, which the exact **McNemar** test judges; it takes films as independent, so
-# beside it stands the difference in accuracy with an interval from redrawn patients. Several pairs mean several chances to be fooled, so both
-# kinds of p-values are corrected after Holm (1979).
+# right? If they were equally good that count would split evenly, which the exact **McNemar** test judges. It takes films as independent; the exact test
+# beside it asks the same of patients, each with the balance of their films, and the difference in accuracy has an interval from redrawn patients. Several pairs mean several chances to be
+# fooled, so p-values are corrected after Holm (1979): McNemar's over the pairs, and those of DeLong and of patients, from which the findings are drawn, all together.
 
 # %%
 #| export
 def paired_tests(
-    tests: dict[str, pd.DataFrame], # model → test films, the same ones
+    tests: dict[str, pd.DataFrame], # model → judged films
     threshold: float,
     seed: int = 42,
     draws: int = 1000,
-) -> pd.DataFrame: # a row a pair
-    "Differences of AUROC (DeLong) and of accuracy (exact McNemar, patient bootstrap) for each pair of models, with Holm's correction."
+) -> pd.DataFrame: # a row a pair with films in common
+    "Differences of AUROC (DeLong) and of calls (exact McNemar; exact test over patients; bootstrap of accuracy) for each pair of models, with Holm's correction."
     from statsmodels.stats.multitest import multipletests
-    rows = [compare_pair(a, b, tests, threshold, seed, draws) for a, b in combinations(tests, 2)]
-    table = pd.DataFrame(rows, columns=["first", "second", "auroc_difference", "auroc_low", "auroc_high", "p_auroc", "only_first", "only_second",
-                                        "accuracy_difference", "accuracy_low", "accuracy_high", "p"])
-    for name in ("p", "p_auroc"): table[f"{name}_holm"] = multipletests(table[name], method="holm")[1] if len(table) else []
-    return table.sort_values(["p", "p_auroc"], kind="stable").reset_index(drop=True)
+    rows = [compare_pair(a, b, tests, threshold, seed, draws) for a, b in combinations(tests, 2) if set(tests[a].path) & set(tests[b].path)]
+    table = pd.DataFrame(rows, columns=["first", "second", "films", "auroc_difference", "auroc_low", "auroc_high", "p_auroc", "only_first", "only_second",
+                                        "accuracy_difference", "accuracy_low", "accuracy_high", "p", "p_calls"])
+    holm = lambda p: multipletests(p, method="holm")[1] if len(p) else np.zeros(0)
+    together = holm(np.concatenate([table.p_auroc, table.p_calls]).astype(float))  # both feed the findings, so they are one family
+    table = table.assign(p_holm=holm(table.p), p_auroc_holm=together[:len(table)], p_calls_holm=together[len(table):])
+    return table.sort_values(["p_calls", "p_auroc"], kind="stable").reset_index(drop=True)
 
+def patient_sign_test(better: np.ndarray, patients) -> float: # (n,) 1 where only the first is right, -1 where only the second, 0
+    "Two-sided p-value: had each patient's balance an equal chance of either sign; McNemar's exact test where each has one film."
+    balance = np.abs(total := pd.Series(np.asarray(better)).groupby(np.asarray(patients)).sum().to_numpy())
+    chances = np.ones(1)  # of each sum, from the lowest to the highest
+    for size in balance[balance > 0]: chances = np.r_[chances, np.zeros(2 * size)] / 2 + np.r_[np.zeros(2 * size), chances] / 2
+    return float(min(1, chances[np.abs(np.arange(len(chances)) - balance.sum()) >= abs(total.sum())].sum()))
+
+
+# %%
+#| export
 def compare_pair(a: str, b: str, tests: dict[str, pd.DataFrame], threshold: float, seed: int, draws: int) -> dict: # a row of `paired_tests`
-    "Two models on the same films."
+    "Two models on the films that both were judged on."
     from scipy.stats import binomtest, norm
     first, second = tests[a].set_index("path"), tests[b].set_index("path")
-    if set(first.index) != set(second.index): raise StudyError(f"Expected {a} and {b} to be tested on the same films, found different ones.")
-    second = second.loc[first.index]
+    common = first.index.intersection(second.index)
+    first, second = first.loc[common], second.loc[common]
+    if (first.label != second.label).any(): raise StudyError(f"Expected {a} and {b} to give each film the same label, found {(first.label != second.label).sum()} film(s) with two.")
     better = ((first.probability >= threshold) == first.label).astype(int) - ((second.probability >= threshold) == second.label).astype(int)
     drawn = np.concatenate([w @ better.to_numpy() / w.sum(axis=1) for w in patient_draws(first.patient_id, draws, seed)])
     only_a, only_b = int((better == 1).sum()), int((better == -1).sum())
-    row = dict(first=a, second=b, only_first=only_a, only_second=only_b, p=binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.,
-               accuracy_difference=better.mean(), **flat(dict(accuracy=np.percentile(drawn, [2.5, 97.5]))))
+    row = dict(first=a, second=b, films=len(common), only_first=only_a, only_second=only_b, p=binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.,
+               p_calls=patient_sign_test(better, first.patient_id), accuracy_difference=better.mean(), **flat(dict(accuracy=np.percentile(drawn, [2.5, 97.5]))))
     if first.label.nunique() < 2: return row | dict(auroc_difference=np.nan, auroc_low=np.nan, auroc_high=np.nan, p_auroc=1.)
     aucs, c = delong(first.label.to_numpy(), np.stack([first.probability, second.probability]), first.patient_id)
     error, gap = np.sqrt(max(c[0, 0] + c[1, 1] - 2 * c[0, 1], 0)), aucs[0] - aucs[1]
-    p = 2 * norm.sf(abs(gap) / error) if error > 1e-12 else float(abs(gap) < 1e-12)
-    return row | dict(auroc_difference=gap, auroc_low=gap - 1.959964 * error, auroc_high=gap + 1.959964 * error, p_auroc=p)
+    if error < 1e-12: return row | dict(auroc_difference=gap, auroc_low=np.nan, auroc_high=np.nan, p_auroc=1.)  # nothing varies, nothing can be tested
+    return row | dict(auroc_difference=gap, auroc_low=gap - 1.959964 * error, auroc_high=gap + 1.959964 * error, p_auroc=2 * norm.sf(abs(gap) / error))
 
 def p_text(p: float) -> str:
     "A p-value for reading."
@@ -577,11 +611,13 @@ def p_text(p: float) -> str:
 made_up = pd.DataFrame(dict(path=range(10), patient_id=range(10), label=1, probability=[.9] * 10))
 worse = made_up.assign(probability=[.9] * 4 + [.1] * 6)
 test_close(paired_tests(dict(a=made_up, b=worse), .5).p[0], 2 * .5**6)   # six discordant films, all one way
+test_close(patient_sign_test([1] * 6 + [0] * 4, range(10)), 2 * .5**6)         # one film a patient: the same
+test_close(patient_sign_test([1] * 6 + [0] * 4, [1, 1, 1, 2, 2, 2, 3, 3, 3, 3]), 2 * .5**2)   # two patients say less than six
 pairs = paired_tests(tests, threshold, seed, draws)
 write_csv(stage.path("metrics/evaluation_pairs.csv"), pairs)
-readable = pd.DataFrame([{"first": title(r["first"]), "second": title(r["second"]), "AUROC, first − second": f"{r.auroc_difference:+.3f} ({r.auroc_low:+.3f} to {r.auroc_high:+.3f})",
+readable = pd.DataFrame([{"first": title(r["first"]), "second": title(r["second"]), "films": r.films, "AUROC, first − second": f"{r.auroc_difference:+.3f} ({r.auroc_low:+.3f} to {r.auroc_high:+.3f})",
     "p, DeLong and Holm": p_text(r.p_auroc_holm), "only first right": r.only_first, "only second right": r.only_second,
-    "accuracy, first − second": f"{r.accuracy_difference:+.3f} ({r.accuracy_low:+.3f} to {r.accuracy_high:+.3f})", "p, McNemar and Holm": p_text(r.p_holm)} for _, r in pairs.iterrows()])
+    "accuracy, first − second": f"{r.accuracy_difference:+.3f} ({r.accuracy_low:+.3f} to {r.accuracy_high:+.3f})", "p, McNemar and Holm": p_text(r.p_holm), "p, patients and Holm": p_text(r.p_calls_holm)} for _, r in pairs.iterrows()])
 readable.style.hide(axis="index")
 
 
@@ -648,7 +684,6 @@ subgroups = subgroup_table(sized, threshold, seed, draws)
 write_csv(stage.path("metrics/evaluation_subgroups.csv"), subgroups)
 whole = subgroups[subgroups.by == "kind"]
 test_eq(whole.groupby("model").films.sum().to_dict(), {name: len(table) for name, table in tests.items()})   # the kinds are a partition
-first = next(iter(tests))
 readable = [{"by": r["by"], "group": r["group"], "films": r["films"], "patients": r["patients"], r["measure"]: span(r, "rate", 3), "AUROC": span(r, "roc_auc", 3)} for r in subgroups[subgroups.model == list(tests)[-1]].to_dict("records")]
 pd.DataFrame(readable).fillna("").style.hide(axis="index").set_caption(f"{title(list(tests)[-1])}; the other models are in metrics/evaluation_subgroups.csv")
 
@@ -665,7 +700,7 @@ def plot_subgroups(
         rows = subgroups[subgroups.label == label]
         keys = list(dict.fromkeys(zip(rows["by"], rows["group"])))
         for n, (model, own) in enumerate(rows.groupby("model", sort=False)):
-            own, lift = own.set_index(["by", "group"]).loc[keys], .62 * (n / max(rows.model.nunique() - 1, 1) - .5) if rows.model.nunique() > 1 else 0
+            own, lift = own.set_index(["by", "group"]).reindex(keys), .62 * (n / max(rows.model.nunique() - 1, 1) - .5) if rows.model.nunique() > 1 else 0
             ax.errorbar(own.rate, np.arange(len(keys)) + lift, xerr=[own.rate - own.rate_low, own.rate_high - own.rate], fmt="os^Dv*"[n % 6], ms=5, lw=1,
                         color=COLOURS.get(model, COLOURS["other"]), label=title(model))
         counts = rows.drop_duplicates(["by", "group"]).set_index(["by", "group"]).films
@@ -701,7 +736,7 @@ def threshold_table(
     "The judged films at the fixed threshold and at those chosen on validation."
     rows, tests = [], judged_films(predictions)[1]
     for model, table in predictions.items():
-        validation, test = table[table.split == "validation"], tests[model]
+        validation, test = to_choose_by(table, tests[model]), tests[model]
         choices = {"fixed": fixed} | ({name: rule(validation) for name, rule in RULES.items()} if validation.label.nunique() == 2 else {})
         for chosen, value in choices.items():
             there = {m: float(v[0]) for m, v in all_measures(test, value).items()}
@@ -804,11 +839,11 @@ save_figure(stage, plot_decision(tests), "evaluation_decision", "Net benefit of 
 #
 # Of the films given about .8, are 80 % sick? The **reliability diagram**, [the figure](#fig-evaluation_reliability), compares, in groups of equally many films, the mean
 # probability with the share that is sick; the diagonal is honesty, below it a model promises more pneumonia than there is. Models are saved with a temperature that
-# was fitted on validation; the hollow marks show them before. In numbers:
+# was fitted on validation; the hollow marks show them before, and the bars (Wilson, 1927) take films as independent. In numbers:
 #
 # - **Brier score**: mean squared error of the probability. 0 is perfect; giving every film the prevalence scores the prevalence times its complement.
-# - **ECE**, expected calibration error (Guo et al., 2017): the mean distance between probability and share over 15 equally wide groups, weighted by their films.
-# - **slope** and **intercept** (Cox, 1958) of a logistic regression of the truth on the logit. 1 and 0 are perfect. A slope below 1: too sure on both sides. The intercept is taken with the
+# - **ECE**, expected calibration error, as Guo et al. (2017) define it, here for the probability of pneumonia: the mean distance between probability and share over 15 equally wide groups, weighted by their films.
+# - **slope** and **intercept** (Cox, 1958) of a logistic regression of the truth on the logit. 1 and 0 are perfect. A slope between 0 and 1: too sure on both sides; below 0: ranked the wrong way. The intercept is taken with the
 #   slope held at 1; below 0: too much pneumonia promised on the whole. Their intervals let patients vary.
 
 # %%
@@ -820,19 +855,19 @@ def calibration_error(label, probability, bins: int = 15) -> float:
     gaps = np.bincount(where, probability - label, bins)
     return float(np.abs(gaps).sum() / len(label))
 
-def calibration_line(table: pd.DataFrame, probability: str) -> dict: # slope, intercept, with low and high; NaN where they cannot be fitted
-    "Calibration slope, and intercept with the slope held at 1."
-    import warnings
+def calibration_line(table: pd.DataFrame, probability: str) -> dict: # slope, intercept, with low and high; NaN where they are not defined
+    "Calibration slope, and intercept with the slope held at 1; no slope where one probability separates the classes, neither with one class."
     import statsmodels.api as sm
-    odds, fitted = logit(table[probability]), {}
-    options = dict(cov_type="cluster", cov_kwds=dict(groups=pd.factorize(table.patient_id)[0]))
+    odds, label, fitted = logit(table[probability]), table.label.to_numpy(), {}
+    sick, well = odds[label == 1], odds[label == 0]
+    both = len(sick) > 0 and len(well) > 0
+    defined = dict(slope=both and well.max() > sick.min() and sick.max() > well.min(), intercept=both)
     models = dict(slope=(np.stack([np.ones(len(table)), odds], axis=1), None), intercept=(np.ones((len(table), 1)), odds))
     for name, (given, offset) in models.items():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # perfect separation shows in the interval
-            try: fit = sm.GLM(table.label.to_numpy(), given, family=sm.families.Binomial(), offset=offset).fit(**options)
-            except Exception: fit = None
-        values = (np.nan,) * 3 if fit is None else (np.asarray(fit.params)[-1], *np.asarray(fit.conf_int())[-1])
+        values = (np.nan,) * 3
+        if defined[name]:
+            fit = sm.GLM(label, given, family=sm.families.Binomial(), offset=offset).fit(cov_type="cluster", cov_kwds=dict(groups=pd.factorize(table.patient_id)[0]))
+            values = (np.asarray(fit.params)[-1], *np.asarray(fit.conf_int())[-1])
         fitted |= dict(zip((name, f"{name}_low", f"{name}_high"), map(float, values)))
     return fitted
 
@@ -876,7 +911,8 @@ def plot_reliability(
         ax.plot([0, 1], [0, 1], color="gray", lw=.8, ls=":")
         for column, style in (("uncalibrated", dict(marker="o", mfc="white", ls="none", ms=6, alpha=.8, label="before")), ("probability", dict(marker="o", ls="none", ms=6, label="after"))):
             if column not in table: continue
-            groups = [table.loc[rows, ["label", column]] for rows in np.array_split(table[column].sort_values(kind="stable").index, 8) if len(rows)]
+            bins = np.searchsorted(np.quantile(table[column], np.arange(1, 8) / 8), table[column])  # films of equal probability stay together
+            groups = [group for _, group in table.groupby(bins)]
             mean, share = [g[column].mean() for g in groups], np.array([g.label.mean() for g in groups])
             limits = np.array([proportion_confint(g.label.sum(), len(g), method="wilson") for g in groups])
             ax.plot(mean, share, color=COLOURS.get(model, COLOURS["other"]), **style)
@@ -928,13 +964,14 @@ def plot_films(films: pd.DataFrame, root): # matplotlib Figure
 
 
 # %%
-best = comparison.loc[comparison.roc_auc.idxmax(), "model"]
+best = comparison.loc[comparison.roc_auc.fillna(-1).idxmax(), "model"]
 shown = telling_films(tests[best], threshold)
 write_csv(stage.path("metrics/evaluation_errors.csv"), pd.concat([telling_films(table, threshold, 10).assign(model=name) for name, table in tests.items()]))
-if stage.path("metrics/data.json").exists(): save_figure(stage, plot_films(shown, read_json(stage.path("metrics/data.json"))["root"]), "evaluation_errors",
+root = read_json(stage.path("metrics/data.json"))["root"] if stage.path("metrics/data.json").exists() else ""
+if root and Path(root).is_dir(): save_figure(stage, plot_films(shown, root), "evaluation_errors",
     f"{title(best)}: its most confident mistakes and its least certain films, with its probability of pneumonia.",
     f"{len(shown)} {judged} films: normal ones called pneumonia, pneumonia called normal, and films nearest to the threshold, each with its kind and probability.")
-else: note(stage, "the films themselves are not in this run, so there is no gallery.")
+else: note(stage, "the films themselves are not where this run found them, so there is no gallery.")
 shown.style.hide(axis="index").format({"probability": "{:.4f}"})
 
 
@@ -957,8 +994,9 @@ def member_table(
     "Measures of each member on the judged films, its threshold chosen on its validation films."
     rows = []
     for name, table in members.items():
-        own, validation = table[table.split == split], table[table.split == "validation"]
-        if own.label.nunique() < 2: continue
+        own = table[table.split == split]
+        validation = to_choose_by(table, own)
+        if min(own.label.nunique(), validation.label.nunique()) < 2: continue
         value = youden_threshold(validation)
         found, called = all_measures(own, value), own.probability >= value
         rows.append(dict(member=name, kind=name.partition("_s")[0], threshold=value, validation_roc_auc=float(all_measures(validation, value)["roc_auc"][0]), **{m: float(found[m][0]) for m in ("roc_auc", "accuracy", "sensitivity", "specificity", "brier")},
@@ -1001,11 +1039,12 @@ def evaluation_findings(
     calibration: pd.DataFrame, # from `calibration_table`
 ) -> str: # markdown
     "What the evaluation found, in words."
-    best = comparison.loc[comparison.roc_auc.idxmax()]
+    best = comparison.loc[comparison.roc_auc.fillna(-1).idxmax()]
     positives = best.fn + best.tp
     majority = max(positives, best.films - positives) / best.films
     lines = [f"- The highest AUROC is **{title(best.model)}'s, {best.roc_auc:.3f}** ({best.roc_auc_low:.3f} to {best.roc_auc_high:.3f}). At threshold "
-             f"{best.threshold:g} it finds {best.tp} of {positives} pneumonia films and calls {best.fp} of {best.films - positives} normal ones sick."]
+             f"{best.threshold:g} it finds {best.tp} of {positives} pneumonia films and calls {best.fp} of {best.films - positives} normal ones sick."
+             + (f" Being the highest of {len(comparison)} on these very films, it is a little too kind." if len(comparison) > 1 else "")]
     lines += [f"- {title(r.model)}, accuracy {r.accuracy:.3f}, does not beat calling every film {CLASS_NAMES[int(2 * positives >= best.films)].lower()} ({majority:.3f})."
               for r in comparison.itertuples() if r.accuracy <= majority]
     lines += difference_findings(pairs)
@@ -1020,9 +1059,9 @@ def evaluation_findings(
 def difference_findings(pairs: pd.DataFrame) -> list[str]: # markdown lines
     "Which differences between models the films support."
     if pairs.empty: return []
-    either = pairs[(pairs.p_holm < .05) | (pairs.p_auroc_holm < .05)]
+    either = pairs[(pairs.p_calls_holm < .05) | (pairs.p_auroc_holm < .05)]
     how = lambda r: " and ".join(([f"in AUROC ({r.auroc_difference:+.3f}, p {p_text(r.p_auroc_holm)})"] if r.p_auroc_holm < .05 else [])
-                                 + ([f"in calls ({r.only_first} films only the first has right, {r.only_second} only the second, p {p_text(r.p_holm)})"] if r.p_holm < .05 else []))
+                                 + ([f"in calls ({r.only_first} films only the first has right, {r.only_second} only the second, p {p_text(r.p_calls_holm)})"] if r.p_calls_holm < .05 else []))
     lines = [f"- The films support a difference between {title(r['first'])} and {title(r['second'])} {how(r)}." for _, r in either.iterrows()] if len(either) <= 6 else \
             [f"- {len(either)} of {len(pairs)} pairs of models differ by more than chance, in AUROC or in calls (table above)."]
     if same := len(pairs) - len(either): lines.append(f"- {same} of {len(pairs)} pairs of models cannot be told apart on these films.")

@@ -32,7 +32,7 @@ from keras import layers, ops
 import numpy as np
 import pandas as pd
 
-from pneumo_nb.run import CLASS_NAMES, COLOURS, MODEL_TITLES, Stage, StudyError, finish, note, open_stage, plot_style, read_json, rng_for, save_figure, write_csv
+from pneumo_nb.run import CLASS_NAMES, COLOURS, MODEL_TITLES, Stage, StudyError, finish, look, note, open_stage, plot_style, read_json, rng_for, save_figure, write_csv
 from pneumo_nb.preprocessing import Films, load_films
 from pneumo_nb.evaluation import judged_films, load_predictions, title
 
@@ -466,6 +466,7 @@ predictions = load_predictions(stage)
 models = load_models(stage, list(predictions))
 films = {name: load_films(stage, model.input_shape[1], seed) for name, model in models.items()}
 judged, tests = judged_films(predictions)
+if judged == "test": look(stage, "films to explain and mistakes to show")
 threshold = read_json(stage.path("metrics/evaluation.json"))["threshold"] if stage.path("metrics/evaluation.json").exists() else .5
 main = "cnn" if "cnn" in models else next(iter(models))
 chosen = list(paths) or pick_films(tests[main], films_shown, threshold, seed)

@@ -89,8 +89,8 @@ def published_section(folder: Path) -> str: # HTML
     rows, looks = results_rows(folder), len(read_provenance(folder).get("test_looks", []))
     apart = [{k: v for k, v in r.items() if k in ("model", "AUROC", "accuracy at the threshold chosen on validation", "trained")} for r in rows if r["trained"].endswith("apart")]
     parts = [table_html(apart, "Mean and range over trainings that differ by seed and fold", sort_from=99)] if apart else []
-    if read_json(folder/"metrics/data.json")["source"] != "phantoms": parts.append('<h3>Published results on the public test films</h3>' + table_html(
-        [{"who": who, "AUROC": f"{auroc:.3f}", "accuracy": f"{accuracy:.3f}"} for who, (auroc, accuracy) in PUBLISHED.items()], "Published results, to compare if this run's films are the public ones", sort_from=1))
+    if public_test(folder): parts.append('<h3>Published results on the public test films</h3>' + table_html(
+        [{"who": who, "AUROC": f"{auroc:.3f}", "accuracy": f"{accuracy:.3f}"} for who, (auroc, accuracy) in PUBLISHED.items()], "Published results on these test films", sort_from=1))
     return "".join(parts) + f'<p class="text">The test films were looked at {looks} time(s) in this run; the record below says when and why.</p>'
 
 
@@ -177,15 +177,15 @@ def conclusion(
     lines = [f"At a threshold of {facts['threshold']:g} the model with the highest AUROC, {name(best)}, finds {best['tp']} of {best['tp'] + best['fn']} pneumonia films "
              f"and calls {best['fp']} of {best['fp'] + best['tn']} normal films pneumonia.",
              "AUROC from the highest to the lowest (0.5 is guessing, 1 is perfect): " + ", ".join(f"{name(r)} {r['roc_auc']:.3f}" for r in rows) + "."]
-    sure = [p for p in facts["pairs"] if p["p_holm"] < .05]
+    sure = [p for p in facts["pairs"] if p["p_calls_holm"] < .05]
     if facts["pairs"]: lines.append(f"Compared by right and wrong calls at this threshold, {len(sure)} of {len(facts['pairs'])} pairs of models differ by more than chance "
-                                    "(McNemar's test, corrected after Holm)" + ("." if len(sure) == len(facts["pairs"]) else "; the others cannot be told apart."))
+                                    "(an exact test over patients, corrected after Holm)" + ("." if len(sure) == len(facts["pairs"]) else "; the others cannot be told apart."))
     if (shift := shift_rows(folder)) and all(r["difference"].startswith("-") for r in shift): lines.append(
         "Every model did less well on test than on validation films, so less should be expected of films from elsewhere.")
     if (folder/"metrics/eda_sizes.json").exists() and not (size := read_json(folder/"metrics/eda_sizes.json"))["constant"] and size["auroc"]:
         lines.append(f"Size and shape of the films alone reach an AUROC of {size['auroc']:.3f} on train and validation films, "
                      + ("the part of a score that needs no lung." if size["low"] > .5 else "which cannot be told from guessing."))
-    if facts["judged"] != "test": lines.append("There were no test films: these numbers come from validation films, which also chose the epoch, and are too kind.")
+    if facts["judged"] != "test": lines.append("There were no test films: these numbers come from validation films, which also chose epoch or temperature, and are too kind.")
     return lines
 
 
@@ -309,16 +309,17 @@ def methods_section(folder: Path) -> str: # HTML
     "How the run was done, in words."
     stages = read_provenance(folder)["stages"]
     asked = lambda stage, name: stages.get(stage, {}).get("parameters", {}).get(name, "–")
-    models = [MODEL_TITLES.get(f.stem, f.stem) for f in by_model((folder/"models").glob("*.keras"))]
+    models = [MODEL_TITLES.get(f.stem, f.stem) for f in by_model((folder/"models").glob("*.keras")) if not f.stem.startswith("compact")]
     percent = lambda value: f"{value:.0%}" if isinstance(value, (int, float)) else value
     return (f'<div class="text"><p>The <em>reference study</em> is the work that this one repeats: the same public films and networks, in a single notebook. Where a chapter says “the study\'s” patch, ranges or rules, it means that one.</p>'
-            f'<p>Films are decoded once, as gray values, and squashed to {asked("preprocessing", "image_size")} pixels a side. The test films are those that the set provides. '
+            '<p>Films are decoded once, as gray values, and squashed to a square. The test films are those that the set provides.</p>'
+            + ("" if not models else f'<p>For the study\'s own models films have {asked("preprocessing", "image_size")} pixels a side. '
             f'Of the others, {percent(asked("data", "validation_fraction"))} are set aside for validation, whole patients at a time, with as many of each kind as in the whole; seed {asked("data", "seed")}. Only train films are augmented: '
             f'rotation up to {asked("preprocessing", "rotation")} degrees, shift up to {percent(asked("preprocessing", "shift"))} of the side, shear up to {asked("preprocessing", "shear")} degrees, zoom up to {percent(asked("preprocessing", "zoom"))}'
             f'{", mirrored left to right" if asked("preprocessing", "flip") is True else ""}.</p>'
-            f'<p>Models of this run: {html.escape(", ".join(models)) or "none"}. Each minimises the binary cross-entropy with Adam, each class with the same weight in sum; the epoch with the lowest validation loss is kept, '
-            'and the learning rate falls when that loss does not. Test films give the numbers reported and choose nothing. Every saved model divides its log odds by a temperature that validation fitted.</p>'
-            + compact_words(stages) +
+            f'<p>These models are in this run: {html.escape(", ".join(models))}. Each minimises the binary cross-entropy with Adam, each class with the same weight in sum; the epoch with the lowest validation loss is kept, '
+            'and the learning rate falls when that loss does not.</p>') + compact_words(stages) +
+            '<p>Test films give the numbers reported and choose nothing. Every saved model divides its log odds by a temperature that validation fitted.</p>'
             '<p>Explanations cover a square of the film with gray and watch the probability. That shows what the answer depends on, not why, and nothing that acts only together with something uncovered.</p></div>')
 
 
@@ -326,9 +327,9 @@ def compact_words(stages: dict) -> str: # HTML
     "How the compact networks were made, if the run has any."
     if "compact" not in stages: return ""
     p = stages["compact"]["parameters"]
-    left_out = f"folds {', '.join(map(str, p['only_folds']))}" if p["only_folds"] else "each fold"
+    left_out = f"folds {', '.join(map(str, p['only_folds']))} were" if p["only_folds"] else "each fold was"
     return (f'<p>The compact networks are other: films of {p["image_size"]} pixels, {"three classes" if p["kinds"] else "two classes"}, AdamW, {p["epochs"]} epochs to the end, augmentation of gray levels and shape. The films that are not test were cut into {p["folds"]} folds of consecutive '
-            f'patient numbers; {left_out} was left out in turn, {p["seeds"]} time(s) with other seeds, and judged by the networks that had not seen it. Those answers choose threshold and temperature.</p>')
+            f'patient numbers; {left_out} left out in turn, {p["seeds"]} time(s) with other seeds, and judged by the {p["seeds"]} network(s) that had not seen it. Those answers choose threshold and temperature, for the ensemble too, although on test all of its networks answer.</p>')
 
 
 # %%
@@ -568,7 +569,7 @@ def results_rows(folder: Path) -> list[dict]: # a row a model, and one for each 
     if not (folder/"comparison.csv").exists(): raise StudyError(f"Expected comparison.csv in {folder}, found none; run the evaluation first.")
     clean = lambda value, form: form.format(value) if value == value else "–"
     rows = [{"model": f"{title(r['model'])}", "AUROC": span(r, "roc_auc"), "accuracy at .5": span(r, "accuracy"), "accuracy at the threshold chosen on validation": span(r, "chosen_accuracy"),
-             "trained": "1" if r["model"] != "compact_ensemble" else f"{member_count(folder)} together", "training": clean(r["training_seconds"], "{:,.0f} s"), "parameters": clean(r["parameters"], "{:,.0f}")}
+             "trained": "1" if r["model"] != "compact_ensemble" else f"{member_count(folder)} together", "training": clean(r["training_seconds"], "{:,.0f} s"), "parameters": clean(r.get("parameters", float("nan")), "{:,.0f}")}
             for r in pd.read_csv(folder/"comparison.csv").to_dict("records")]
     file = folder/"metrics/evaluation_members.csv"
     members = pd.read_csv(file) if file.exists() and file.stat().st_size > 2 else pd.DataFrame(columns=["kind"])
@@ -576,6 +577,11 @@ def results_rows(folder: Path) -> list[dict]: # a row a model, and one for each 
         row = spread_table(own).iloc[0]
         rows.append({"model": f"{title(kind)}, mean and range", "AUROC": row["AUROC"], "accuracy at .5": "–", "accuracy at the threshold chosen on validation": row["accuracy"], "trained": f"{len(own)} apart", "training": "–", "parameters": "–"})
     return rows
+
+def public_test(folder: Path) -> bool:
+    "Whether a run's test films are, by their numbers and names, those that others published on."
+    rows = [r for r in films_rows(folder) if r["split"] == "test"]
+    return bool(rows) and [rows[0][k] for k in ("normal", "bacterial pneumonia", "viral pneumonia")] == ["234", "242", "148"] and read_json(folder/"metrics/data.json")["source"] != "phantoms"
 
 def member_count(folder: Path) -> int:
     "How many networks a run's ensemble averages."
@@ -591,7 +597,7 @@ def results_markdown(
     facts = [read_json(folder/"metrics/data.json") for folder in folders]
     if len({f["fingerprint"] for f in facts}) > 1: raise StudyError(f"Expected runs on the same films, found {', '.join(f.name for f in folders)} on different ones; print them one by one.")
     rows = [{"model": r["model"], "run": folder.name} | r for folder in folders for r in results_rows(folder)]
-    if facts[0]["source"] != "phantoms": rows += [{"model": who, "run": "published", "AUROC": f"{auroc:.3f}", "accuracy at .5": f"{accuracy:.3f}"} for who, (auroc, accuracy) in PUBLISHED.items()]
+    if public_test(folders[0]): rows += [{"model": who, "run": "published", "AUROC": f"{auroc:.3f}", "accuracy at .5": f"{accuracy:.3f}"} for who, (auroc, accuracy) in PUBLISHED.items()]
     columns = list(rows[0])
     lines = [columns, ["---"] * len(columns), *[[r.get(c, "–") for c in columns] for r in rows]]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n\n" + " ".join(map(run_words, folders)) + (
@@ -622,19 +628,21 @@ def ablation_markdown(
 ) -> str: # markdown
     "What changes when one ingredient of the recipe does."
     import pandas as pd
+    if len({read_json(f/"metrics/data.json")["fingerprint"] for f in folders}) > 1: raise StudyError("Expected runs on the same films, found different ones; compare them one set at a time.")
     rows, asked = [], [read_provenance(f)["stages"].get("compact", {}).get("parameters") for f in folders]
     if missing := [f.name for f, p in zip(folders, asked) if p is None or not (f/"comparison.csv").exists()]: raise StudyError(
         f"Expected runs with the stages compact and evaluation, found {', '.join(missing)} without; run them first.")
     for folder, parameters in zip(folders, asked):
         told, compared = read_json(folder/"metrics/compact.json"), pd.read_csv(folder/"comparison.csv").set_index("model")
         best = compared.loc["compact_ensemble" if "compact_ensemble" in compared.index else "compact"]
-        changed = ", ".join(f"{k} {v}" for k, v in parameters.items() if v != asked[0].get(k)) or "the recipe"
-        rows.append({"changed": changed, "validation": f"{told['auroc']:.4f}", "validation, viral": f"{told['virus']:.4f}", "validation, gray levels swapped": f"{told['swapped']:.4f}",
+        changed = ", ".join(f"{k} {parameters.get(k)}" for k in {**asked[0], **parameters} if parameters.get(k) != asked[0].get(k)) or "the recipe"
+        each = [m["auroc"] for m in told["members"]]
+        rows.append({"changed": changed, "validation": f"{told['auroc']:.4f} ({min(each):.3f}–{max(each):.3f})", "validation, viral": f"{told['virus']:.4f}", "validation, gray levels swapped": f"{told['swapped']:.4f}",
                      "test AUROC": f"{best.roc_auc:.4f}", "test accuracy": f"{best.chosen_accuracy:.4f}", "training": f"{sum(told['seconds'].values()):,.0f} s"})
     lines = [list(rows[0]), ["---"] * len(rows[0]), *[list(r.values()) for r in rows]]
     p = asked[0]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + (f"\n\nAUROC of {len(p['only_folds']) or p['folds']} of {p['folds']} folds along the patient numbers, each judged by a network that did not see it, on average; {p['epochs']} epochs at "
-        f"{p['image_size']} pixels unless changed, one seed. Test: these networks averaged, at the threshold that validation chose. Commit {', '.join(dict.fromkeys(r['git_commit'][:10] for f in folders for r in read_provenance(f)['stages'].values()))}.")
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + (f"\n\nAUROC of {len(p['only_folds']) or p['folds']} of {p['folds']} folds along the patient numbers, each judged by a network that did not see it, on average (in brackets the range); {p['epochs']} epochs at "
+        f"{p['image_size']} pixels unless changed, {p['seeds']} seed(s). Test: these networks averaged, at the threshold that validation chose. Commit {', '.join(dict.fromkeys(r['git_commit'][:10] for f in folders for r in read_provenance(f)['stages'].values()))}.")
 
 
 # %%

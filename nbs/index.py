@@ -53,7 +53,7 @@
 # | --- | --- |
 # | `params.yaml`, `provenance.json` | what was asked; what was done, with which code, packages, machine, films and seed |
 # | `images.csv` | every film with its split and patient |
-# | `models/*.keras` | trained networks; each takes gray films (N, size, size, 1) from 0 to 255 and gives a probability |
+# | `models/*.keras` | trained networks; each takes gray films (N, size, size, 1) from 0 to 255 and gives a calibrated probability; `import pneumo_nb.compact` before loading the compact ones |
 # | `history/*.csv`, `predictions/*.csv` | one row an epoch; one row a film |
 # | `comparison.csv`, `metrics/` | the models side by side, with intervals |
 # | `figures/*.png`, `notebooks/*.ipynb` | the figures, the executed notebooks |
@@ -104,13 +104,14 @@
 #
 # ## Why test is harder than validation, and a recipe against it
 #
-# The published test films are no random draw: in both series of normal films they are the lowest patient numbers, in the pneumonia films a stretch near the
-# beginning, so they were probably taken at another time. They look different: from eight measures of a whole film (gray levels, sharpness, compression)
+# The published test films are no random draw: in both series of normal films they are the lowest patient numbers, in the bacterial films one stretch near the
+# beginning, in the viral ones both ends, so they were probably taken at another time than most train films. They look different: from eight measures of a whole film (gray levels, sharpness, compression)
 # a classifier tells test from train within a class, and the same eight tell pneumonia from normal among the train films far better than among the test films. A network that learns these things does
 # well on a random validation set and worse on test. The chapter on exploration measures it.
 #
 # The recipe (`08b_compact`) therefore gives films the gray levels of others, shows the network local contrast in place of gray, has it tell bacterial from viral pneumonia, and is judged on folds of patient numbers that it never
-# saw, as they are and with gray levels swapped between the classes. Everything was chosen by these two numbers; test was read once, at the end. What an ingredient is worth:
+# saw, as they are and with gray levels swapped between the classes. Ingredients were chosen by these two numbers. What the test films look like as a whole (not how a model does on them) suggested what to try; how a model
+# does on them was read once, at the end. Differences in the last digit may be chance: each row is one seed. What an ingredient is worth:
 #
 # <!-- ablation: written by `pneumo ablation RUN... --write FILE` -->
 #

@@ -245,8 +245,9 @@ def number_folds(
     folds: int,
 ) -> np.ndarray: # (n,) fold of each film, 0 to folds - 1; -1 for test films
     "A fold for each film that is not in test: stretches of consecutive numbers, one of each series, whole patients."
-    group, fold = patient_groups(images), np.full(len(images), -1)
-    for series, films in images.reset_index(drop=True)[(images.split != "test").to_numpy()].groupby(images.path.map(naming_series).to_numpy()[(images.split != "test").to_numpy()]):
+    if folds < 2: raise StudyError(f"Expected 2 folds or more, found {folds}.")
+    group, fold, learned = patient_groups(images), np.full(len(images), -1), images.reset_index(drop=True)[(images.split != "test").to_numpy()]
+    for series, films in learned.groupby(learned.path.map(naming_series)):
         sizes = films.groupby(films.path.map(patient_number)).size()
         if len(sizes) < folds: raise StudyError(f"Expected patients of at least {folds} numbers in the series {series}, found {len(sizes)}; ask for fewer folds.")
         middle = sizes.cumsum() - sizes / 2

@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['MEASURES', 'RULES', 'check_predictions', 'classification_metrics', 'load_predictions', 'quick_predictions',
            'judged_films', 'title', 'plot_confusion', 'plot_curves', 'frame_curves', 'plot_model', 'class_report',
-           'ratio', 'count_measures', 'rank_measures', 'all_measures', 'intervals', 'placements', 'delong',
+           'ratio', 'count_measures', 'rank_measures', 'all_measures', 'intervals', 'interval', 'placements', 'delong',
            'delong_interval', 'training_facts', 'compare_models', 'flat', 'youden_threshold', 'sensitivity_threshold',
-           'between', 'chosen_threshold', 'span', 'comparison_table', 'measures_table', 'plot_comparison',
-           'paired_tests', 'compare_pair', 'p_text', 'film_groups', 'thirds', 'subgroup_table', 'group_row',
-           'plot_subgroups', 'threshold_table', 'predictive_values', 'plot_prevalence', 'net_benefit', 'plot_decision',
-           'calibration_error', 'calibration_line', 'calibration_table', 'plot_reliability', 'telling_films',
-           'plot_films', 'load_members', 'member_table', 'spread_table', 'evaluation_findings', 'difference_findings']
+           'between', 'to_choose_by', 'chosen_threshold', 'span', 'comparison_table', 'measures_table',
+           'plot_comparison', 'paired_tests', 'patient_sign_test', 'compare_pair', 'p_text', 'film_groups', 'thirds',
+           'subgroup_table', 'group_row', 'plot_subgroups', 'threshold_table', 'predictive_values', 'plot_prevalence',
+           'net_benefit', 'plot_decision', 'calibration_error', 'calibration_line', 'calibration_table',
+           'plot_reliability', 'telling_films', 'plot_films', 'load_members', 'member_table', 'spread_table',
+           'evaluation_findings', 'difference_findings']
 
 # %% ../nbs/09_evaluation.ipynb #9fb20136
 from itertools import combinations, product
@@ -65,6 +66,8 @@ def load_predictions(
         table = pd.read_csv(file)
         if missing := {"path", "split", "label", "probability"} - {*table.columns}:
             raise StudyError(f"Expected path, split, label, probability in {file.name}, found no {', '.join(sorted(missing))}.")
+        if table.duplicated(["split", "path"]).any(): raise StudyError(f"Expected each film once in {file.name}, found {table.duplicated(['split', 'path']).sum()} again; remove the copies.")
+        for column in {"probability", "uncalibrated"} & {*table.columns}: check_predictions(table.label, table[column])
         table = table.assign(kind=table.path.map(film_kind), patient_id=table.path.map(patient_id), series=table.path.map(naming_series))
         found[file.stem] = table.assign(films_of_patient=table.groupby(["split", "patient_id"]).path.transform("size"))
     return found
@@ -206,7 +209,20 @@ def intervals(
     "95 % intervals of every measure, patients redrawn."
     parts = [all_measures(table, threshold, w) for w in patient_draws(table.patient_id, draws, seed)]
     found = {m: np.concatenate([p[m] for p in parts]) for m in parts[0]}
-    return {m: tuple(np.percentile(v[~np.isnan(v)], [2.5, 97.5]).tolist()) if (~np.isnan(v)).any() else (float("nan"),) * 2 for m, v in found.items()}
+    return {m: interval(table, threshold, m, v[~np.isnan(v)]) for m, v in found.items()}
+
+
+
+# %% ../nbs/09_evaluation.ipynb #7e3b66f9
+def interval(table: pd.DataFrame, threshold: float, measure: str, values: np.ndarray) -> tuple[float, float]:
+    "The middle 95 % of the draws; where all are alike, Clopper and Pearson's interval of a proportion over patients, and for what is no proportion none."
+    from statsmodels.stats.proportion import proportion_confint
+    if len(values) and values.min() < values.max(): return tuple(np.percentile(values, [2.5, 97.5]).tolist())
+    called, sick = table.probability >= threshold, table.label == 1
+    of = dict(accuracy=called | True, sensitivity=sick, specificity=~sick, ppv=called, npv=~called).get(measure)
+    if of is None or len(values) == 0: return float("nan"), float("nan")
+    n = table.patient_id[of].nunique()
+    return tuple(map(float, proportion_confint(round(values[0] * n), n, method="beta")))
 
 # %% ../nbs/09_evaluation.ipynb #efc8983e
 def placements(
@@ -228,29 +244,29 @@ def delong(
 ) -> tuple[np.ndarray, np.ndarray]: # (m,) AUROCs; (m, m) their covariance
     "AUROCs of several models and how they vary together, patients being independent."
     places = np.stack([placements(label, p) for p in probabilities])
-    aucs, total = places[:, label == 1].mean(axis=1), np.zeros((len(places),) * 2)
+    aucs = places[:, label == 1].mean(axis=1)
     codes, share = pd.factorize(np.asarray(patients))[0], np.zeros((len(places), len(set(patients))))
     for c in (0, 1):
         members, scatter = label == c, (places - aucs[:, None]) / (label == c).sum()
         sums = np.stack([np.bincount(codes[members], row[members], share.shape[1]) for row in scatter])
         count = len(np.unique(codes[members]))
         share += sums * np.sqrt(count / max(count - 1, 1))
-    return aucs, total + share @ share.T
+    return aucs, share @ share.T
 
 def delong_interval(auc: float, variance: float) -> tuple[float, float]:
-    "95 % interval of an AUROC, on the logit; the point itself where all or no pairs are in order."
+    "95 % interval of an AUROC, on the logit; none where all or no pairs are in order."
     from scipy.special import expit
-    if not 0 < auc < 1: return auc, auc
+    if not 0 < auc < 1: return float("nan"), float("nan")
     half = 1.959964 * np.sqrt(variance) / (auc * (1 - auc))
     return tuple(expit(logit(auc) + np.array([-half, half])).tolist())
 
 # %% ../nbs/09_evaluation.ipynb #a455282e
 def training_facts(stage: Stage, model: str) -> dict: # epochs, training_seconds, parameters; NaN without a history
-    "Epochs run in a model's own training, the seconds of all training that went into it, its number of parameters."
+    "Epochs run, for an ensemble those of each member, the seconds of all training that went into it, its number of parameters."
     file = stage.path("history", f"{model}.csv")
     if not file.exists(): return dict(epochs=float("nan"), training_seconds=float("nan"), parameters=float("nan"))
     history = pd.read_csv(file)
-    return dict(epochs=len(history), training_seconds=history.total_seconds.iloc[-1], parameters=history.get("parameters", pd.Series([np.nan])).iloc[-1])
+    return dict(epochs=history.epoch.max(), training_seconds=history.total_seconds.iloc[-1], parameters=history.get("parameters", pd.Series([np.nan])).iloc[-1])
 
 def compare_models(
     stage: Stage,
@@ -299,9 +315,13 @@ def between(table: pd.DataFrame, probability: float) -> float:
     below = table.probability[table.probability < probability]
     return float((probability + (below.max() if len(below) else 0)) / 2)
 
+def to_choose_by(table: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
+    "The validation films, none where they are the ones that are judged."
+    return table[(table.split == "validation") & ~table.path.isin(judged.path)]
+
 def chosen_threshold(table: pd.DataFrame, test: pd.DataFrame, seed: int, draws: int) -> dict: # chosen_threshold, chosen_accuracy with its interval
     "The accuracy on the judged films at the threshold that validation chooses; nothing where validation has one class."
-    validation = table[table.split == "validation"]
+    validation = to_choose_by(table, test)
     if validation.label.nunique() < 2: return dict(chosen_threshold=float("nan"), chosen_accuracy=float("nan"))
     value = youden_threshold(validation)
     return dict(chosen_threshold=value, chosen_accuracy=float(all_measures(test, value)["accuracy"][0])) | flat(dict(chosen_accuracy=intervals(test, value, seed, draws)["accuracy"]))
@@ -310,6 +330,7 @@ def chosen_threshold(table: pd.DataFrame, test: pd.DataFrame, seed: int, draws: 
 def span(row: dict, key: str, digits: int = 4) -> str:
     "A value of the comparison with its interval, for reading."
     if row.get(key) is None or row[key] != row[key]: return "–"
+    if row[f"{key}_low"] is None or row[f"{key}_low"] != row[f"{key}_low"]: return f"{row[key]:.{digits}f}"
     return f"{row[key]:.{digits}f} ({row[f'{key}_low']:.3f}–{row[f'{key}_high']:.3f})"
 
 def comparison_table(
@@ -348,35 +369,46 @@ def plot_comparison(
 
 # %% ../nbs/09_evaluation.ipynb #d08e4364
 def paired_tests(
-    tests: dict[str, pd.DataFrame], # model → test films, the same ones
+    tests: dict[str, pd.DataFrame], # model → judged films
     threshold: float,
     seed: int = 42,
     draws: int = 1000,
-) -> pd.DataFrame: # a row a pair
-    "Differences of AUROC (DeLong) and of accuracy (exact McNemar, patient bootstrap) for each pair of models, with Holm's correction."
+) -> pd.DataFrame: # a row a pair with films in common
+    "Differences of AUROC (DeLong) and of calls (exact McNemar; exact test over patients; bootstrap of accuracy) for each pair of models, with Holm's correction."
     from statsmodels.stats.multitest import multipletests
-    rows = [compare_pair(a, b, tests, threshold, seed, draws) for a, b in combinations(tests, 2)]
-    table = pd.DataFrame(rows, columns=["first", "second", "auroc_difference", "auroc_low", "auroc_high", "p_auroc", "only_first", "only_second",
-                                        "accuracy_difference", "accuracy_low", "accuracy_high", "p"])
-    for name in ("p", "p_auroc"): table[f"{name}_holm"] = multipletests(table[name], method="holm")[1] if len(table) else []
-    return table.sort_values(["p", "p_auroc"], kind="stable").reset_index(drop=True)
+    rows = [compare_pair(a, b, tests, threshold, seed, draws) for a, b in combinations(tests, 2) if set(tests[a].path) & set(tests[b].path)]
+    table = pd.DataFrame(rows, columns=["first", "second", "films", "auroc_difference", "auroc_low", "auroc_high", "p_auroc", "only_first", "only_second",
+                                        "accuracy_difference", "accuracy_low", "accuracy_high", "p", "p_calls"])
+    holm = lambda p: multipletests(p, method="holm")[1] if len(p) else np.zeros(0)
+    together = holm(np.concatenate([table.p_auroc, table.p_calls]).astype(float))  # both feed the findings, so they are one family
+    table = table.assign(p_holm=holm(table.p), p_auroc_holm=together[:len(table)], p_calls_holm=together[len(table):])
+    return table.sort_values(["p_calls", "p_auroc"], kind="stable").reset_index(drop=True)
 
+def patient_sign_test(better: np.ndarray, patients) -> float: # (n,) 1 where only the first is right, -1 where only the second, 0
+    "Two-sided p-value: had each patient's balance an equal chance of either sign; McNemar's exact test where each has one film."
+    balance = np.abs(total := pd.Series(np.asarray(better)).groupby(np.asarray(patients)).sum().to_numpy())
+    chances = np.ones(1)  # of each sum, from the lowest to the highest
+    for size in balance[balance > 0]: chances = np.r_[chances, np.zeros(2 * size)] / 2 + np.r_[np.zeros(2 * size), chances] / 2
+    return float(min(1, chances[np.abs(np.arange(len(chances)) - balance.sum()) >= abs(total.sum())].sum()))
+
+# %% ../nbs/09_evaluation.ipynb #fb8239fc
 def compare_pair(a: str, b: str, tests: dict[str, pd.DataFrame], threshold: float, seed: int, draws: int) -> dict: # a row of `paired_tests`
-    "Two models on the same films."
+    "Two models on the films that both were judged on."
     from scipy.stats import binomtest, norm
     first, second = tests[a].set_index("path"), tests[b].set_index("path")
-    if set(first.index) != set(second.index): raise StudyError(f"Expected {a} and {b} to be tested on the same films, found different ones.")
-    second = second.loc[first.index]
+    common = first.index.intersection(second.index)
+    first, second = first.loc[common], second.loc[common]
+    if (first.label != second.label).any(): raise StudyError(f"Expected {a} and {b} to give each film the same label, found {(first.label != second.label).sum()} film(s) with two.")
     better = ((first.probability >= threshold) == first.label).astype(int) - ((second.probability >= threshold) == second.label).astype(int)
     drawn = np.concatenate([w @ better.to_numpy() / w.sum(axis=1) for w in patient_draws(first.patient_id, draws, seed)])
     only_a, only_b = int((better == 1).sum()), int((better == -1).sum())
-    row = dict(first=a, second=b, only_first=only_a, only_second=only_b, p=binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.,
-               accuracy_difference=better.mean(), **flat(dict(accuracy=np.percentile(drawn, [2.5, 97.5]))))
+    row = dict(first=a, second=b, films=len(common), only_first=only_a, only_second=only_b, p=binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.,
+               p_calls=patient_sign_test(better, first.patient_id), accuracy_difference=better.mean(), **flat(dict(accuracy=np.percentile(drawn, [2.5, 97.5]))))
     if first.label.nunique() < 2: return row | dict(auroc_difference=np.nan, auroc_low=np.nan, auroc_high=np.nan, p_auroc=1.)
     aucs, c = delong(first.label.to_numpy(), np.stack([first.probability, second.probability]), first.patient_id)
     error, gap = np.sqrt(max(c[0, 0] + c[1, 1] - 2 * c[0, 1], 0)), aucs[0] - aucs[1]
-    p = 2 * norm.sf(abs(gap) / error) if error > 1e-12 else float(abs(gap) < 1e-12)
-    return row | dict(auroc_difference=gap, auroc_low=gap - 1.959964 * error, auroc_high=gap + 1.959964 * error, p_auroc=p)
+    if error < 1e-12: return row | dict(auroc_difference=gap, auroc_low=np.nan, auroc_high=np.nan, p_auroc=1.)  # nothing varies, nothing can be tested
+    return row | dict(auroc_difference=gap, auroc_low=gap - 1.959964 * error, auroc_high=gap + 1.959964 * error, p_auroc=2 * norm.sf(abs(gap) / error))
 
 def p_text(p: float) -> str:
     "A p-value for reading."
@@ -436,7 +468,7 @@ def plot_subgroups(
         rows = subgroups[subgroups.label == label]
         keys = list(dict.fromkeys(zip(rows["by"], rows["group"])))
         for n, (model, own) in enumerate(rows.groupby("model", sort=False)):
-            own, lift = own.set_index(["by", "group"]).loc[keys], .62 * (n / max(rows.model.nunique() - 1, 1) - .5) if rows.model.nunique() > 1 else 0
+            own, lift = own.set_index(["by", "group"]).reindex(keys), .62 * (n / max(rows.model.nunique() - 1, 1) - .5) if rows.model.nunique() > 1 else 0
             ax.errorbar(own.rate, np.arange(len(keys)) + lift, xerr=[own.rate - own.rate_low, own.rate_high - own.rate], fmt="os^Dv*"[n % 6], ms=5, lw=1,
                         color=COLOURS.get(model, COLOURS["other"]), label=title(model))
         counts = rows.drop_duplicates(["by", "group"]).set_index(["by", "group"]).films
@@ -458,7 +490,7 @@ def threshold_table(
     "The judged films at the fixed threshold and at those chosen on validation."
     rows, tests = [], judged_films(predictions)[1]
     for model, table in predictions.items():
-        validation, test = table[table.split == "validation"], tests[model]
+        validation, test = to_choose_by(table, tests[model]), tests[model]
         choices = {"fixed": fixed} | ({name: rule(validation) for name, rule in RULES.items()} if validation.label.nunique() == 2 else {})
         for chosen, value in choices.items():
             there = {m: float(v[0]) for m, v in all_measures(test, value).items()}
@@ -521,19 +553,19 @@ def calibration_error(label, probability, bins: int = 15) -> float:
     gaps = np.bincount(where, probability - label, bins)
     return float(np.abs(gaps).sum() / len(label))
 
-def calibration_line(table: pd.DataFrame, probability: str) -> dict: # slope, intercept, with low and high; NaN where they cannot be fitted
-    "Calibration slope, and intercept with the slope held at 1."
-    import warnings
+def calibration_line(table: pd.DataFrame, probability: str) -> dict: # slope, intercept, with low and high; NaN where they are not defined
+    "Calibration slope, and intercept with the slope held at 1; no slope where one probability separates the classes, neither with one class."
     import statsmodels.api as sm
-    odds, fitted = logit(table[probability]), {}
-    options = dict(cov_type="cluster", cov_kwds=dict(groups=pd.factorize(table.patient_id)[0]))
+    odds, label, fitted = logit(table[probability]), table.label.to_numpy(), {}
+    sick, well = odds[label == 1], odds[label == 0]
+    both = len(sick) > 0 and len(well) > 0
+    defined = dict(slope=both and well.max() > sick.min() and sick.max() > well.min(), intercept=both)
     models = dict(slope=(np.stack([np.ones(len(table)), odds], axis=1), None), intercept=(np.ones((len(table), 1)), odds))
     for name, (given, offset) in models.items():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # perfect separation shows in the interval
-            try: fit = sm.GLM(table.label.to_numpy(), given, family=sm.families.Binomial(), offset=offset).fit(**options)
-            except Exception: fit = None
-        values = (np.nan,) * 3 if fit is None else (np.asarray(fit.params)[-1], *np.asarray(fit.conf_int())[-1])
+        values = (np.nan,) * 3
+        if defined[name]:
+            fit = sm.GLM(label, given, family=sm.families.Binomial(), offset=offset).fit(cov_type="cluster", cov_kwds=dict(groups=pd.factorize(table.patient_id)[0]))
+            values = (np.asarray(fit.params)[-1], *np.asarray(fit.conf_int())[-1])
         fitted |= dict(zip((name, f"{name}_low", f"{name}_high"), map(float, values)))
     return fitted
 
@@ -561,7 +593,8 @@ def plot_reliability(
         ax.plot([0, 1], [0, 1], color="gray", lw=.8, ls=":")
         for column, style in (("uncalibrated", dict(marker="o", mfc="white", ls="none", ms=6, alpha=.8, label="before")), ("probability", dict(marker="o", ls="none", ms=6, label="after"))):
             if column not in table: continue
-            groups = [table.loc[rows, ["label", column]] for rows in np.array_split(table[column].sort_values(kind="stable").index, 8) if len(rows)]
+            bins = np.searchsorted(np.quantile(table[column], np.arange(1, 8) / 8), table[column])  # films of equal probability stay together
+            groups = [group for _, group in table.groupby(bins)]
             mean, share = [g[column].mean() for g in groups], np.array([g.label.mean() for g in groups])
             limits = np.array([proportion_confint(g.label.sum(), len(g), method="wilson") for g in groups])
             ax.plot(mean, share, color=COLOURS.get(model, COLOURS["other"]), **style)
@@ -609,8 +642,9 @@ def member_table(
     "Measures of each member on the judged films, its threshold chosen on its validation films."
     rows = []
     for name, table in members.items():
-        own, validation = table[table.split == split], table[table.split == "validation"]
-        if own.label.nunique() < 2: continue
+        own = table[table.split == split]
+        validation = to_choose_by(table, own)
+        if min(own.label.nunique(), validation.label.nunique()) < 2: continue
         value = youden_threshold(validation)
         found, called = all_measures(own, value), own.probability >= value
         rows.append(dict(member=name, kind=name.partition("_s")[0], threshold=value, validation_roc_auc=float(all_measures(validation, value)["roc_auc"][0]), **{m: float(found[m][0]) for m in ("roc_auc", "accuracy", "sensitivity", "specificity", "brier")},
@@ -631,11 +665,12 @@ def evaluation_findings(
     calibration: pd.DataFrame, # from `calibration_table`
 ) -> str: # markdown
     "What the evaluation found, in words."
-    best = comparison.loc[comparison.roc_auc.idxmax()]
+    best = comparison.loc[comparison.roc_auc.fillna(-1).idxmax()]
     positives = best.fn + best.tp
     majority = max(positives, best.films - positives) / best.films
     lines = [f"- The highest AUROC is **{title(best.model)}'s, {best.roc_auc:.3f}** ({best.roc_auc_low:.3f} to {best.roc_auc_high:.3f}). At threshold "
-             f"{best.threshold:g} it finds {best.tp} of {positives} pneumonia films and calls {best.fp} of {best.films - positives} normal ones sick."]
+             f"{best.threshold:g} it finds {best.tp} of {positives} pneumonia films and calls {best.fp} of {best.films - positives} normal ones sick."
+             + (f" Being the highest of {len(comparison)} on these very films, it is a little too kind." if len(comparison) > 1 else "")]
     lines += [f"- {title(r.model)}, accuracy {r.accuracy:.3f}, does not beat calling every film {CLASS_NAMES[int(2 * positives >= best.films)].lower()} ({majority:.3f})."
               for r in comparison.itertuples() if r.accuracy <= majority]
     lines += difference_findings(pairs)
@@ -650,9 +685,9 @@ def evaluation_findings(
 def difference_findings(pairs: pd.DataFrame) -> list[str]: # markdown lines
     "Which differences between models the films support."
     if pairs.empty: return []
-    either = pairs[(pairs.p_holm < .05) | (pairs.p_auroc_holm < .05)]
+    either = pairs[(pairs.p_calls_holm < .05) | (pairs.p_auroc_holm < .05)]
     how = lambda r: " and ".join(([f"in AUROC ({r.auroc_difference:+.3f}, p {p_text(r.p_auroc_holm)})"] if r.p_auroc_holm < .05 else [])
-                                 + ([f"in calls ({r.only_first} films only the first has right, {r.only_second} only the second, p {p_text(r.p_holm)})"] if r.p_holm < .05 else []))
+                                 + ([f"in calls ({r.only_first} films only the first has right, {r.only_second} only the second, p {p_text(r.p_calls_holm)})"] if r.p_calls_holm < .05 else []))
     lines = [f"- The films support a difference between {title(r['first'])} and {title(r['second'])} {how(r)}." for _, r in either.iterrows()] if len(either) <= 6 else \
             [f"- {len(either)} of {len(pairs)} pairs of models differ by more than chance, in AUROC or in calls (table above)."]
     if same := len(pairs) - len(either): lines.append(f"- {same} of {len(pairs)} pairs of models cannot be told apart on these films.")

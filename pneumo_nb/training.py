@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from .run import COLOURS, MODEL_TITLES, Stage, StudyError, atomic_path, plain, read_json, save_figure, set_seed, write_csv, write_json
+from .run import COLOURS, MODEL_TITLES, Stage, StudyError, atomic_path, note, plain, read_json, save_figure, set_seed, write_csv, write_json
 from .preprocessing import Source, class_weights, seconds_of
 
 # %% ../nbs/05_training.ipynb #bc75b88a
@@ -139,9 +139,9 @@ class Resume(keras.callbacks.Callback):
         set_seed_states(self.model, self.backup.seeds)
 
 # %% ../nbs/05_training.ipynb #73fdfaec
-def logit(p, least: float = 1e-7): # (n,) probabilities → (n,) log odds, finite
-    "Log of the odds."
-    p = np.clip(np.asarray(p, float), least, 1 - least)
+def logit(p): # (n,) probabilities → (n,) log odds, finite
+    "Log of the odds; single precision tells no probability from 1 above 1 - 6e-8."
+    p = np.clip(np.asarray(p, float), 1e-30, 1 - 6e-8)
     return np.log(p / (1 - p))
 
 def scaled_probability(p, temperature: float) -> np.ndarray: # (n,) probabilities → (n,) float
@@ -152,11 +152,12 @@ def scaled_probability(p, temperature: float) -> np.ndarray: # (n,) probabilitie
 def fit_temperature(
     labels: np.ndarray, # (n,) 0 or 1, of validation films
     p: np.ndarray,      # (n,) predicted probability of pneumonia
-) -> float: # within 1/20 and 20; 1 where one class is missing
+) -> float: # within 1/20 and 20; 1 where one class is missing, or all films are on the right side of .5 and any smaller one would do better
     "The temperature under which the labels are most likely."
     from scipy.optimize import minimize_scalar
     if len(set(labels)) < 2: return 1.
     signed = np.where(np.asarray(labels) == 1, 1, -1) * logit(p)
+    if signed.min() > 0: return 1.
     loss = lambda log_t: np.logaddexp(0, -signed / np.exp(log_t)).mean()
     return float(np.exp(minimize_scalar(loss, bounds=(-np.log(20), np.log(20)), method="bounded").x))
 
@@ -219,10 +220,11 @@ def train_kept(
     seconds_before: float = 0., # earlier trainings of the same network
     extra: tuple = (),   # more callbacks
     keep: str = "best",  # by the study's rules, or "last": all epochs, and the weights of the last
+    params: dict | None = None, # what a backup depends on, if not on all of the stage's parameters
 ) -> tuple[keras.Model, pd.DataFrame]: # the same layers with the weights kept, not compiled; a row an epoch
     "Train, or take up a training where it was interrupted."
     callbacks = study_callbacks() if keep == "best" else []
-    key = dict(name=name, params=stage.params, source=source.key, epochs=epochs, batch_size=batch_size, seed=seed)
+    key = dict(name=name, params=stage.params if params is None else params, source=source.key, epochs=epochs, batch_size=batch_size, seed=seed)
     backup = Backup(stage.scratch/name, key, epochs, seconds_before, keep)
     done = len(backup.history)
     if done: print(f"{name}: continues after epoch {done} of an interrupted training")
@@ -251,7 +253,9 @@ def train_model(
     "Train on the train films, choose the epoch on the validation films, save the calibrated model and the history."
     bare, history = train_kept(stage, name, model, source, epochs, batch_size, seed, seconds_before, extra)
     saved = without_optimizer(whole(), name) if whole else bare
-    save_model(stage, name, saved, fit_temperature(*judged(bare, source, "validation", batch_size)))
+    temperature = fit_temperature(*judged(bare, source, "validation", batch_size))
+    if not 1 / 19 < temperature < 19: note(stage, f"{name}: the temperature went to its bound, {temperature:.3g}, so validation found next to no use in the probabilities as they are.")
+    save_model(stage, name, saved, temperature)
     history = history.assign(parameters=saved.count_params())
     write_csv(stage.path("history", f"{name}.csv"), history)
     return history

@@ -20,7 +20,7 @@ from keras import layers, ops
 import numpy as np
 import pandas as pd
 
-from .run import CLASS_NAMES, COLOURS, MODEL_TITLES, Stage, StudyError, finish, note, open_stage, plot_style, read_json, rng_for, save_figure, write_csv
+from .run import CLASS_NAMES, COLOURS, MODEL_TITLES, Stage, StudyError, finish, look, note, open_stage, plot_style, read_json, rng_for, save_figure, write_csv
 from .preprocessing import Films, load_films
 from .evaluation import judged_films, load_predictions, title
 
