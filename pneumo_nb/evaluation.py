@@ -317,7 +317,7 @@ def between(table: pd.DataFrame, probability: float) -> float:
 
 def to_choose_by(table: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
     "The validation films, none where they are the ones that are judged."
-    return table[(table.split == "validation") & ~table.path.isin(judged.path)]
+    return table[(table.split == "validation") & (not (judged.split == "validation").any())]
 
 def chosen_threshold(table: pd.DataFrame, test: pd.DataFrame, seed: int, draws: int) -> dict: # chosen_threshold, chosen_accuracy with its interval
     "The accuracy on the judged films at the threshold that validation chooses; nothing where validation has one class."
