@@ -213,7 +213,7 @@ assert (strong.training(1, some) != strong.training(2, some)).any()
 
 
 # %% [markdown]
-# ## Contrast
+# ## Contrast in place of gray
 #
 # What enters the network is each pixel's distance from the mean of its surroundings, in units of their scatter: a Gaussian window of an eighth of the side. A film that is a little darker, flatter or foggier on one
 # side than on the other looks nearly the same afterwards. The step is a layer, so a saved model takes plain gray values like the others; to load one, `import pneumo_nb.compact` first.
