@@ -87,7 +87,7 @@ def results_section(folder: Path) -> str: # HTML
 def published_section(folder: Path) -> str: # HTML
     "Trainings of a kind, published results on the same films, and how often test was looked at."
     rows, looks = results_rows(folder), len(read_provenance(folder).get("test_looks", []))
-    apart = [{k: v for k, v in r.items() if k in ("model", "AUROC", "accuracy at the threshold chosen on validation", "trained")} for r in rows if r["trained"].endswith("apart")]
+    apart = [{k: v for k, v in r.items() if k in ("model", "AUROC", "accuracy at the run's threshold", "accuracy at the threshold chosen on validation", "trained")} for r in rows if r["trained"].endswith("apart")]
     parts = [table_html(apart, "Mean and range over trainings that differ by seed and fold", sort_from=99)] if apart else []
     if public_test(folder): parts.append('<h3>Published results on the public test films</h3>' + table_html(
         [{"who": who, "AUROC": f"{auroc:.3f}", "accuracy": f"{accuracy:.3f}"} for who, (auroc, accuracy) in PUBLISHED.items()], "Published results on these test films", sort_from=1))
@@ -568,14 +568,15 @@ def results_rows(folder: Path) -> list[dict]: # a row a model, and one for each 
     from pneumo_nb.evaluation import span, spread_table, title
     if not (folder/"comparison.csv").exists(): raise StudyError(f"Expected comparison.csv in {folder}, found none; run the evaluation first.")
     clean = lambda value, form: form.format(value) if value == value else "–"
-    rows = [{"model": f"{title(r['model'])}", "AUROC": span(r, "roc_auc"), "accuracy at .5": span(r, "accuracy"), "accuracy at the threshold chosen on validation": span(r, "chosen_accuracy"),
+    at = "accuracy at the run's threshold"
+    rows = [{"model": f"{title(r['model'])}", "AUROC": span(r, "roc_auc"), at: span(r, "accuracy"), "accuracy at the threshold chosen on validation": span(r, "chosen_accuracy"),
              "trained": "1" if r["model"] != "compact_ensemble" else f"{member_count(folder)} together", "training": clean(r["training_seconds"], "{:,.0f} s"), "parameters": clean(r.get("parameters", float("nan")), "{:,.0f}")}
             for r in pd.read_csv(folder/"comparison.csv").to_dict("records")]
     file = folder/"metrics/evaluation_members.csv"
     members = pd.read_csv(file) if file.exists() and file.stat().st_size > 2 else pd.DataFrame(columns=["kind"])
     for kind, own in members.groupby("kind", sort=False):
         row = spread_table(own).iloc[0]
-        rows.append({"model": f"{title(kind)}, mean and range", "AUROC": row["AUROC"], "accuracy at .5": "–", "accuracy at the threshold chosen on validation": row["accuracy"], "trained": f"{len(own)} apart", "training": "–", "parameters": "–"})
+        rows.append({"model": f"{title(kind)}, mean and range", "AUROC": row["AUROC"], at: row["accuracy at the run's threshold"], "accuracy at the threshold chosen on validation": row["accuracy at its own"], "trained": f"{len(own)} apart", "training": "–", "parameters": "–"})
     return rows
 
 def public_test(folder: Path) -> bool:
@@ -597,7 +598,7 @@ def results_markdown(
     facts = [read_json(folder/"metrics/data.json") for folder in folders]
     if len({f["fingerprint"] for f in facts}) > 1: raise StudyError(f"Expected runs on the same films, found {', '.join(f.name for f in folders)} on different ones; print them one by one.")
     rows = [{"model": r["model"], "run": folder.name} | r for folder in folders for r in results_rows(folder)]
-    if public_test(folders[0]): rows += [{"model": who, "run": "published", "AUROC": f"{auroc:.3f}", "accuracy at .5": f"{accuracy:.3f}"} for who, (auroc, accuracy) in PUBLISHED.items()]
+    if public_test(folders[0]): rows += [{"model": who, "run": "published", "AUROC": f"{auroc:.3f}", "accuracy at the run's threshold": f"{accuracy:.3f}"} for who, (auroc, accuracy) in PUBLISHED.items()]
     columns = list(rows[0])
     lines = [columns, ["---"] * len(columns), *[[r.get(c, "–") for c in columns] for r in rows]]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n\n" + " ".join(map(run_words, folders)) + (
@@ -611,7 +612,7 @@ def run_words(folder: Path) -> str:
     sizes = sorted({str(r["parameters"]["image_size"]) for name, r in stages.items() if name in ("mlp", "cnn", "resnet", "compact")})
     seeds = sorted({str(r["parameters"]["seed"]) for name, r in stages.items() if name in ("mlp", "cnn", "resnet", "compact")})
     commits, looks = ", ".join(dict.fromkeys(r["git_commit"][:10] for r in stages.values())), len(provenance.get("test_looks", []))
-    return (f"Run `{folder.name}`: {films}, films of {' and '.join(sizes) or 'no'} pixels, seed {', '.join(seeds) or 'none'}, {stages['evaluation']['machine']['cores']} cores, commit {commits}, {looks} look(s) at the test films."
+    return (f"Run `{folder.name}`: {films}, films of {' and '.join(sizes) or 'no'} pixels, seed {', '.join(seeds) or 'none'}, {stages['evaluation']['machine']['cores']} cores, commit {commits}, {looks} look(s) at the test films, threshold {stages['evaluation']['parameters']['threshold']:g}."
             + "".join(f" {name}: {text}" for name, r in stages.items() for text in r["notes"]))
 
 

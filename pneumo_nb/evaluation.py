@@ -638,22 +638,23 @@ def load_members(stage: Stage) -> dict[str, pd.DataFrame]: # name → path, spli
 def member_table(
     members: dict[str, pd.DataFrame], # from `load_members`
     split: str,                       # that is judged
+    threshold: float = .5,            # the run's own
 ) -> pd.DataFrame: # a row a member
-    "Measures of each member on the judged films, its threshold chosen on its validation films."
-    rows = []
-    for name, table in members.items():
+    "Measures of each member on the judged films, its threshold chosen on its validation films; accuracy at the run's own threshold, too."
+    rows, order = [], list(MODEL_TITLES)
+    for name, table in sorted(members.items(), key=lambda m: (order.index(k) if (k := m[0].partition("_s")[0]) in order else 99, m[0])):
         own = table[table.split == split]
         validation = to_choose_by(table, own)
         if min(own.label.nunique(), validation.label.nunique()) < 2: continue
         value = youden_threshold(validation)
         found, called = all_measures(own, value), own.probability >= value
-        rows.append(dict(member=name, kind=name.partition("_s")[0], threshold=value, validation_roc_auc=float(all_measures(validation, value)["roc_auc"][0]), **{m: float(found[m][0]) for m in ("roc_auc", "accuracy", "sensitivity", "specificity", "brier")},
+        rows.append(dict(member=name, kind=name.partition("_s")[0], threshold=value, validation_roc_auc=float(all_measures(validation, value)["roc_auc"][0]), **{m: float(found[m][0]) for m in ("roc_auc", "accuracy", "sensitivity", "specificity", "brier")}, accuracy_fixed=float(all_measures(own, threshold)["accuracy"][0]),
                          bacteria=float(called[own.kind == "bacteria"].mean()), virus=float(called[own.kind == "virus"].mean()), ece=calibration_error(own.label, own.probability)))
     return pd.DataFrame(rows)
 
 def spread_table(table: pd.DataFrame) -> pd.DataFrame: # text: a row a kind
     "Mean and range over the members of each kind."
-    columns = {"validation_roc_auc": "AUROC on validation", "roc_auc": "AUROC", "accuracy": "accuracy", "sensitivity": "sensitivity", "specificity": "specificity", "bacteria": "sensitivity, bacterial", "virus": "sensitivity, viral", "ece": "ECE"}
+    columns = {"validation_roc_auc": "AUROC on validation", "roc_auc": "AUROC", "accuracy_fixed": "accuracy at the run's threshold", "accuracy": "accuracy at its own", "sensitivity": "sensitivity", "specificity": "specificity", "bacteria": "sensitivity, bacterial", "virus": "sensitivity, viral", "ece": "ECE"}
     text = lambda v: f"{v.mean():.4f} ({v.min():.3f}–{v.max():.3f})"
     return pd.DataFrame([{"": title(kind), "trained": len(own), **{words: text(own[c]) for c, words in columns.items()}} for kind, own in table.groupby("kind", sort=False)])
 
