@@ -82,7 +82,7 @@ label_smoothing = 0.05
 # levels, margins and sharpness are not what they are in train. In train, these very things tell the classes apart a good deal, so a network
 # that is asked for nothing else learns them. This chapter is a recipe against that. Each ingredient is a parameter, so that a run without it shows what it is worth.
 #
-# 1. **Three classes.** The names tell bacterial from viral pneumonia. Telling them apart as well makes a network look at the lung: how to tell the kinds is not written in the margins.
+# 1. **Three classes.** The names tell bacterial from viral pneumonia. Telling them apart as well may make a network look at the lung, since the kinds differ less in how films were taken than pneumonia and normal do.
 # 2. **Gray levels that say nothing.** Half of the films get the gray levels of another film, of whatever class.
 # 3. **Contrast in place of gray.** The network sees how each pixel differs from its surroundings, in units of their scatter.
 # 4. **Shape that says nothing.** Both axes are stretched by themselves, since squashing made the shape of a chest a sign of its class.

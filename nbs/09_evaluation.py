@@ -498,14 +498,14 @@ def span(row: dict, key: str, digits: int = 4) -> str:
     "A value of the comparison with its interval, for reading."
     if row.get(key) is None or row[key] != row[key]: return "–"
     if row[f"{key}_low"] is None or row[f"{key}_low"] != row[f"{key}_low"]: return f"{row[key]:.{digits}f}"
-    return f"{row[key]:.{digits}f} ({row[f'{key}_low']:.3f}–{row[f'{key}_high']:.3f})"
+    return f"{row[key]:.{digits}f} ({row[f'{key}_low']:.3f}{' to ' if row[f'{key}_low'] < 0 else '–'}{row[f'{key}_high']:.3f})"
 
 def comparison_table(
     comparison: pd.DataFrame, # from `compare_models`
 ) -> pd.DataFrame: # text, made for reading
     "The comparison with intervals, as a reader wants it."
     return pd.DataFrame([{"model": title(r["model"]), **{MEASURES[m]: span(r, m) for m in ("roc_auc", "accuracy", "sensitivity", "specificity")},
-        "accuracy at the threshold chosen on validation": span(r, "chosen_accuracy"), "F1 normal": f"{r['f1_normal']:.4f}", "F1 pneumonia": f"{r['f1_pneumonia']:.4f}",
+        "accuracy at the threshold chosen on validation": span(r, "chosen_accuracy"),
         "epochs run": f"{r['epochs']:.0f}", "training": f"{r['training_seconds']:,.0f} s"} for r in comparison.to_dict("records")])
 
 def measures_table(comparison: pd.DataFrame) -> pd.DataFrame: # text: a row a measure, a column a model
@@ -616,7 +616,7 @@ test_close(patient_sign_test([1] * 6 + [0] * 4, [1, 1, 1, 2, 2, 2, 3, 3, 3, 3]),
 pairs = paired_tests(tests, threshold, seed, draws)
 write_csv(stage.path("metrics/evaluation_pairs.csv"), pairs)
 readable = pd.DataFrame([{"first": title(r["first"]), "second": title(r["second"]), "films": r.films, "AUROC, first − second": f"{r.auroc_difference:+.3f} ({r.auroc_low:+.3f} to {r.auroc_high:+.3f})",
-    "p, DeLong and Holm": p_text(r.p_auroc_holm), "only first right": r.only_first, "only second right": r.only_second,
+    "p, DeLong and Holm": p_text(r.p_auroc_holm), "right alone": f"{r.only_first} / {r.only_second}",
     "accuracy, first − second": f"{r.accuracy_difference:+.3f} ({r.accuracy_low:+.3f} to {r.accuracy_high:+.3f})", "p, McNemar and Holm": p_text(r.p_holm), "p, patients and Holm": p_text(r.p_calls_holm)} for _, r in pairs.iterrows()])
 readable.style.hide(axis="index")
 
@@ -684,8 +684,8 @@ subgroups = subgroup_table(sized, threshold, seed, draws)
 write_csv(stage.path("metrics/evaluation_subgroups.csv"), subgroups)
 whole = subgroups[subgroups.by == "kind"]
 test_eq(whole.groupby("model").films.sum().to_dict(), {name: len(table) for name, table in tests.items()})   # the kinds are a partition
-readable = [{"by": r["by"], "group": r["group"], "films": r["films"], "patients": r["patients"], r["measure"]: span(r, "rate", 3), "AUROC": span(r, "roc_auc", 3)} for r in subgroups[subgroups.model == list(tests)[-1]].to_dict("records")]
-pd.DataFrame(readable).fillna("").style.hide(axis="index").set_caption(f"{title(list(tests)[-1])}; the other models are in metrics/evaluation_subgroups.csv")
+readable = [{"by": r["by"], "group": r["group"], "films": r["films"], "patients": r["patients"], "called right": f"{r['measure']} {span(r, 'rate', 3)}", "AUROC": span(r, "roc_auc", 3)} for r in subgroups[subgroups.model == list(tests)[-1]].to_dict("records")]
+pd.DataFrame(readable).style.hide(axis="index").set_caption(f"{title(list(tests)[-1])}; the other models are in metrics/evaluation_subgroups.csv")
 
 
 # %%
@@ -721,7 +721,7 @@ save_figure(stage, plot_subgroups(subgroups), "evaluation_subgroups", "Films cal
 # Pneumonia is more common in train than in test, and class weights bend the probabilities, so .5 has no special right.
 # A threshold may be chosen, but on **validation** films only. Three rules: the largest sum of sensitivity and specificity (Youden, 1950), and the
 # largest threshold that finds 95 % or 98 % of the validation films with pneumonia, as one would want where a miss is worse than a false alarm.
-# What they do on the judged films is then read off, whatever it is. If the sensitivity found is not the one asked for, validation did not resemble test.
+# What they do on the judged films is then read off, whatever it is. The column *on validation* holds sensitivity and specificity there; where they are not found again, validation did not resemble test.
 
 # %%
 #| export
@@ -750,8 +750,8 @@ def threshold_table(
 # %%
 thresholds = threshold_table(predictions, threshold, seed, draws)
 write_csv(stage.path("metrics/evaluation_thresholds.csv"), thresholds)
-readable = [{"model": title(r["model"]), "chosen by": r["chosen"], "threshold": f"{r['threshold']:.3f}", "sensitivity on validation": f"{r['validation_sensitivity']:.3f}",
-             **{MEASURES[m]: span(r, m, 3) for m in ("sensitivity", "specificity", "ppv", "npv", "accuracy")}} for r in thresholds.to_dict("records")]
+readable = [{"model": title(r["model"]), "chosen by": r["chosen"], "threshold": f"{r['threshold']:.3f}", "on validation": f"{r['validation_sensitivity']:.3f} / {r['validation_specificity']:.3f}",
+             **{MEASURES[m]: span(r, m, 3) for m in ("sensitivity", "specificity", "accuracy")}, "PPV / NPV": f"{r['ppv']:.3f} / {r['npv']:.3f}"} for r in thresholds.to_dict("records")]
 pd.DataFrame(readable).style.hide(axis="index")
 
 
@@ -972,7 +972,7 @@ if root and Path(root).is_dir(): save_figure(stage, plot_films(shown, root), "ev
     f"{title(best)}: its most confident mistakes and its least certain films, with its probability of pneumonia.",
     f"{len(shown)} {judged} films: normal ones called pneumonia, pneumonia called normal, and films nearest to the threshold, each with its kind and probability.")
 else: note(stage, "the films themselves are not where this run found them, so there is no gallery.")
-shown.style.hide(axis="index").format({"probability": "{:.4f}"})
+shown[["why", "path", "probability", "films_of_patient"]].rename(columns=dict(films_of_patient="films of the patient")).style.hide(axis="index").format({"probability": "{:.4f}"})
 
 
 # %% [markdown]
@@ -1014,7 +1014,7 @@ def spread_table(table: pd.DataFrame) -> pd.DataFrame: # text: a row a kind
 # %%
 members = member_table(load_members(stage), judged, threshold)
 write_csv(stage.path("metrics/evaluation_members.csv"), members)
-if len(members): display(spread_table(members).style.hide(axis="index").set_caption("Mean and range over trainings, each at the threshold its validation chose"))
+if len(members): display(spread_table(members).set_index("").T.style.set_caption("Mean and range over trainings, each at the threshold its validation chose"))
 else: print("No model of this run was trained more than once.")
 
 # %% [markdown]
@@ -1025,7 +1025,7 @@ else: print("No model of this run was trained more than once.")
 # %%
 looks = pd.DataFrame(read_provenance(stage.folder).get("test_looks", []), columns=["stage", "at", "time"])
 print(f"{len(looks)} look(s) at the test films in this run")
-looks.style.hide(axis="index")
+looks.assign(time=looks.time.str[:16].str.replace("T", " ")).rename(columns=dict(time="time (UTC)")).style.hide(axis="index")
 
 
 # %% [markdown]

@@ -80,15 +80,15 @@ def results_section(folder: Path) -> str: # HTML
     note = ('<p class="text"><strong>ResNet50 began with random weights here</strong>, not with those learned on photographs. Its rows say nothing about transfer learning.</p>'
             if random and comparison.model.str.startswith("resnet").any() else "")
     return (f'{table}{note}<p class="text">Calls are made at a threshold of {comparison.threshold[0]:g}. AUROC: the chance that a pneumonia film gets a higher probability than a normal one; '
-            f'sensitivity: pneumonia films called so; specificity: normal films called normal. Calling every film pneumonia would have an accuracy of {share:.4f}. In brackets 95 % intervals: '
-            'by redrawing patients. The chapter on <a href="evaluation.html">evaluation</a> says which differences the films support, and on the page '
+            f'sensitivity: pneumonia films called so; specificity: normal films called normal. Calling every film pneumonia would have an accuracy of {share:.4f}. In brackets 95 % intervals, '
+            'patients redrawn. The chapter on <a href="evaluation.html">evaluation</a> says which differences the films support, and on the page '
             '<a href="operating_point.html">operating point</a> the threshold can be moved.</p>' + published_section(folder))
 
 def published_section(folder: Path) -> str: # HTML
     "Trainings of a kind, published results on the same films, and how often test was looked at."
     rows, looks = results_rows(folder), len(read_provenance(folder).get("test_looks", []))
     apart = [{k: v for k, v in r.items() if k in ("model", "AUROC", "accuracy at the run's threshold", "accuracy at the threshold chosen on validation", "trained")} for r in rows if r["trained"].endswith("apart")]
-    parts = [table_html(apart, "Mean and range over trainings that differ by seed and fold", sort_from=99)] if apart else []
+    parts = [table_html(apart, "Mean and range over trainings that differ by seed and fold", sort_from=99).replace('class="scroll"', 'class="scroll fit"')] if apart else []
     if public_test(folder): parts.append('<h3>Published results on the public test films</h3>' + table_html(
         [{"who": who, "AUROC": f"{auroc:.3f}", "accuracy": f"{accuracy:.3f}"} for who, (auroc, accuracy) in PUBLISHED.items()], "Published results on these test films", sort_from=1))
     return "".join(parts) + f'<p class="text">The test films were looked at {looks} time(s) in this run; the record below says when and why.</p>'
@@ -195,7 +195,7 @@ def conclusion(
 # %%
 #| export
 QUESTION = ("Can a network tell from a frontal chest X-ray whether a child has pneumonia, how sure can we be of the answer, and what does the network look at? "
-            "A multilayer perceptron, a convolutional network and a ResNet50 are trained on films of some children, judged on films of others, and explained by "
+            "Networks of several kinds are trained on films of some children, judged on films of others, and explained by "
             "covering the films piece by piece.")
 
 def landing_page(
@@ -205,8 +205,9 @@ def landing_page(
 ): # nbformat notebook
     "The first page of a report."
     films = table_html(films_rows(folder), "Films and patients", sort_from=99) if films_rows(folder) else ""
+    compact = (" The compact networks divide the films of train and validation anew, into folds along the patient numbers." if "compact" in read_provenance(folder)["stages"] else "")
     closing = f'<p class="text">{html.escape(" ".join(conclusion(folder)))}</p>' if (folder/"metrics/evaluation.json").exists() else ""
-    parts = {"Question": f'<p class="text">{QUESTION}</p>', "Data": f'<p class="text">This run used {films_source(folder)}. Models learn from train films; validation films choose the epoch; test films judge.</p>{films}', "Results": results_section(folder),
+    parts = {"Question": f'<p class="text">{QUESTION}</p>', "Data": f'<p class="text">This run used {films_source(folder)}. Models learn from train films; validation films choose the epoch; test films judge.{compact}</p>{films}', "Results": results_section(folder),
              "Conclusion": closing, "One film, explained": explained_film(figures), "Chapters": chapter_cards(chapters, figures), "Parameters": parameters_section(folder),
              "Provenance": provenance_section(folder), "Limits": '<p class="text">One split and one seed, films squashed to a square, no films of another hospital: the chapter on '
              '<a href="methods.html">methods and limits</a> says what that means. This is a study, not a medical device.</p>'}

@@ -331,14 +331,14 @@ def span(row: dict, key: str, digits: int = 4) -> str:
     "A value of the comparison with its interval, for reading."
     if row.get(key) is None or row[key] != row[key]: return "–"
     if row[f"{key}_low"] is None or row[f"{key}_low"] != row[f"{key}_low"]: return f"{row[key]:.{digits}f}"
-    return f"{row[key]:.{digits}f} ({row[f'{key}_low']:.3f}–{row[f'{key}_high']:.3f})"
+    return f"{row[key]:.{digits}f} ({row[f'{key}_low']:.3f}{' to ' if row[f'{key}_low'] < 0 else '–'}{row[f'{key}_high']:.3f})"
 
 def comparison_table(
     comparison: pd.DataFrame, # from `compare_models`
 ) -> pd.DataFrame: # text, made for reading
     "The comparison with intervals, as a reader wants it."
     return pd.DataFrame([{"model": title(r["model"]), **{MEASURES[m]: span(r, m) for m in ("roc_auc", "accuracy", "sensitivity", "specificity")},
-        "accuracy at the threshold chosen on validation": span(r, "chosen_accuracy"), "F1 normal": f"{r['f1_normal']:.4f}", "F1 pneumonia": f"{r['f1_pneumonia']:.4f}",
+        "accuracy at the threshold chosen on validation": span(r, "chosen_accuracy"),
         "epochs run": f"{r['epochs']:.0f}", "training": f"{r['training_seconds']:,.0f} s"} for r in comparison.to_dict("records")])
 
 def measures_table(comparison: pd.DataFrame) -> pd.DataFrame: # text: a row a measure, a column a model

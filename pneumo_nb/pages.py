@@ -141,7 +141,7 @@ def refer(
         if name not in figures: return words
         figure = figures[name]
         link = f"[Figure {figure.number}]({'' if figure.page == page else figure.page}#fig-{name})"
-        return link if words.lower() == "the figure" else f"{words} ({link})"
+        return link if " ".join(words.lower().split()) == "the figure" else f"{words} ({link})"
     return re.sub(r"\[([^\]]+)\]\(#fig-(\w+)\)", number, text)
 
 # %% ../nbs/11_pages.ipynb #3a28a852
