@@ -317,7 +317,7 @@ def train_member(
 
 
 # %% [markdown]
-# Training ends with three classes; the study asks for two. The odds of pneumonia are those of both kinds together against normal. `pneumonia_logits` gives their logarithm for several networks at once, each looking at the film
+# Training ends with three classes, each of which counts the same, so its probabilities speak for a mix of films with two thirds pneumonia; the study asks for two. The odds of pneumonia are those of both kinds together against normal. `pneumonia_logits` gives their logarithm for several networks at once, each looking at the film
 # and, with `flip`, at its mirror image.
 
 # %%

@@ -844,7 +844,7 @@ save_figure(stage, plot_decision(tests), "evaluation_decision", "Net benefit of 
 # - **Brier score**: mean squared error of the probability. 0 is perfect; giving every film the prevalence scores the prevalence times its complement.
 # - **ECE**, expected calibration error, as Guo et al. (2017) define it, here for the probability of pneumonia: the mean distance between probability and share over 15 equally wide groups, weighted by their films.
 # - **slope** and **intercept** (Cox, 1958) of a logistic regression of the truth on the logit. 1 and 0 are perfect. A slope between 0 and 1: too sure on both sides; below 0: ranked the wrong way. The intercept is taken with the
-#   slope held at 1; below 0: too much pneumonia promised on the whole. Their intervals let patients vary.
+#   slope held at 1; below 0: too much pneumonia promised on the whole, which a temperature cannot mend. Their intervals let patients vary.
 
 # %%
 #| export
