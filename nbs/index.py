@@ -113,8 +113,8 @@
 # were reached on the same 624 test films, some with weights from outside; none came with an interval, and how often their authors looked at test is not known.
 # The reference study trained for 1,101 s (MLP), 3,534 s (CNN) and 1,138 s + 1,312 s (ResNet50, frozen and fine-tuned) on its own machine. Times in the table were taken beside other work and are upper bounds.
 #
-# How to read the two accuracies: .5 was fixed before anything was trained. The threshold that validation chooses does *worse* on test, for every one of these networks, because films of other patient numbers
-# look sicker to them than those of the folds did; ranking (AUROC) is hardly touched by that, calls are. It is the shift again, and the reason why a threshold should be chosen on films from where it will be used.
+# How to read the two accuracies: .5 was fixed before anything was trained. The threshold that validation chooses does *worse* on test, for every one of the compact networks, because the normal films there
+# look sicker to them than those of the folds did; ranking (AUROC) suffers less from that than calls do. It is the shift again, and the reason why a threshold should be chosen on films from where it will be used.
 #
 # ## Why test is harder than validation, and a recipe against it
 #
