@@ -191,6 +191,8 @@
 #
 # <!-- end of growth -->
 #
+# The evaluation's row is of an earlier one, which drew patients 500 times for one measure; it now draws 1,000 times for twelve, and this has not been measured again.
+#
 # ## The notebooks
 #
 # | notebook | what it is about |
