@@ -387,9 +387,8 @@ def docs(name):
 @click.option("--write", metavar="FILE", help="Put the table between the results markers of FILE instead of printing it.")
 def results(names, write):
     "Print the results of one or more runs on the same films, beside published ones, as a Markdown table."
-    from pneumo_nb.report import results_markdown, write_between
-    text = results_markdown([existing_run(name) for name in names])
-    click.echo(text if not write else f"Wrote the results of {', '.join(names)} into {write_between(Path(write), text)}")
+    from pneumo_nb.report import MARKERS, results_markdown
+    print_or_write(results_markdown([existing_run(name) for name in names]), write, MARKERS)
 
 
 # %%
@@ -399,9 +398,13 @@ def results(names, write):
 @click.option("--write", metavar="FILE", help="Put the table between the ablation markers of FILE instead of printing it.")
 def ablation(names, write):
     "Print what changes from the first run's recipe to those of the others, as a Markdown table."
-    from pneumo_nb.report import ABLATION_MARKERS, ablation_markdown, write_between
-    text = ablation_markdown([existing_run(name) for name in names])
-    click.echo(text if not write else f"Wrote the ablation into {write_between(Path(write), text, ABLATION_MARKERS)}")
+    from pneumo_nb.report import ABLATION_MARKERS, ablation_markdown
+    print_or_write(ablation_markdown([existing_run(name) for name in names]), write, ABLATION_MARKERS)
+
+def print_or_write(table: str, file: str | None, markers: tuple[str, str]):
+    "Print a Markdown table, or put it between the markers of a file."
+    from pneumo_nb.report import write_between
+    click.echo(table if not file else f"Wrote the table into {write_between(Path(file), table, markers)}")
 
 def existing_run(name: str) -> Path:
     "The folder of a run that exists."

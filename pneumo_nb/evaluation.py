@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .run import CLASS_NAMES, COLOURS, DASHES, MODEL_TITLES, Stage, StudyError, finish, look, note, open_stage, plot_style, read_json, read_provenance, save_figure, write_csv, write_json
+from .run import CLASS_NAMES, COLOURS, DASHES, MODEL_TITLES, Stage, StudyError, finish, look, note, open_stage, plot_style, read_json, read_provenance, save_figure, study_order, write_csv, write_json
 from .data import film_kind, naming_series, patient_id
 from .eda import patient_draws, read_film
 from .training import logit
@@ -61,8 +61,8 @@ def load_predictions(
 ) -> dict[str, pd.DataFrame]: # model → path, split, label, probability, kind, patient_id
     "All `predictions/*.csv` of the run, in the study's order; from a quick MLP on phantoms if there are none."
     if not list(stage.path("predictions").glob("*.csv")): quick_predictions(stage)
-    found, order = {}, list(MODEL_TITLES)
-    for file in sorted(stage.path("predictions").glob("*.csv"), key=lambda f: (order.index(f.stem) if f.stem in order else 99, f.stem)):
+    found = {}
+    for file in sorted(stage.path("predictions").glob("*.csv"), key=lambda f: study_order(f.stem)):
         table = pd.read_csv(file)
         if missing := {"path", "split", "label", "probability"} - {*table.columns}:
             raise StudyError(f"Expected path, split, label, probability in {file.name}, found no {', '.join(sorted(missing))}.")
@@ -514,11 +514,10 @@ def plot_prevalence(
     import matplotlib.pyplot as plt
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True)
     prevalence = np.linspace(.005, .995, 199)
-    for r in thresholds.drop_duplicates("model", keep="first").model:
-        own = thresholds[thresholds.model == r]
+    for model, own in thresholds.groupby("model", sort=False):
         row = own[own.chosen == "Youden"].iloc[0] if (own.chosen == "Youden").any() else own.iloc[0]
         for ax, values in zip(axes, predictive_values(row.sensitivity, row.specificity, prevalence)):
-            ax.plot(prevalence, values, color=COLOURS.get(r, COLOURS["other"]), ls=DASHES.get(r, "-"), lw=2, label=title(r))
+            ax.plot(prevalence, values, color=COLOURS.get(model, COLOURS["other"]), ls=DASHES.get(model, "-"), lw=2, label=title(model))
     for ax, name in zip(axes, ("PPV: pneumonia calls that are right", "NPV: normal calls that are right")):
         ax.axvline(here, color="gray", lw=.8, ls=":")
         ax.set(title=name, xlabel="prevalence of pneumonia (dotted: these films)", ylim=(0, 1.02))
@@ -641,8 +640,8 @@ def member_table(
     threshold: float = .5,            # the run's own
 ) -> pd.DataFrame: # a row a member
     "Measures of each member on the judged films, its threshold chosen on its validation films; accuracy at the run's own threshold, too."
-    rows, order = [], list(MODEL_TITLES)
-    for name, table in sorted(members.items(), key=lambda m: (order.index(k) if (k := m[0].partition("_s")[0]) in order else 99, m[0])):
+    rows = []
+    for name, table in sorted(members.items(), key=lambda m: (study_order(m[0].partition("_s")[0]), m[0])):
         own = table[table.split == split]
         validation = to_choose_by(table, own)
         if min(own.label.nunique(), validation.label.nunique()) < 2: continue

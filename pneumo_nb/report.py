@@ -10,14 +10,14 @@ __all__ = ['TELLING', 'QUESTION', 'LIMITS', 'RUN_COLUMNS', 'MARKERS', 'PUBLISHED
            'methods_section', 'compact_words', 'methods_page', 'executed_notebooks', 'report_pages', 'offer_notebook',
            'notebook_links', 'render_report', 'documented', 'working_in', 'mend_links', 'render_docs', 'run_facts',
            'runs_rows', 'write_runs_index', 'results_rows', 'public_test', 'member_count', 'results_markdown',
-           'run_words', 'ablation_markdown', 'write_between']
+           'markdown_table', 'run_words', 'ablation_markdown', 'write_between']
 
 # %% ../nbs/12_report.ipynb #7d1baf37
 import html, json, os, re, shutil, tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-from .run import COLOURS, MODEL_TITLES, STAGES, StudyError, atomic_path, read_json, read_provenance
+from .run import COLOURS, MODEL_TITLES, STAGES, StudyError, atomic_path, read_json, read_provenance, study_order
 from .pages import Figure, as_html, drop_chatter, finish_pages, front_matter, html_cell, processed, project_folder, render, stage_pages, table_html, with_front_matter
 
 # %% ../nbs/12_report.ipynb #0b26f5c4
@@ -157,7 +157,7 @@ def landing_page(
     closing = f'<p class="text">{html.escape(" ".join(conclusion(folder)))}</p>' if (folder/"metrics/evaluation.json").exists() else ""
     parts = {"Question": f'<p class="text">{QUESTION}</p>', "Data": f'<p class="text">This run used {films_source(folder)}. Models learn from train films; validation films choose the epoch; test films judge.{compact}</p>{films}', "Results": results_section(folder),
              "Conclusion": closing, "One film, explained": explained_film(figures), "Chapters": chapter_cards(chapters, figures), "Parameters": parameters_section(folder),
-             "Provenance": provenance_section(folder), "Limits": '<p class="text">One split and one seed, films squashed to a square, no films of another hospital: the chapter on '
+             "Provenance": provenance_section(folder), "Limits": '<p class="text">One test set, films squashed to a square, no films of another hospital: the chapter on '
              '<a href="methods.html">methods and limits</a> says what that means. This is a study, not a medical device.</p>'}
     return with_front_matter(sections(parts), "Pneumonia on chest X-rays", "What was asked, what came out, and what it is worth", "index.html")
 
@@ -169,8 +169,7 @@ def sections(parts: dict[str, str]) -> list: # nbformat cells
 # %% ../nbs/12_report.ipynb #a5146f12
 def by_model(files) -> list[Path]:
     "Files named after models, in the study's order."
-    order = list(MODEL_TITLES)
-    return sorted(files, key=lambda f: (order.index(f.stem) if f.stem in order else len(order), f.stem))
+    return sorted(files, key=lambda f: study_order(f.stem))
 
 def operating_models(folder: Path) -> list[dict]: # name, title, colour, label, probability
     "Labels and probabilities of the films that each model is judged on."
@@ -477,10 +476,13 @@ def results_markdown(
     if len({f["fingerprint"] for f in facts}) > 1: raise StudyError(f"Expected runs on the same films, found {', '.join(f.name for f in folders)} on different ones; print them one by one.")
     rows = [{"model": r["model"], "run": folder.name} | r for folder in folders for r in results_rows(folder)]
     if public_test(folders[0]): rows += [{"model": who, "run": "published", "AUROC": f"{auroc:.3f}", "accuracy at the run's threshold": f"{accuracy:.3f}"} for who, (auroc, accuracy) in PUBLISHED.items()]
-    columns = list(rows[0])
-    lines = [columns, ["---"] * len(columns), *[[r.get(c, "–") for c in columns] for r in rows]]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n\n" + " ".join(map(run_words, folders)) + (
+    return markdown_table(rows) + "\n\n" + " ".join(map(run_words, folders)) + (
         " In brackets: 95 % intervals, patients redrawn; in rows of means the range over trainings.")
+
+def markdown_table(rows: list[dict]) -> str: # columns are those of the first row
+    "Rows as a Markdown table; a dash where a row has nothing."
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *[[r.get(c, "–") for c in rows[0]] for r in rows]]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 def run_words(folder: Path) -> str:
     "What a run was made from, in words."
@@ -512,9 +514,8 @@ def ablation_markdown(
         each = [m["auroc"] for m in told["members"]]
         rows.append({"changed": changed, "validation": f"{told['auroc']:.4f} ({min(each):.3f}–{max(each):.3f})", "validation, viral": f"{told['virus']:.4f}", "validation, gray levels swapped": f"{told['swapped']:.4f}",
                      "test AUROC": f"{best.roc_auc:.4f}", "test accuracy": f"{best.chosen_accuracy:.4f}", "training": f"{sum(told['seconds'].values()):,.0f} s"})
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *[list(r.values()) for r in rows]]
     p = asked[0]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + (f"\n\nAUROC of {len(p['only_folds']) or p['folds']} of {p['folds']} folds along the patient numbers, each judged by a network that did not see it, on average (in brackets the range); {p['epochs']} epochs at "
+    return markdown_table(rows) + (f"\n\nAUROC of {len(p['only_folds']) or p['folds']} of {p['folds']} folds along the patient numbers, each judged by a network that did not see it, on average (in brackets the range); {p['epochs']} epochs at "
         f"{p['image_size']} pixels unless changed, {p['seeds']} seed(s). Test: these networks averaged, at the threshold that validation chose. Commit {', '.join(dict.fromkeys(r['git_commit'][:10] for f in folders for r in read_provenance(f)['stages'].values()))}.")
 
 # %% ../nbs/12_report.ipynb #5960fd82

@@ -7,7 +7,7 @@ __all__ = ['STAGES', 'VERSIONED', 'CLASS_NAMES', 'COLOURS', 'DASHES', 'MODEL_TIT
            'write_json', 'read_json', 'write_csv', 'file_digest', 'digests', 'inputs_digest', 'package_versions',
            'git_commit', 'machine', 'peak_memory_mb', 'Stage', 'read_provenance', 'open_stage', 'note', 'look',
            'finish', 'stale_reason', 'load_params', 'resolve_params', 'check_type', 'rng_for', 'set_seed', 'threads',
-           'plot_style', 'save_figure', 'show_figure']
+           'study_order', 'plot_style', 'save_figure', 'show_figure']
 
 # %% ../nbs/00_run.ipynb #363a3c61
 import hashlib, json, os, platform, shutil, subprocess, sys, tempfile, time
@@ -77,7 +77,7 @@ STAGES = {
     "compact":       dict(notebook="08b_compact", reads=["images.csv", "metrics/data.json"],
                           writes=["models/compact*.keras", "history/compact*.csv", "predictions/compact*.csv", "predictions/members/*.csv",
                                   "metrics/compact.json", "figures/compact_*.png"]),
-    "evaluation":    dict(notebook="09_evaluation", reads=["predictions/*.csv", "predictions/members/*.csv", "history/*.csv", "images.csv"],
+    "evaluation":    dict(notebook="09_evaluation", reads=["predictions/*.csv", "predictions/members/*.csv", "history/*.csv", "images.csv", "metrics/data.json"],
                           writes=["comparison.csv", "metrics/evaluation.json", "metrics/evaluation_*.csv", "figures/evaluation_*.png"]),
     "xai":           dict(notebook="10_xai", reads=["predictions/*.csv", "models/*.keras", "images.csv",
                                                     "metrics/data.json", "metrics/evaluation.json"],
@@ -337,6 +337,11 @@ COLOURS = {"NORMAL": "#0072B2", "PNEUMONIA": "#D55E00", "normal": "#0072B2", "ba
 DASHES = {"mlp": ":", "cnn": "-", "resnet_frozen": "--", "resnet_finetuned": "-.", "compact": (0, (4, 1)), "compact_ensemble": "-"}
 MODEL_TITLES = {"mlp": "MLP", "cnn": "CNN", "resnet_frozen": "ResNet50, frozen", "resnet_finetuned": "ResNet50, fine-tuned",
                 "compact": "compact net", "compact_ensemble": "compact ensemble"}
+
+def study_order(model: str) -> tuple: # to sort by
+    "The study's order of models, those it does not know last."
+    order = list(MODEL_TITLES)
+    return (order.index(model) if model in order else len(order), model)
 
 def plot_style():
     "Set matplotlib's defaults for the study's figures."
