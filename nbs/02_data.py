@@ -403,19 +403,31 @@ def patient_number(
     "The number that a series gives the patient of a film."
     return int(re.search(r"(?:IM-|person)(\d+)", patient_id(file_name))[1])
 
+def stretch_of(
+    films: pd.DataFrame, # of one series
+    count: int,          # how many stretches
+) -> pd.Series: # indexed as `films`; 0 to count - 1
+    "Which stretch of consecutive patient numbers a film lies in, each with about as many films."
+    numbers = films.path.map(patient_number)
+    sizes = films.groupby(numbers).size()
+    middle = sizes.cumsum() - sizes / 2
+    return numbers.map((middle * count / len(films)).astype(int))
+
 def number_folds(
     images: pd.DataFrame, # with path, split and patient_id
     folds: int,
 ) -> np.ndarray: # (n,) fold of each film, 0 to folds - 1; -1 for test films
     "A fold for each film that is not in test: stretches of consecutive numbers, one of each series, whole patients."
     if folds < 2: raise StudyError(f"Expected 2 folds or more, found {folds}.")
-    group, fold, learned = patient_groups(images), np.full(len(images), -1), images.reset_index(drop=True)[(images.split != "test").to_numpy()]
+    fold, learned = np.full(len(images), -1), images.reset_index(drop=True)[(images.split != "test").to_numpy()]
     for series, films in learned.groupby(learned.path.map(naming_series)):
-        sizes = films.groupby(films.path.map(patient_number)).size()
-        if len(sizes) < folds: raise StudyError(f"Expected patients of at least {folds} numbers in the series {series}, found {len(sizes)}; ask for fewer folds.")
-        middle = sizes.cumsum() - sizes / 2
-        fold[films.index] = films.path.map(patient_number).map((middle * folds / len(films)).astype(int))
-    first = pd.Series(fold).where(fold >= 0).groupby(group).transform("min")  # patients with a film in common stay together
+        if (found := films.path.map(patient_number).nunique()) < folds: raise StudyError(f"Expected patients of at least {folds} numbers in the series {series}, found {found}; ask for fewer folds.")
+        fold[films.index] = stretch_of(films, folds)
+    return whole_patients(images, fold)
+
+def whole_patients(images: pd.DataFrame, fold: np.ndarray) -> np.ndarray: # (n,) as `fold`
+    "Patients with a film in common stay together, in the lowest of their folds."
+    first = pd.Series(fold).where(fold >= 0).groupby(patient_groups(images)).transform("min")
     return np.where(fold >= 0, first.fillna(-1), -1).astype(int)
 
 
@@ -429,6 +441,36 @@ assert (edges["max"].to_numpy()[:-1] < edges["min"].to_numpy()[1:]).all()   # on
 test_eq([naming_series("NORMAL2-IM-1427-0001.jpeg"), patient_number("NORMAL2-IM-1427-0001.jpeg"), patient_number("person12_virus_3.jpeg")], ["NORMAL2-IM", 1427, 12])
 test_fail(lambda: number_folds(parts, 500), contains="ask for fewer folds"); test_fail(lambda: number_folds(parts, 1), contains="2 folds or more")
 edges
+
+
+# %% [markdown]
+# ## Folds across the naming series
+#
+# A harder question: does a model know a normal film when all that it learned of normal films came from the **other naming series**, of another time perhaps? `series_folds` makes one fold for each series of the normal films. Pneumonia has no second series of its kind, so
+# short stretches of its numbers are dealt out to the folds in turn. To validate on such a fold is to meet normal films of a series that training never saw.
+
+# %%
+#| export
+def series_folds(
+    images: pd.DataFrame, # with path, split, kind and patient_id
+    stretches: int = 4,   # of each pneumonia series, for each fold
+) -> np.ndarray: # (n,) fold of each film, counted from 0; -1 for test films
+    "A fold for each naming series of the normal films that are not in test, with every so manieth stretch of the pneumonia films, whole patients."
+    fold, learned = np.full(len(images), -1), images.reset_index(drop=True)[(images.split != "test").to_numpy()]
+    series = learned.path.map(naming_series)
+    names = sorted(series[learned.kind == "normal"].unique())
+    if len(names) < 2: raise StudyError(f"Expected normal films of two naming series or more, found {', '.join(names) or 'none'}; take folds along the numbers instead.")
+    for name, films in learned.groupby(series):
+        fold[films.index] = names.index(name) if name in names else stretch_of(films, stretches * len(names)) % len(names)
+    return whole_patients(images, fold)
+
+
+# %%
+across = parts.assign(series=parts.path.map(naming_series), fold=series_folds(parts))[(parts.split != "test").to_numpy()]
+test_eq(across[across.kind == "normal"].groupby("fold").series.unique().map(list).to_dict(), {0: ["IM"], 1: ["NORMAL2-IM"]})
+test_eq(across.groupby("patient_id").fold.nunique().max(), 1)
+test_fail(lambda: series_folds(parts[parts.path.map(naming_series) != "IM"]), contains="found NORMAL2-IM; take folds along the numbers")
+across.groupby(["fold", "series"]).size().unstack(fill_value=0)
 
 # %% [markdown]
 # ## Fetching the public set

@@ -6,8 +6,8 @@
 __all__ = ['NORMAL_NAME', 'PNEUMONIA_NAME', 'SPLITS', 'FILM_ENDINGS', 'COLUMNS', 'KAGGLE_SET', 'patient_id', 'film_kind',
            'check_layout', 'is_film', 'walk', 'is_hidden', 'list_films', 'read_film_facts', 'check_names',
            'scan_dataset', 'stray_files', 'content_mismatch', 'shared', 'check_dataset', 'patient_groups',
-           'split_patients', 'naming_series', 'patient_number', 'number_folds', 'fetch_dataset', 'data_fingerprint',
-           'prepare_data', 'load_images', 'data_findings']
+           'split_patients', 'naming_series', 'patient_number', 'stretch_of', 'number_folds', 'whole_patients',
+           'series_folds', 'fetch_dataset', 'data_fingerprint', 'prepare_data', 'load_images', 'data_findings']
 
 # %% ../nbs/02_data.ipynb #4f3245ba
 import hashlib, os, re, warnings
@@ -240,20 +240,46 @@ def patient_number(
     "The number that a series gives the patient of a film."
     return int(re.search(r"(?:IM-|person)(\d+)", patient_id(file_name))[1])
 
+def stretch_of(
+    films: pd.DataFrame, # of one series
+    count: int,          # how many stretches
+) -> pd.Series: # indexed as `films`; 0 to count - 1
+    "Which stretch of consecutive patient numbers a film lies in, each with about as many films."
+    numbers = films.path.map(patient_number)
+    sizes = films.groupby(numbers).size()
+    middle = sizes.cumsum() - sizes / 2
+    return numbers.map((middle * count / len(films)).astype(int))
+
 def number_folds(
     images: pd.DataFrame, # with path, split and patient_id
     folds: int,
 ) -> np.ndarray: # (n,) fold of each film, 0 to folds - 1; -1 for test films
     "A fold for each film that is not in test: stretches of consecutive numbers, one of each series, whole patients."
     if folds < 2: raise StudyError(f"Expected 2 folds or more, found {folds}.")
-    group, fold, learned = patient_groups(images), np.full(len(images), -1), images.reset_index(drop=True)[(images.split != "test").to_numpy()]
+    fold, learned = np.full(len(images), -1), images.reset_index(drop=True)[(images.split != "test").to_numpy()]
     for series, films in learned.groupby(learned.path.map(naming_series)):
-        sizes = films.groupby(films.path.map(patient_number)).size()
-        if len(sizes) < folds: raise StudyError(f"Expected patients of at least {folds} numbers in the series {series}, found {len(sizes)}; ask for fewer folds.")
-        middle = sizes.cumsum() - sizes / 2
-        fold[films.index] = films.path.map(patient_number).map((middle * folds / len(films)).astype(int))
-    first = pd.Series(fold).where(fold >= 0).groupby(group).transform("min")  # patients with a film in common stay together
+        if (found := films.path.map(patient_number).nunique()) < folds: raise StudyError(f"Expected patients of at least {folds} numbers in the series {series}, found {found}; ask for fewer folds.")
+        fold[films.index] = stretch_of(films, folds)
+    return whole_patients(images, fold)
+
+def whole_patients(images: pd.DataFrame, fold: np.ndarray) -> np.ndarray: # (n,) as `fold`
+    "Patients with a film in common stay together, in the lowest of their folds."
+    first = pd.Series(fold).where(fold >= 0).groupby(patient_groups(images)).transform("min")
     return np.where(fold >= 0, first.fillna(-1), -1).astype(int)
+
+# %% ../nbs/02_data.ipynb #e4315dfa
+def series_folds(
+    images: pd.DataFrame, # with path, split, kind and patient_id
+    stretches: int = 4,   # of each pneumonia series, for each fold
+) -> np.ndarray: # (n,) fold of each film, counted from 0; -1 for test films
+    "A fold for each naming series of the normal films that are not in test, with every so manieth stretch of the pneumonia films, whole patients."
+    fold, learned = np.full(len(images), -1), images.reset_index(drop=True)[(images.split != "test").to_numpy()]
+    series = learned.path.map(naming_series)
+    names = sorted(series[learned.kind == "normal"].unique())
+    if len(names) < 2: raise StudyError(f"Expected normal films of two naming series or more, found {', '.join(names) or 'none'}; take folds along the numbers instead.")
+    for name, films in learned.groupby(series):
+        fold[films.index] = names.index(name) if name in names else stretch_of(films, stretches * len(names)) % len(names)
+    return whole_patients(images, fold)
 
 # %% ../nbs/02_data.ipynb #9c494475
 KAGGLE_SET = "paultimothymooney/chest-xray-pneumonia"

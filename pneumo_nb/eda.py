@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['APPEARANCE', 'count_table', 'plot_counts', 'count_findings', 'sample_films', 'read_film', 'plot_samples',
            'size_table', 'plot_sizes', 'size_baseline', 'patient_draws', 'patient_interval', 'size_findings',
-           'number_table', 'appearance', 'appearance_table', 'told_apart', 'forest', 'shift_table', 'carried_over',
-           'plot_shift', 'shift_findings']
+           'number_table', 'appearance', 'appearance_table', 'told_apart', 'appearance_scores', 'forest', 'shift_table',
+           'carried_over', 'overlap_weights', 'plot_shift', 'shift_findings']
 
 # %% ../nbs/03_eda.ipynb #7a62f7b2
 from concurrent.futures import ThreadPoolExecutor
@@ -232,13 +232,18 @@ def told_apart(
 ) -> dict: # auroc, low, high, films; NaN where there are too few
     "How well a random forest tells two groups of films apart by appearance, judged on patients that they were not fitted on."
     from sklearn.metrics import roc_auc_score
-    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
-    folds = min(folds, *(films.patient_id[target == t].nunique() for t in (False, True)))
-    if folds < 2: return dict(auroc=float("nan"), low=float("nan"), high=float("nan"), films=len(films))
-    model, cv = forest(seed), StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    scores = cross_val_predict(model, films[APPEARANCE], target, groups=films.patient_id, cv=cv, method="predict_proba")[:, 1]
+    scores = appearance_scores(films, target, seed, folds)
+    if scores is None: return dict(auroc=float("nan"), low=float("nan"), high=float("nan"), films=len(films))
     low, high = patient_interval(films.assign(label=target.astype(int)), scores, roc_auc_score, seed)
     return dict(auroc=roc_auc_score(target, scores), low=low, high=high, films=len(films))
+
+def appearance_scores(films: pd.DataFrame, target: np.ndarray, seed: int, folds: int = 5) -> np.ndarray | None: # (n,) chance of `target`; None with too few patients
+    "What a random forest says of each film by appearance, fitted on other patients."
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+    folds = min(folds, *(films.patient_id[target == t].nunique() for t in (False, True)))
+    if folds < 2: return None
+    cv = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    return cross_val_predict(forest(seed), films[APPEARANCE], target, groups=films.patient_id, cv=cv, method="predict_proba")[:, 1]
 
 def forest(seed: int): # scikit-learn classifier
     "A random forest for eight measures."
@@ -263,6 +268,16 @@ def carried_over(learned: pd.DataFrame, test: pd.DataFrame, seed: int) -> dict: 
     scores = forest(seed).fit(learned[APPEARANCE], learned.label).predict_proba(test[APPEARANCE])[:, 1]
     low, high = patient_interval(test, scores, roc_auc_score, seed)
     return dict(auroc=roc_auc_score(test.label, scores), low=low, high=high, films=len(test))
+
+# %% ../nbs/03_eda.ipynb #b76da0b2
+def overlap_weights(
+    scores: np.ndarray, # (n,) chance of pneumonia by appearance, fitted on other films
+    labels: np.ndarray, # (n,) 0 or 1, both present
+) -> np.ndarray: # (n,) within 0 and 1
+    "How much each film counts where appearance shall not."
+    from scipy.special import expit, logit
+    even = expit(logit(np.clip(scores, .01, .99)) - logit(labels.mean()))  # as if both classes were equally common
+    return np.where(labels == 1, 1 - even, even)
 
 # %% ../nbs/03_eda.ipynb #bb037f12
 def plot_shift(

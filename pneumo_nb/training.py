@@ -93,8 +93,8 @@ class Backup(keras.callbacks.Callback):
         seconds = time.time() - self.started
         total = (self.history[-1]["total_seconds"] if self.history else self.seconds_before) + seconds
         self.history.append(dict(epoch=epoch + 1, **plain(logs), seconds=seconds, total_seconds=total))
-        if self.history[-1]["val_loss"] is None: raise StudyError(
-            f"Expected a finite validation loss, found none in epoch {epoch + 1}: the training diverged; lower learning_rate.")
+        if None in [self.history[-1].get(name, 0.) for name in ("loss", "val_loss")]: raise StudyError(
+            f"Expected a finite loss, found none in epoch {epoch + 1}: the training diverged; lower learning_rate.")
         if self.keep == "last" or np.argmin([row["val_loss"] for row in self.history]) == epoch:
             with atomic_path(self.folder/"kept.weights.h5") as partial: without_optimizer(self.model).save_weights(partial)
         with atomic_path(self.state(epoch + 1)) as partial: self.model.save_weights(partial)
@@ -110,8 +110,9 @@ def epoch_line(
     epochs: int,
 ) -> str:
     "One epoch in one line."
-    return (f"epoch {row['epoch']:>2}/{epochs}  {row['seconds']:6.1f} s  loss {row['loss']:.4f}, validation {row['val_loss']:.4f}  "
-            f"accuracy {row['accuracy']:.3f}, validation {row['val_accuracy']:.3f}")
+    beside = lambda name, digits: f", validation {row[f'val_{name}']:.{digits}f}" if f"val_{name}" in row else ""
+    return (f"epoch {row['epoch']:>2}/{epochs}  {row['seconds']:6.1f} s  loss {row['loss']:.4f}{beside('loss', 4)}  "
+            f"accuracy {row['accuracy']:.3f}{beside('accuracy', 3)}")
 
 def replay(
     callbacks: list,     # from `study_callbacks`
@@ -230,7 +231,8 @@ def train_kept(
     if done: print(f"{name}: continues after epoch {done} of an interrupted training")
     if not (done and replay(callbacks, model, backup.history)) and done < epochs:
         model.stop_training = False
-        fit(model, source, epochs, batch_size, seed, done, validation_data=source.judge(source.films.rows("validation"), batch_size),
+        rows = source.films.rows("validation")  # none where a network learns from all folds
+        fit(model, source, epochs, batch_size, seed, done, validation_data=source.judge(rows, batch_size) if len(rows) else None,
             callbacks=[*callbacks, backup, *extra, *([Resume(callbacks, backup)] if done else [])])
     set_seed_states(model, backup.seeds)  # where fit was skipped
     bare = without_optimizer(model, name)

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from pneumo_nb.compact import Contrast, level_counts, match_levels, swapped_levels
-from pneumo_nb.data import number_folds
+from pneumo_nb.data import naming_series, series_folds
 from pneumo_nb.preprocessing import Films
 from pneumo_nb.resnet import build_compact
 from pneumo_nb.training import FusedBatchNormalization
@@ -30,15 +30,26 @@ def pneumo(home, *words): return subprocess.run([PNEUMO, *words], cwd=home, capt
 def test_every_film_that_is_not_test_is_judged_once_by_networks_that_never_saw_it(home):
     run = home/"runs/whole"
     images = pd.read_csv(run/"images.csv")
-    fold, learned = dict(zip(images.path, number_folds(images, 2))), set(images.path[images.split != "test"])
-    whole = pd.read_csv(run/"predictions/compact_ensemble.csv")
-    assert sorted(whole.path[whole.split == "validation"]) == sorted(learned) and sorted(whole.path[whole.split == "test"]) == sorted(images.path[images.split == "test"])
-    for f in (0, 1):
-        for s in (0, 1):
-            own = pd.read_csv(run/f"predictions/members/compact_s{s}_f{f}.csv")
-            assert set(own.path[own.split == "validation"]) == {p for p in learned if fold[p] == f}
+    fold, learned, tested = dict(zip(images.path, series_folds(images))), set(images.path[images.split != "test"]), set(images.path[images.split == "test"])
+    for name in ("compact", "compact_ensemble", "members/compact_s0_r0", "members/compact_s1_r0"):
+        own = pd.read_csv(run/f"predictions/{name}.csv")
+        assert sorted(own.path[own.split == "validation"]) == sorted(learned) and sorted(own.path[own.split == "test"]) == sorted(tested)
+    assert sorted(f.stem for f in (run/"predictions/members").glob("*.csv")) == ["compact_s0_r0", "compact_s1_r0"]
     logs = (run/"notebooks/08b_compact.ipynb").read_text()
-    assert all(f"Member compact_s{s}_f{f}" in logs for s in (0, 1) for f in (0, 1))
+    for s in (0, 1):
+        for f in (0, 1):
+            left_out = sum(fold[p] == f for p in learned)
+            assert f"Member compact_s{s}_f{f}: {len(learned) - left_out:,} films to learn from, {left_out:,} left out" in logs
+            normal = {naming_series(p) for p in learned if "/NORMAL/" in p and fold[p] != f}
+            assert len(normal) == 1 and not normal & {naming_series(p) for p in learned if "/NORMAL/" in p and fold[p] == f}
+        assert f"Member compact_s{s}_r0: {len(learned):,} films to learn from, 0 left out" in logs
+
+def test_answers_of_an_ensemble_are_the_mean_over_its_members(home):
+    from scipy.special import logit
+    read = lambda name: pd.read_csv(home/f"runs/whole/predictions/{name}.csv").set_index("path").uncalibrated.map(logit)
+    parts, whole = [read(f"members/compact_s{s}_r0") for s in (0, 1)], read("compact_ensemble")
+    assert np.allclose((parts[0] + parts[1]) / 2, whole[parts[0].index], atol=1e-5)
+    assert np.allclose(read("compact"), parts[0][read("compact").index])
 
 def test_saved_models_take_gray_films_and_give_the_calibrated_answers(home):
     import cv2
@@ -58,7 +69,7 @@ def test_saved_models_take_gray_films_and_give_the_calibrated_answers(home):
 def test_a_killed_recipe_goes_on_where_it_was_and_comes_to_the_same_answers(home):
     words, run = [PNEUMO, "run", "--run", "killed", *SMALL, "--only", "data,compact"], home/"runs/killed"
     killed = subprocess.Popen(words, cwd=home, stdout=subprocess.PIPE, text=True, env=os.environ | dict(PNEUMO_CACHE=str(home/"cache")))
-    while killed.poll() is None and not list(run.glob(".scratch-compact/compact_s0_f1/epoch_*.json")): time.sleep(.005)
+    while killed.poll() is None and not list(run.glob(".scratch-compact/compact_s0_r0/epoch_*.json")): time.sleep(.005)
     assert killed.poll() is None, "the run ended before it could be killed"
     for process in [*psutil.Process(killed.pid).children(recursive=True), psutil.Process(killed.pid)]: process.kill()
     killed.wait()
@@ -81,14 +92,14 @@ def test_results_of_runs_on_other_films_are_not_put_into_one_table(home):
     done = pneumo(home, "results", "whole", "other")
     assert done.returncode == 1 and "Expected runs on the same films, found whole, other on different ones" in done.stderr
     table = pneumo(home, "results", "whole").stdout
-    assert "| compact ensemble | whole |" in table and "4 apart" in table and "2 apart" in table and "published" not in table
+    assert "| compact ensemble | whole |" in table and "2 apart" in table and "2 together" in table and "published" not in table
 
 def test_some_folds_may_be_left_out_a_set_without_test_films_is_judged_on_validation_and_old_members_go(home):
     import shutil
     films = next((home/"runs/whole/cache").glob("phantoms_*"))
     shutil.copytree(films, home/"films")
     shutil.rmtree(home/"films/test")
-    done = pneumo(home, "run", "--run", "untested", "--data", "films", *SMALL, "-p", "compact.folds=3", "-p", "compact.only_folds=[0, 2]", "--only", "data,preprocessing,mlp,compact,evaluation", "-p", "mlp.epochs=1")
+    done = pneumo(home, "run", "--run", "untested", "--data", "films", *SMALL, "-p", "compact.folds_by=numbers", "-p", "compact.folds=3", "-p", "compact.only_folds=[0, 2]", "--only", "data,preprocessing,mlp,compact,evaluation", "-p", "mlp.epochs=1")
     assert done.returncode == 0, done.stdout + done.stderr
     run = home/"runs/untested"
     pairs = pd.read_csv(run/"metrics/evaluation_pairs.csv")
