@@ -35,7 +35,7 @@ from pneumo_nb.data import load_images, naming_series, patient_number
 # %%
 #| hide
 import matplotlib.pyplot as plt
-from fastcore.test import test_eq
+from fastcore.test import test_close, test_eq
 from IPython.display import Markdown, display
 plot_style()
 

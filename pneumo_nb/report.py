@@ -153,7 +153,7 @@ def landing_page(
 ): # nbformat notebook
     "The first page of a report."
     films = table_html(films_rows(folder), "Films and patients", sort_from=99) if films_rows(folder) else ""
-    compact = (" The compact networks divide the films of train and validation anew, into folds along the patient numbers." if "compact" in read_provenance(folder)["stages"] else "")
+    compact = (" The compact networks divide the films of train and validation anew, into folds." if "compact" in read_provenance(folder)["stages"] else "")
     closing = f'<p class="text">{html.escape(" ".join(conclusion(folder)))}</p>' if (folder/"metrics/evaluation.json").exists() else ""
     parts = {"Question": f'<p class="text">{QUESTION}</p>', "Data": f'<p class="text">This run used {films_source(folder)}. Models learn from train films; validation films choose the epoch; test films judge.{compact}</p>{films}', "Results": results_section(folder),
              "Conclusion": closing, "One film, explained": explained_film(figures), "Chapters": chapter_cards(chapters, figures), "Parameters": parameters_section(folder),
@@ -256,9 +256,11 @@ def compact_words(stages: dict) -> str: # HTML
     "How the compact networks were made, if the run has any."
     if "compact" not in stages: return ""
     p = stages["compact"]["parameters"]
-    left_out = f"folds {', '.join(map(str, p['only_folds']))} were" if p["only_folds"] else "each fold was"
-    return (f'<p>The compact networks are other: films of {p["image_size"]} pixels, {"three classes" if p["kinds"] else "two classes"}, AdamW, {p["epochs"]} epochs to the end, augmentation of gray levels and shape. The films that are not test were cut into {p["folds"]} folds of consecutive '
-            f'patient numbers; {left_out} left out in turn, {p["seeds"]} time(s) with other seeds, and judged by the {p["seeds"]} network(s) that had not seen it. Those answers choose threshold and temperature, for the ensemble too, although on test all of its networks answer.</p>')
+    left_out = f"Folds {', '.join(map(str, p['only_folds']))} were" if p["only_folds"] else "Each fold was"
+    folds = {"series": "folds, each with the normal films of one naming series", "numbers": f"{p['folds']} folds of consecutive patient numbers"}[p["folds_by"]]
+    refits = f" Then {p['refits']} network(s) for each seed learned from all folds; these answer on test." if p["refits"] else " On test all of these networks answer."
+    return (f'<p>The compact networks are other: films of {p["image_size"]} pixels, {"three classes" if p["kinds"] else "two classes"}, AdamW, {p["epochs"]} epochs to the end, augmentation of gray levels and shape. The films that are not test were cut into {folds}. '
+            f'{left_out} left out in turn, {p["seeds"]} time(s) with other seeds, and judged by the network(s) that had not seen it. Those answers choose threshold and temperature.{refits}</p>')
 
 # %% ../nbs/12_report.ipynb #de127a0b
 LIMITS = {
@@ -268,7 +270,7 @@ LIMITS = {
     "other disease": "A film here is normal or pneumonia. There are no films with only a pleural effusion, a collapsed lung, heart failure, tuberculosis or a foreign body, so nothing is known about how a model calls them.",
     "how films were taken": "Age within one to five years, sex, position, exposure, tubes and electrodes are not recorded. The sicker child is more often filmed lying down and with lines; a model may score by that.",
     "the form of the film": "Originals differ in size and aspect between the classes, and squashing turns that into the shape of the chest. A model may score by it; on copies that were squashed before, nothing can measure how much.",
-    "validation is too kind": "Test films are other stretches of the patient numbers and look different, as the chapter on exploration measures. Validation drawn at random from train does not feel that, and it chooses the epoch of MLP, CNN and ResNet50; the compact networks are judged on folds along the numbers, which feel some of it.",
+    "validation is too kind": "Test films are other stretches of the patient numbers and look different, as the chapter on exploration measures. Validation drawn at random from train does not feel that, and it chooses the epoch of MLP, CNN and ResNet50; the compact networks are judged on folds across the naming series or along the numbers, which feel some of it.",
     "chance": "Intervals hold the chance of which patients were tested, not that of the training. Where several networks differ by seed and fold alone, their range is given; the others were trained once.",
     "looking again": "Each look at the test films is a chance to tune to them. The record counts the looks of this run, not those of earlier runs or of others who published on the same films.",
     "prevalence": "Pneumonia is probably more common in these films than among children sent for a chest film. Accuracy and the predictive values depend on that. Sensitivity and specificity stay only if the pneumonias are as marked and the other children as well as here.",
@@ -465,7 +467,7 @@ def public_test(folder: Path) -> bool:
 
 def member_count(folder: Path) -> int:
     "How many networks a run's ensemble averages."
-    return len([f for f in (folder/"predictions/members").glob("compact_s*_f*.csv")])
+    return len([f for f in (folder/"predictions/members").glob("compact_s*_[fr]*.csv")])
 
 # %% ../nbs/12_report.ipynb #3ec15a6f
 def results_markdown(
@@ -512,11 +514,13 @@ def ablation_markdown(
         best = compared.loc["compact_ensemble" if "compact_ensemble" in compared.index else "compact"]
         changed = ", ".join(f"{k} {parameters.get(k)}" for k in {**asked[0], **parameters} if parameters.get(k) != asked[0].get(k)) or "the recipe"
         each = [m["auroc"] for m in told["members"]]
-        rows.append({"changed": changed, "validation": f"{told['auroc']:.4f} ({min(each):.3f}–{max(each):.3f})", "validation, viral": f"{told['virus']:.4f}", "validation, gray levels swapped": f"{told['swapped']:.4f}",
-                     "test AUROC": f"{best.roc_auc:.4f}", "test accuracy": f"{best.chosen_accuracy:.4f}", "training": f"{sum(told['seconds'].values()):,.0f} s"})
+        rows.append({"changed": changed, "validation": f"{told['auroc']:.4f} ({min(each):.3f}–{max(each):.3f})", "validation, viral": f"{told['virus']:.4f}", "validation, weighted": "–" if told["weighted"] is None else f"{told['weighted']:.4f}",
+                     "validation, gray levels swapped": f"{told['swapped']:.4f}", "test AUROC": f"{best.roc_auc:.4f}", "test accuracy": f"{best.chosen_accuracy:.4f}", "training": f"{sum(told['seconds'].values()):,.0f} s"})
     p = asked[0]
-    return markdown_table(rows) + (f"\n\nAUROC of {len(p['only_folds']) or p['folds']} of {p['folds']} folds along the patient numbers, each judged by a network that did not see it, on average (in brackets the range); {p['epochs']} epochs at "
-        f"{p['image_size']} pixels unless changed, {p['seeds']} seed(s). Test: these networks averaged, at the threshold that validation chose. Commit {', '.join(dict.fromkeys(r['git_commit'][:10] for f in folders for r in read_provenance(f)['stages'].values()))}.")
+    folds = {"series": "folds across the naming series", "numbers": f"{len(p['only_folds']) or p['folds']} of {p['folds']} folds along the patient numbers"}[p["folds_by"]]
+    answering = "networks that learned from all folds" if p["refits"] else "these networks averaged"
+    return markdown_table(rows) + (f"\n\nAUROC of {folds}, each judged by a network that did not see it, on average (in brackets the range): all films; viral against normal; films weighted so that appearance says little; gray levels swapped between the classes. {p['epochs']} epochs at "
+        f"{p['image_size']} pixels unless changed, {p['seeds']} seed(s). Test: {answering}, at the threshold that validation chose. Commit {', '.join(dict.fromkeys(r['git_commit'][:10] for f in folders for r in read_provenance(f)['stages'].values()))}.")
 
 # %% ../nbs/12_report.ipynb #5960fd82
 def write_between(
