@@ -2,9 +2,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 from scipy.stats import norm
 
-from pneumo_nb.data import number_folds
+from pneumo_nb.data import number_folds, series_folds
+from pneumo_nb.eda import overlap_weights
 from pneumo_nb.evaluation import all_measures, calibration_line, delong, delong_interval, intervals, paired_tests, predictive_values, sensitivity_threshold, subgroup_table, telling_films, threshold_table, youden_threshold
 
 def drawn(rng, patients=60, films=3, gap=1.2, shared=.8):
@@ -101,3 +103,25 @@ def test_folds_keep_patients_and_films_in_common_together():
     assert folds[0] == folds[19] == 0 and set(folds) == {0, 1, 2, 3}
     assert images.assign(fold=folds).groupby("patient_id").fold.nunique().max() == 1
     assert (np.diff(folds[:19]) >= 0).all()
+
+def test_folds_across_series_hold_one_series_of_normal_films_and_stretches_of_pneumonia():
+    normal = [f"train/NORMAL/{series}-{100 + n:04d}-0001.jpeg" for series in ("IM", "NORMAL2-IM") for n in range(10)]
+    sick = [f"train/PNEUMONIA/person{n}_bacteria_{n}.jpeg" for n in range(16)]
+    images = pd.DataFrame(dict(path=[*normal, *sick, "test/NORMAL/IM-0001-0001.jpeg"], split=["train"] * 36 + ["test"], kind=["normal"] * 20 + ["bacteria"] * 16 + ["normal"]))
+    images = images.assign(patient_id=images.path.str.split("/").str[-1], sha1=range(37))
+    folds = series_folds(images)
+    assert folds.tolist() == [0] * 10 + [1] * 10 + [0, 0, 1, 1] * 4 + [-1]
+    images.loc[15, "sha1"] = images.sha1[3]       # one film under two names: both lie in one fold
+    assert (series_folds(images) != folds).nonzero()[0].tolist() == [15]
+
+def test_overlap_weights_take_a_known_confounder_out():
+    rng = np.random.default_rng(0)
+    trait = rng.normal(size=20_000)
+    chance = 1 / (1 + np.exp(-1.5 * trait - .7))
+    sick = (rng.random(20_000) < chance).astype(int)
+    shared = sick * .5 + rng.normal(size=20_000)                       # a true sign, apart from the trait
+    weights = overlap_weights(chance, sick)
+    means = [np.average(trait[sick == c], weights=weights[sick == c]) for c in (0, 1)]
+    assert abs(np.diff([trait[sick == c].mean() for c in (0, 1)])[0]) > .9 and abs(means[0] - means[1]) < .03
+    assert abs(roc_auc_score(sick, trait, sample_weight=weights) - .5) < .02 and roc_auc_score(sick, shared, sample_weight=weights) > .6
+    assert ((weights >= 0) & (weights <= 1)).all()
