@@ -57,7 +57,7 @@ image_size = 64        # side of the films, pixels
 batch_size = 32
 folds_by = "series"    # the normal films of one naming series are left out at a time; or "numbers": stretches of consecutive patient numbers
 folds = 2              # how many, if by numbers
-only_folds = []        # which folds to leave out in turn, counted from 0; [] for all
+only_folds = []        # which folds to leave out in turn, counted from 0; [] for all that have normal films
 refits = 1             # networks that learn from all folds and judge test; 0: those that left a fold out judge test as well
 seeds = 1              # how often all of that is done, with other initial weights
 epochs = 2
@@ -68,15 +68,15 @@ precision = "float32"  # or "mixed_bfloat16", faster on processors that have it
 kinds = True           # tell bacterial from viral pneumonia while learning; False: two classes
 contrast = "local"     # gray values relative to their surroundings, or to the whole "film"
 match = 0.5            # share of films that get the gray levels of another film, of whatever class
-rotation = 10.0        # degrees either way
-shift = 0.06           # fraction of the side, either way
-stretch = 0.18         # each axis is scaled by up to e to the plus or minus this, by itself
+rotation = 7.0         # degrees either way
+shift = 0.04           # fraction of the side, either way
+stretch = 0.1          # each axis is scaled by up to e to the plus or minus this, by itself
 flip = True            # mirror left and right in training and, averaged, in prediction
 equalise = 0.3         # share of films with contrast-limited local equalisation (CLAHE)
 gamma = 0.4            # gray levels to the power of up to e to the plus or minus this
 blur = 0.3             # share of films that are blurred
 noise = 0.3            # share of films with noise
-cutout = 1             # rectangles wiped out
+cutout = 0             # rectangles wiped out
 label_smoothing = 0.05
 
 
@@ -136,10 +136,14 @@ def check_recipe(ranges: dict): # of RECIPE
 
 # %%
 #| export
+def chosen_folds(films: Films, fold_of: np.ndarray, params: dict) -> list[int]:
+    "The folds to leave out in turn: those asked for, or all with normal films."
+    return params["only_folds"] or sorted(set(fold_of[(fold_of >= 0) & (films.labels == 0)].tolist()))
+
 def check_members(films: Films, fold_of: np.ndarray, params: dict):
     "Refuse members that could not be trained or judged, before the first one is."
     folds = int(fold_of.max()) + 1
-    chosen = params["only_folds"] or list(range(folds))
+    chosen = chosen_folds(films, fold_of, params)
     if wrong := [f for f in chosen if f not in range(folds)]: raise StudyError(f"Expected compact.only_folds between 0 and {folds - 1}, found {wrong}.")
     if len(set(chosen)) < len(chosen): raise StudyError(f"Expected each fold once in compact.only_folds, found {chosen}.")
     if params["seeds"] < 1: raise StudyError(f"Expected compact.seeds of 1 or more, found {params['seeds']}.")
@@ -372,18 +376,18 @@ with tempfile.TemporaryDirectory() as folder:
 # %% [markdown]
 # ## All members
 #
-# For each seed, each fold (or each of `only_folds`) is left out once, and the network that did not see it judges it. The folds' answers together are the **out-of-fold** answers: every film of these folds judged by
+# For each seed, each fold that has normal films (or each of `only_folds`) is left out once, and the network that did not see it judges it. The folds' answers together are the **out-of-fold** answers: each of these films judged by
 # a network that saw neither it nor, with folds by series, a normal film of its series. They choose thresholds and temperatures, and they are what recipes are compared by. Then `refits` networks learn from all folds, by the same recipe, and judge test.
 # They know more than those that chose for them, so what was chosen is a little too cautious; but no film that a network learned from has a say in it.
 
 # %%
 #| export
-def plan_members(params: dict, folds: int, refits: int) -> list[dict]: # seed, fold (None: none left out), name and number of the network's own seed
+def plan_members(params: dict, folds: list[int], refits: int) -> list[dict]: # seed, fold (None: none left out), name and number of the network's own seed
     "Which networks a run trains, in their order."
-    chosen, plan = params["only_folds"] or list(range(folds)), []
+    plan = []
     for s in range(params["seeds"]):
         first = params["seed"] + 1000 * s
-        plan += [dict(seed=s, fold=f, name=f"compact_s{s}_f{f}", own_seed=first + f) for f in chosen]
+        plan += [dict(seed=s, fold=f, name=f"compact_s{s}_f{f}", own_seed=first + f) for f in folds]
         plan += [dict(seed=s, fold=None, name=f"compact_s{s}_r{r}", own_seed=first + 500 + r) for r in range(refits)]
     return plan
 
@@ -395,7 +399,7 @@ def train_members(
 ) -> tuple[dict[str, keras.Model], pd.DataFrame, pd.DataFrame]: # networks by name; a row a film and member: member, seed, fold (-1: none left out), n, logit; histories
     "Train every member and let it judge its fold, the test films, or both."
     p, networks, judged, histories = stage.params, {}, [], []
-    for member in plan_members(p, int(fold_of.max()) + 1, refits):
+    for member in plan_members(p, chosen_folds(films, fold_of, p), refits):
         own, name, fold = fold_films(films, fold_of, member["fold"]), member["name"], member["fold"]
         print(f"Member {name}: {len(own.rows('train')):,} films to learn from, {len(own.rows('validation')):,} left out")
         networks[name], history = train_member(stage, own, name, member["own_seed"])
@@ -467,7 +471,7 @@ fold_of = make_folds(films.images, folds_by, folds)
 check_members(films, fold_of, stage.params)
 test_fail(lambda: check_members(films, fold_of, stage.params | dict(only_folds=[0, 0])), contains="each fold once")
 test_fail(lambda: make_folds(films.images, "dates", 2), contains='"series" or "numbers", found \'dates\'')
-test_eq([m["name"] for m in plan_members(dict(only_folds=[], seeds=2, seed=0), folds=2, refits=1)], ["compact_s0_f0", "compact_s0_f1", "compact_s0_r0", "compact_s1_f0", "compact_s1_f1", "compact_s1_r0"])
+test_eq([m["name"] for m in plan_members(dict(seeds=2, seed=0), [0, 1], refits=1)], ["compact_s0_f0", "compact_s0_f1", "compact_s0_r0", "compact_s1_f0", "compact_s1_f1", "compact_s1_r0"])
 if refits and not len(films.rows("test")): note(stage, "there are no test films, so no network was trained on all folds.")
 networks, judged, histories = train_members(stage, films, fold_of, refits if len(films.rows("test")) else 0)
 for place in ("predictions", "predictions/members", "models", "history"):
@@ -496,6 +500,8 @@ save_figure(stage, figure, "compact_history", "Loss of every member by epoch: tr
 # - **Weighted**: films count by the overlap weights of the chapter on exploration, under which a film's appearance as a whole no longer goes with its class. Normal films that look like pneumonia, and the other way round, decide.
 # - **Gray levels swapped**: every film of the fold gets the gray levels of a film of the **other class**. The order of gray stays, the contrast changes. A network that reads gray levels as a sign of the class is now misled each time.
 #   A recipe with `match` has trained for it, so for that one ingredient it is no independent evidence.
+# - **Shape swapped**: every film is stretched as if its original had had the form that is usual in the other class. Originals with pneumonia are wider for their height, so squashing to a square makes their chests narrower: in the reference study's sample
+#   1.46 against 1.21, a ratio of 1.2. A network that reads the shape of the chest as a sign of the class is misled; `stretch` trains against that.
 #
 # Recipes are compared by these numbers, and test films have no part in them.
 
@@ -511,6 +517,24 @@ def swapped_levels(
     other = [rng.choice(np.flatnonzero(labels != label)) for label in labels]
     return np.stack([match_levels(film, level_counts(pixels[o])) for film, o in zip(pixels, other)])
 
+SHAPE_GAP = (1205 / 826) / (1630 / 1346)  # mean width / mean height of pneumonia films over that of normal ones, in the reference study's sample of 100 a class
+
+def swapped_shape(films: Films, rows: np.ndarray) -> np.ndarray: # (len(rows), size, size) uint8
+    "Normal films as if their originals were wider, pneumonia films as if theirs were narrower, by `SHAPE_GAP`."
+    wider = np.where(films.labels[rows] == 0, np.sqrt(SHAPE_GAP), 1 / np.sqrt(SHAPE_GAP))
+    return np.stack([warp(film, affine_matrix(len(film), zoom=(z, 1 / z))) for film, z in zip(take(films.pixels, rows), wider)])
+
+
+# %%
+box = np.zeros((2, 65, 65), np.uint8)
+box[:, 22:43, 22:43] = 200
+normal, sick = swapped_shape(Films(pd.DataFrame(dict(label=[0, 1])), box), np.arange(2)) > 100
+assert normal.any(axis=0).sum() < 21 < normal.any(axis=1).sum()   # narrower than high, as squashed films with pneumonia are
+test_eq(sick.any(axis=0).sum(), normal.any(axis=1).sum())
+
+
+# %%
+#| export
 def learned_weights(images: pd.DataFrame, root, seed: int) -> np.ndarray | None: # (N,) 0 for test films; None with too few patients
     "Overlap weights of the films that are not test."
     rows = np.flatnonzero(images.split != "test")
@@ -521,6 +545,9 @@ def learned_weights(images: pd.DataFrame, root, seed: int) -> np.ndarray | None:
     weights[rows] = overlap_weights(scores, films.label.to_numpy())
     return weights
 
+
+# %%
+#| export
 def fold_table(
     films: Films,
     networks: dict[str, keras.Model],
@@ -528,18 +555,18 @@ def fold_table(
     weights: np.ndarray | None, # from `learned_weights`
     seed: int,
     flip: bool,
-) -> pd.DataFrame: # a row a member that left a fold out: AUROC on it, by kind, weighted, and with gray levels swapped
+) -> pd.DataFrame: # a row a member that left a fold out: AUROC on it, by kind, weighted, and with gray levels or shape swapped
     "How each member does on the fold it never saw."
     from sklearn.metrics import roc_auc_score
     found = []
     for name, own in judged[judged.fold >= 0].groupby("member", sort=False):
         own = own[films.images.split.to_numpy()[own.n] != "test"]
         labels, kinds = films.labels[own.n], films.images.kind.to_numpy()[own.n]
-        swapped = Films(films.images.iloc[own.n], swapped_levels(films, own.n.to_numpy(), seed))
-        answers = film_logits(pneumonia_logits([networks[name]], flip), swapped, np.arange(len(own)))[:, 0]
+        logits, n = pneumonia_logits([networks[name]], flip), own.n.to_numpy()
+        answers = lambda pixels: film_logits(logits, Films(films.images.iloc[n], pixels), np.arange(len(n)))[:, 0]
         auroc = lambda said, without: roc_auc_score(labels[kinds != without], np.asarray(said)[kinds != without])
         found.append(dict(member=name, fold=own.fold.iloc[0], films=len(own), auroc=auroc(own.logit, ""), bacteria=auroc(own.logit, "virus"), virus=auroc(own.logit, "bacteria"),
-                          weighted=float("nan") if weights is None else roc_auc_score(labels, own.logit, sample_weight=weights[own.n]), swapped=auroc(answers, "")))
+                          weighted=float("nan") if weights is None else roc_auc_score(labels, own.logit, sample_weight=weights[own.n]), swapped=auroc(answers(swapped_levels(films, n, seed)), ""), shape=auroc(answers(swapped_shape(films, n)), "")))
     return pd.DataFrame(found)
 
 
@@ -547,7 +574,7 @@ def fold_table(
 weights = learned_weights(films.images, films.images.attrs["root"], seed)
 if weights is None: note(stage, "too few patients to weight films by appearance.")
 table = fold_table(films, networks, judged, weights, seed, flip)
-table.style.hide(axis="index").format(precision=4).set_caption("AUROC of each member on the fold it never saw: all films, bacterial and viral against normal, films weighted so that appearance says little, and with gray levels swapped")
+table.style.hide(axis="index").format(precision=4).set_caption("AUROC of each member on the fold it never saw: all films, bacterial and viral against normal, films weighted so that appearance says little, with gray levels swapped, and with shape swapped")
 
 
 # %%
@@ -557,7 +584,8 @@ def compact_findings(table: pd.DataFrame, histories: pd.DataFrame) -> str: # mar
     each = histories.groupby("member").seconds.sum()
     lines = [f"- {len(each)} network(s) of {histories.parameters.iloc[0]:,} parameters, {each.mean():,.0f} s of training each, {each.sum():,.0f} s together; {len(table)} of them left a fold out and judged it.",
              f"- On the fold left out: AUROC **{table.auroc.mean():.4f}** on average ({table.auroc.min():.4f} to {table.auroc.max():.4f}); bacterial against normal {table.bacteria.mean():.4f}, viral {table.virus.mean():.4f}.",
-             f"- With gray levels swapped between the classes: **{table.swapped.mean():.4f}**. The smaller the difference, the less the network leans on gray levels."]
+             f"- With gray levels swapped between the classes: **{table.swapped.mean():.4f}**. The smaller the difference, the less the network leans on gray levels.",
+             f"- With shape swapped: **{table['shape'].mean():.4f}**. Here it is the shape of the chest, which squashing made a sign of the class, that a network may lean on."]
     if table.weighted.notna().all(): lines.append(f"- Weighted so that a film's appearance as a whole says little: **{table.weighted.mean():.4f}**. This is where recipes differ most.")
     return "\n".join(lines)
 
@@ -565,5 +593,5 @@ def compact_findings(table: pd.DataFrame, histories: pd.DataFrame) -> str: # mar
 # %%
 display(Markdown(compact_findings(table, histories)))
 write_json(stage.path("metrics/compact.json"), dict(members=table.to_dict("records"), seconds=histories.groupby("member").seconds.sum().to_dict(), auroc=table.auroc.mean(), weighted=table.weighted.mean(),
-           swapped=table.swapped.mean(), virus=table.virus.mean(), parameters=int(histories.parameters.iloc[0])))
+           swapped=table.swapped.mean(), shape=table["shape"].mean(), virus=table.virus.mean(), parameters=int(histories.parameters.iloc[0])))
 record = finish(stage)

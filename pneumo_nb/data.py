@@ -271,14 +271,14 @@ def whole_patients(images: pd.DataFrame, fold: np.ndarray) -> np.ndarray: # (n,)
 def series_folds(
     images: pd.DataFrame, # with path, split, kind and patient_id
     stretches: int = 4,   # of each pneumonia series, for each fold
-) -> np.ndarray: # (n,) fold of each film, counted from 0; -1 for test films
-    "A fold for each naming series of the normal films that are not in test, with every so manieth stretch of the pneumonia films, whole patients."
+) -> np.ndarray: # (n,) fold of each film, counted from 0, those with normal films first; -1 for test films
+    "A fold for each naming series of the normal films that are not in test, and as many with pneumonia alone; pneumonia films by stretches of numbers, whole patients."
     fold, learned = np.full(len(images), -1), images.reset_index(drop=True)[(images.split != "test").to_numpy()]
     series = learned.path.map(naming_series)
     names = sorted(series[learned.kind == "normal"].unique())
     if len(names) < 2: raise StudyError(f"Expected normal films of two naming series or more, found {', '.join(names) or 'none'}; take folds along the numbers instead.")
     for name, films in learned.groupby(series):
-        fold[films.index] = names.index(name) if name in names else stretch_of(films, stretches * len(names)) % len(names)
+        fold[films.index] = names.index(name) if name in names else stretch_of(films, stretches * 2 * len(names)) % (2 * len(names))
     return whole_patients(images, fold)
 
 # %% ../nbs/02_data.ipynb #9c494475

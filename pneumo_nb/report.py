@@ -515,11 +515,11 @@ def ablation_markdown(
         changed = ", ".join(f"{k} {parameters.get(k)}" for k in {**asked[0], **parameters} if parameters.get(k) != asked[0].get(k)) or "the recipe"
         each = [m["auroc"] for m in told["members"]]
         rows.append({"changed": changed, "validation": f"{told['auroc']:.4f} ({min(each):.3f}–{max(each):.3f})", "validation, viral": f"{told['virus']:.4f}", "validation, weighted": "–" if told["weighted"] is None else f"{told['weighted']:.4f}",
-                     "validation, gray levels swapped": f"{told['swapped']:.4f}", "test AUROC": f"{best.roc_auc:.4f}", "test accuracy": f"{best.chosen_accuracy:.4f}", "training": f"{sum(told['seconds'].values()):,.0f} s"})
+                     "validation, gray levels swapped": f"{told['swapped']:.4f}", "validation, shape swapped": f"{told['shape']:.4f}", "test AUROC": f"{best.roc_auc:.4f}", "test accuracy": f"{best.chosen_accuracy:.4f}", "training": f"{sum(told['seconds'].values()):,.0f} s"})
     p = asked[0]
     folds = {"series": "folds across the naming series", "numbers": f"{len(p['only_folds']) or p['folds']} of {p['folds']} folds along the patient numbers"}[p["folds_by"]]
     answering = "networks that learned from all folds" if p["refits"] else "these networks averaged"
-    return markdown_table(rows) + (f"\n\nAUROC of {folds}, each judged by a network that did not see it, on average (in brackets the range): all films; viral against normal; films weighted so that appearance says little; gray levels swapped between the classes. {p['epochs']} epochs at "
+    return markdown_table(rows) + (f"\n\nAUROC of {folds}, each judged by a network that did not see it, on average (in brackets the range): all films; viral against normal; films weighted so that appearance says little; gray levels, or the shape of the film, swapped between the classes. {p['epochs']} epochs at "
         f"{p['image_size']} pixels unless changed, {p['seeds']} seed(s). Test: {answering}, at the threshold that validation chose. Commit {', '.join(dict.fromkeys(r['git_commit'][:10] for f in folders for r in read_provenance(f)['stages'].values()))}.")
 
 # %% ../nbs/12_report.ipynb #5960fd82

@@ -31,9 +31,10 @@ def test_every_film_that_is_not_test_is_judged_once_by_networks_that_never_saw_i
     run = home/"runs/whole"
     images = pd.read_csv(run/"images.csv")
     fold, learned, tested = dict(zip(images.path, series_folds(images))), set(images.path[images.split != "test"]), set(images.path[images.split == "test"])
+    answered = {p for p in learned if fold[p] in (0, 1)}  # the other folds have no normal films and are always learned from
     for name in ("compact", "compact_ensemble", "members/compact_s0_r0", "members/compact_s1_r0"):
         own = pd.read_csv(run/f"predictions/{name}.csv")
-        assert sorted(own.path[own.split == "validation"]) == sorted(learned) and sorted(own.path[own.split == "test"]) == sorted(tested)
+        assert sorted(own.path[own.split == "validation"]) == sorted(answered) and sorted(own.path[own.split == "test"]) == sorted(tested)
     assert sorted(f.stem for f in (run/"predictions/members").glob("*.csv")) == ["compact_s0_r0", "compact_s1_r0"]
     logs = (run/"notebooks/08b_compact.ipynb").read_text()
     for s in (0, 1):

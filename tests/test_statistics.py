@@ -110,7 +110,7 @@ def test_folds_across_series_hold_one_series_of_normal_films_and_stretches_of_pn
     images = pd.DataFrame(dict(path=[*normal, *sick, "test/NORMAL/IM-0001-0001.jpeg"], split=["train"] * 36 + ["test"], kind=["normal"] * 20 + ["bacteria"] * 16 + ["normal"]))
     images = images.assign(patient_id=images.path.str.split("/").str[-1], sha1=range(37))
     folds = series_folds(images)
-    assert folds.tolist() == [0] * 10 + [1] * 10 + [0, 0, 1, 1] * 4 + [-1]
+    assert folds.tolist() == [0] * 10 + [1] * 10 + [0, 1, 2, 3] * 4 + [-1]
     images.loc[15, "sha1"] = images.sha1[3]       # one film under two names: both lie in one fold
     assert (series_folds(images) != folds).nonzero()[0].tolist() == [15]
 
