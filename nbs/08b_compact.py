@@ -376,9 +376,9 @@ with tempfile.TemporaryDirectory() as folder:
 # %% [markdown]
 # ## All members
 #
-# For each seed, each fold that has normal films (or each of `only_folds`) is left out once, and the network that did not see it judges it. The folds' answers together are the **out-of-fold** answers: each of these films judged by
-# a network that saw neither it nor, with folds by series, a normal film of its series. They choose thresholds and temperatures, and they are what recipes are compared by. Then `refits` networks learn from all folds, by the same recipe, and judge test.
-# They know more than those that chose for them, so what was chosen is a little too cautious; but no film that a network learned from has a say in it.
+# Each fold that has normal films (or each of `only_folds`) is left out once, and the network that did not see it judges it. The folds' answers together are the **out-of-fold** answers: each of these films judged by
+# a network that saw neither it nor, with folds by series, a normal film of its series. They choose thresholds and temperatures, and they are what recipes are compared by. Then `refits` networks for each seed learn from all folds, by the same recipe, and judge test.
+# They know more than those that chose for them, so what was chosen is a little too cautious; but no film that a network learned from has a say in it. Without refits, the networks that left a fold out answer on test, too, and there are as many of them for each seed.
 
 # %%
 #| export
@@ -387,7 +387,7 @@ def plan_members(params: dict, folds: list[int], refits: int) -> list[dict]: # s
     plan = []
     for s in range(params["seeds"]):
         first = params["seed"] + 1000 * s
-        plan += [dict(seed=s, fold=f, name=f"compact_s{s}_f{f}", own_seed=first + f) for f in folds]
+        if s == 0 or not refits: plan += [dict(seed=s, fold=f, name=f"compact_s{s}_f{f}", own_seed=first + f) for f in folds]
         plan += [dict(seed=s, fold=None, name=f"compact_s{s}_r{r}", own_seed=first + 500 + r) for r in range(refits)]
     return plan
 
@@ -439,10 +439,9 @@ def answering(judged: pd.DataFrame) -> list[str]:
     return judged.member[(judged.fold < 0) | (judged.fold >= 0).all()].unique().tolist()
 
 def answers_of(judged: pd.DataFrame, names: list[str]) -> pd.DataFrame: # rows of `judged`
-    "What members say, and for refits what the folds' networks of their seeds say of their folds."
+    "What members say; for refits, also what the folds' networks say of their folds."
     own = judged.member.isin(names)
-    seeds = judged.seed[own & (judged.fold < 0)].unique()
-    return judged[own | (judged.seed.isin(seeds) & (judged.fold >= 0))]
+    return judged[own | ((judged.fold[own] < 0).any() & (judged.fold >= 0))]
 
 def write_members(stage: Stage, films: Films, judged: pd.DataFrame, fold_of: np.ndarray):
     "Predictions of each answering member, of each seed's ensemble, of the first member and of all together."
@@ -471,7 +470,8 @@ fold_of = make_folds(films.images, folds_by, folds)
 check_members(films, fold_of, stage.params)
 test_fail(lambda: check_members(films, fold_of, stage.params | dict(only_folds=[0, 0])), contains="each fold once")
 test_fail(lambda: make_folds(films.images, "dates", 2), contains='"series" or "numbers", found \'dates\'')
-test_eq([m["name"] for m in plan_members(dict(seeds=2, seed=0), [0, 1], refits=1)], ["compact_s0_f0", "compact_s0_f1", "compact_s0_r0", "compact_s1_f0", "compact_s1_f1", "compact_s1_r0"])
+test_eq([m["name"] for m in plan_members(dict(seeds=2, seed=0), [0, 1], refits=1)], ["compact_s0_f0", "compact_s0_f1", "compact_s0_r0", "compact_s1_r0"])
+test_eq([m["name"] for m in plan_members(dict(seeds=2, seed=0), [0, 1], refits=0)], ["compact_s0_f0", "compact_s0_f1", "compact_s1_f0", "compact_s1_f1"])
 if refits and not len(films.rows("test")): note(stage, "there are no test films, so no network was trained on all folds.")
 networks, judged, histories = train_members(stage, films, fold_of, refits if len(films.rows("test")) else 0)
 for place in ("predictions", "predictions/members", "models", "history"):

@@ -331,7 +331,7 @@ def compact_words(stages: dict) -> str: # HTML
     folds = {"series": "folds, each with the normal films of one naming series", "numbers": f"{p['folds']} folds of consecutive patient numbers"}[p["folds_by"]]
     refits = f" Then {p['refits']} network(s) for each seed learned from all folds; these answer on test." if p["refits"] else " On test all of these networks answer."
     return (f'<p>The compact networks are other: films of {p["image_size"]} pixels, {"three classes" if p["kinds"] else "two classes"}, AdamW, {p["epochs"]} epochs to the end, augmentation of gray levels and shape. The films that are not test were cut into {folds}. '
-            f'{left_out} left out in turn, {p["seeds"]} time(s) with other seeds, and judged by the network(s) that had not seen it. Those answers choose threshold and temperature.{refits}</p>')
+            f'{left_out} left out in turn{"" if p["refits"] else f", {p['seeds']} time(s) with other seeds"}, and judged by the network(s) that had not seen it. Those answers choose threshold and temperature.{refits}</p>')
 
 
 # %%

@@ -210,7 +210,7 @@ def plan_members(params: dict, folds: list[int], refits: int) -> list[dict]: # s
     plan = []
     for s in range(params["seeds"]):
         first = params["seed"] + 1000 * s
-        plan += [dict(seed=s, fold=f, name=f"compact_s{s}_f{f}", own_seed=first + f) for f in folds]
+        if s == 0 or not refits: plan += [dict(seed=s, fold=f, name=f"compact_s{s}_f{f}", own_seed=first + f) for f in folds]
         plan += [dict(seed=s, fold=None, name=f"compact_s{s}_r{r}", own_seed=first + 500 + r) for r in range(refits)]
     return plan
 
@@ -260,10 +260,9 @@ def answering(judged: pd.DataFrame) -> list[str]:
     return judged.member[(judged.fold < 0) | (judged.fold >= 0).all()].unique().tolist()
 
 def answers_of(judged: pd.DataFrame, names: list[str]) -> pd.DataFrame: # rows of `judged`
-    "What members say, and for refits what the folds' networks of their seeds say of their folds."
+    "What members say; for refits, also what the folds' networks say of their folds."
     own = judged.member.isin(names)
-    seeds = judged.seed[own & (judged.fold < 0)].unique()
-    return judged[own | (judged.seed.isin(seeds) & (judged.fold >= 0))]
+    return judged[own | ((judged.fold[own] < 0).any() & (judged.fold >= 0))]
 
 def write_members(stage: Stage, films: Films, judged: pd.DataFrame, fold_of: np.ndarray):
     "Predictions of each answering member, of each seed's ensemble, of the first member and of all together."
