@@ -418,6 +418,9 @@ def appearance_scores(films: pd.DataFrame, target: np.ndarray, seed: int, folds:
     cv = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     return cross_val_predict(forest(seed), films[APPEARANCE], target, groups=films.patient_id, cv=cv, method="predict_proba")[:, 1]
 
+
+# %%
+#| export
 def forest(seed: int): # scikit-learn classifier
     "A random forest for eight measures."
     from sklearn.ensemble import RandomForestClassifier

@@ -323,15 +323,18 @@ def methods_section(folder: Path) -> str: # HTML
             '<p>Explanations cover a square of the film with gray and watch the probability. That shows what the answer depends on, not why, and nothing that acts only together with something uncovered.</p></div>')
 
 
+# %%
+#| export
 def compact_words(stages: dict) -> str: # HTML
     "How the compact networks were made, if the run has any."
     if "compact" not in stages: return ""
     p = stages["compact"]["parameters"]
-    left_out = f"Folds {', '.join(map(str, p['only_folds']))} were" if p["only_folds"] else "Each fold was"
+    left_out = f"Folds {', '.join(map(str, p['only_folds']))} were" if p["only_folds"] else "Each fold that has normal films was"
+    times = "" if p["refits"] else f", {p['seeds']} time(s) with other seeds"
     folds = {"series": "folds, each with the normal films of one naming series", "numbers": f"{p['folds']} folds of consecutive patient numbers"}[p["folds_by"]]
     refits = f" Then {p['refits']} network(s) for each seed learned from all folds; these answer on test." if p["refits"] else " On test all of these networks answer."
     return (f'<p>The compact networks are other: films of {p["image_size"]} pixels, {"three classes" if p["kinds"] else "two classes"}, AdamW, {p["epochs"]} epochs to the end, augmentation of gray levels and shape. The films that are not test were cut into {folds}. '
-            f'{left_out} left out in turn{"" if p["refits"] else f", {p['seeds']} time(s) with other seeds"}, and judged by the network(s) that had not seen it. Those answers choose threshold and temperature.{refits}</p>')
+            f'{left_out} left out in turn{times}, and judged by the network(s) that had not seen it. Those answers choose threshold and temperature.{refits}</p>')
 
 
 # %%

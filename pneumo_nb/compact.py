@@ -53,6 +53,7 @@ def chosen_folds(films: Films, fold_of: np.ndarray, params: dict) -> list[int]:
     "The folds to leave out in turn: those asked for, or all with normal films."
     return params["only_folds"] or sorted(set(fold_of[(fold_of >= 0) & (films.labels == 0)].tolist()))
 
+# %% ../nbs/08b_compact.ipynb #8e065209
 def check_members(films: Films, fold_of: np.ndarray, params: dict):
     "Refuse members that could not be trained or judged, before the first one is."
     folds = int(fold_of.max()) + 1
@@ -67,11 +68,13 @@ def check_members(films: Films, fold_of: np.ndarray, params: dict):
             if missing := sorted({"normal", *(("bacteria", "virus") if params["kinds"] else ())} - set(kinds[rows])) or ([] if (kinds[rows] != "normal").any() else ["pneumonia"]):
                 raise StudyError(f"Expected films of every kind {part} fold {fold}, found no {' or '.join(missing)}; take other folds" + (", or set compact.kinds to false." if params["kinds"] else "."))
 
+# %% ../nbs/08b_compact.ipynb #336299de
 def make_folds(images: pd.DataFrame, folds_by: str, folds: int) -> np.ndarray: # (N,) fold of each film; -1 for test films
     "Folds of one kind or the other."
     if folds_by not in ("series", "numbers"): raise StudyError(f'Expected compact.folds_by to be "series" or "numbers", found {folds_by!r}.')
     return series_folds(images) if folds_by == "series" else number_folds(images, folds)
 
+# %% ../nbs/08b_compact.ipynb #936ab4cf
 def move_film(film: np.ndarray, rng, ranges: dict) -> np.ndarray:
     "Turn, shift, stretch and mirror, in one map."
     turn, x, y, wide, high = rng.uniform(-1, 1, 5) * np.array([ranges["rotation"], *[ranges["shift"]] * 2, *[ranges["stretch"]] * 2])
@@ -264,6 +267,7 @@ def answers_of(judged: pd.DataFrame, names: list[str]) -> pd.DataFrame: # rows o
     own = judged.member.isin(names)
     return judged[own | ((judged.fold[own] < 0).any() & (judged.fold >= 0))]
 
+# %% ../nbs/08b_compact.ipynb #d96da199
 def write_members(stage: Stage, films: Films, judged: pd.DataFrame, fold_of: np.ndarray):
     "Predictions of each answering member, of each seed's ensemble, of the first member and of all together."
     names = answering(judged)

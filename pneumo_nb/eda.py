@@ -245,6 +245,7 @@ def appearance_scores(films: pd.DataFrame, target: np.ndarray, seed: int, folds:
     cv = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     return cross_val_predict(forest(seed), films[APPEARANCE], target, groups=films.patient_id, cv=cv, method="predict_proba")[:, 1]
 
+# %% ../nbs/03_eda.ipynb #02b4d51d
 def forest(seed: int): # scikit-learn classifier
     "A random forest for eight measures."
     from sklearn.ensemble import RandomForestClassifier

@@ -6,11 +6,11 @@
 __all__ = ['TELLING', 'QUESTION', 'LIMITS', 'RUN_COLUMNS', 'MARKERS', 'PUBLISHED', 'ABLATION_MARKERS', 'films_rows',
            'films_source', 'results_section', 'published_section', 'in_order', 'parameters_section',
            'provenance_section', 'chapter_cards', 'explained_film', 'conclusion', 'landing_page', 'sections',
-           'by_model', 'operating_models', 'operating_controls', 'operating_tables', 'operating_page', 'methods_page',
-           'executed_notebooks', 'report_pages', 'offer_notebook', 'notebook_links', 'render_report', 'documented',
-           'working_in', 'mend_links', 'render_docs', 'run_facts', 'runs_rows', 'write_runs_index', 'results_rows',
-           'public_test', 'member_count', 'results_markdown', 'markdown_table', 'run_words', 'ablation_markdown',
-           'write_between']
+           'by_model', 'operating_models', 'operating_controls', 'operating_tables', 'operating_page', 'shift_rows',
+           'methods_section', 'compact_words', 'methods_page', 'executed_notebooks', 'report_pages', 'offer_notebook',
+           'notebook_links', 'render_report', 'documented', 'working_in', 'mend_links', 'render_docs', 'run_facts',
+           'runs_rows', 'write_runs_index', 'results_rows', 'public_test', 'member_count', 'results_markdown',
+           'markdown_table', 'run_words', 'ablation_markdown', 'write_between']
 
 # %% ../nbs/12_report.ipynb #7d1baf37
 import html, json, os, re, shutil, tempfile
@@ -251,16 +251,17 @@ def methods_section(folder: Path) -> str: # HTML
             '<p>Test films give the numbers reported and choose nothing. Every saved model divides its log odds by a temperature that validation fitted.</p>'
             '<p>Explanations cover a square of the film with gray and watch the probability. That shows what the answer depends on, not why, and nothing that acts only together with something uncovered.</p></div>')
 
-
+# %% ../nbs/12_report.ipynb #d73f117a
 def compact_words(stages: dict) -> str: # HTML
     "How the compact networks were made, if the run has any."
     if "compact" not in stages: return ""
     p = stages["compact"]["parameters"]
-    left_out = f"Folds {', '.join(map(str, p['only_folds']))} were" if p["only_folds"] else "Each fold was"
+    left_out = f"Folds {', '.join(map(str, p['only_folds']))} were" if p["only_folds"] else "Each fold that has normal films was"
+    times = "" if p["refits"] else f", {p['seeds']} time(s) with other seeds"
     folds = {"series": "folds, each with the normal films of one naming series", "numbers": f"{p['folds']} folds of consecutive patient numbers"}[p["folds_by"]]
     refits = f" Then {p['refits']} network(s) for each seed learned from all folds; these answer on test." if p["refits"] else " On test all of these networks answer."
     return (f'<p>The compact networks are other: films of {p["image_size"]} pixels, {"three classes" if p["kinds"] else "two classes"}, AdamW, {p["epochs"]} epochs to the end, augmentation of gray levels and shape. The films that are not test were cut into {folds}. '
-            f'{left_out} left out in turn{"" if p["refits"] else f", {p['seeds']} time(s) with other seeds"}, and judged by the network(s) that had not seen it. Those answers choose threshold and temperature.{refits}</p>')
+            f'{left_out} left out in turn{times}, and judged by the network(s) that had not seen it. Those answers choose threshold and temperature.{refits}</p>')
 
 # %% ../nbs/12_report.ipynb #de127a0b
 LIMITS = {
