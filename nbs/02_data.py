@@ -447,7 +447,7 @@ edges
 # ## Folds across the naming series
 #
 # A harder question: does a model know a normal film when all that it learned of normal films came from the **other naming series**, of another time perhaps? `series_folds` makes one fold for each series of the normal films. Pneumonia has no second series of its kind, so
-# short stretches of its numbers are dealt out in turn: to these folds, and as many again to further folds without normal films, which need not be left out. So each network of a fold learns from three quarters of the pneumonia films, nearly as many as one that learns from all.
+# short stretches of its numbers are dealt out in turn: to these folds, and as many again to further folds without normal films, which need not be left out. So with two series each network of a fold learns from three quarters of the pneumonia films, but only from about half of the normal ones.
 # To validate on such a fold is to meet normal films of a series that training never saw.
 
 # %%

@@ -463,7 +463,7 @@ shift.style.hide(axis="index").format({"auroc": "{:.3f}", "low": "{:.3f}", "high
 # ## Films weighted so that appearance says little
 #
 # If appearance may be a shortcut, a model should also be judged as if it were none. **Overlap weights** (Li, Morgan and Zaslavsky, 2018; *J. Am. Stat. Assoc.* 113, 390) do that: with *e* the chance of pneumonia by appearance alone, where both classes
-# are equally common, a normal film counts *e* and a pneumonia film 1 − *e*. A normal film that looks normal as a whole counts for little, one that looks like pneumonia for much, and the other way round; among films so weighted, appearance no longer goes with the class.
+# are equally common, a normal film counts *e* and a pneumonia film 1 − *e*. A normal film that looks normal as a whole counts for little, one that looks like pneumonia for much, and the other way round; among films so weighted, appearance says much less about the class: nothing if *e* were exact.
 # It is a strict judge, since what makes an appearance is partly disease. The chapter on the compact recipe uses it to compare recipes on films that are not test.
 
 # %%

@@ -15,7 +15,7 @@
 # %% [markdown]
 # # A recipe for these films
 #
-# > A small residual network, made to ignore how a film was taken, judged on films of numbers that it never saw, and averaged over several of its kind
+# > A small residual network, made to ignore how a film was taken, judged on films of a series that it never saw, and averaged over several of its kind
 
 # %%
 #| default_exp compact
@@ -120,7 +120,7 @@ test_eq(match_levels(light, level_counts(light)), light)
 # %% [markdown]
 # ## What a film goes through
 #
-# In each epoch a train film is given other levels, turned, shifted, stretched and perhaps mirrored in one step, made harder or softer, darker or lighter, blurred, given noise, and a rectangle is
+# In each epoch a train film is given other levels, turned, shifted, stretched and perhaps mirrored in one step, made harder or softer, darker or lighter, blurred, given noise, and, with `cutout`, has rectangles
 # wiped out. Each number is drawn from the seed, the epoch and the film alone, as everywhere in the study.
 
 # %%
@@ -155,7 +155,7 @@ def check_members(films: Films, fold_of: np.ndarray, params: dict):
     for fold in chosen:
         for part, rows in (("in", fold_of == fold), ("outside", (fold_of >= 0) & (fold_of != fold))):
             if missing := sorted({"normal", *(("bacteria", "virus") if params["kinds"] else ())} - set(kinds[rows])) or ([] if (kinds[rows] != "normal").any() else ["pneumonia"]):
-                raise StudyError(f"Expected films of every kind {part} fold {fold}, found no {' or '.join(missing)}; take other folds" + (", or set compact.kinds to false." if params["kinds"] else "."))
+                raise StudyError(f"Expected films of every kind {part} fold {fold}, found no {' or '.join(missing)}; take other folds" + (", or set compact.kinds to false." if params["kinds"] and "normal" not in missing else "."))
 
 
 # %%
@@ -163,7 +163,9 @@ def check_members(films: Films, fold_of: np.ndarray, params: dict):
 def make_folds(images: pd.DataFrame, folds_by: str, folds: int) -> np.ndarray: # (N,) fold of each film; -1 for test films
     "Folds of one kind or the other."
     if folds_by not in ("series", "numbers"): raise StudyError(f'Expected compact.folds_by to be "series" or "numbers", found {folds_by!r}.')
-    return series_folds(images) if folds_by == "series" else number_folds(images, folds)
+    if folds_by == "numbers": return number_folds(images, folds)
+    try: return series_folds(images)
+    except StudyError as e: raise StudyError(f"{e} (compact.folds_by=numbers does that)") from None
 
 
 # %%
@@ -287,7 +289,7 @@ for row, n, k in zip(axes, shown, range(len(shown))):
     for ax, batch in zip(row[1:], columns): ax.imshow(np.array(prepare(batch[k:k + 1].astype(np.float32)))[0, ..., 0], vmin=-3, vmax=3)
 for ax, words in zip(axes[0], ["as it is", "as seen", *(f"epoch {n}" for n in range(1, 5))]): ax.set_title(words)
 save_figure(stage, figure, "compact_films", "Train films as they are, as the network sees them, and as it sees them in training.",
-            f"A normal, a bacterial and a viral train film: as it is, in contrast to {'its surroundings' if contrast == 'local' else 'the whole film'}, and four times so after other gray levels, turning, stretching, blurring and wiping out.")
+            f"A normal, a bacterial and a viral train film: as it is, in contrast to {'its surroundings' if contrast == 'local' else 'the whole film'}, and four times so after other gray levels, turning, stretching, blurring and so on.")
 
 
 # %% [markdown]
@@ -387,7 +389,7 @@ with tempfile.TemporaryDirectory() as folder:
 #
 # Each fold that has normal films (or each of `only_folds`) is left out once, and the network that did not see it judges it. The folds' answers together are the **out-of-fold** answers: each of these films judged by
 # a network that saw neither it nor, with folds by series, a normal film of its series. They choose thresholds and temperatures, and they are what recipes are compared by. Then `refits` networks for each seed learn from all folds, by the same recipe, and judge test.
-# They know more than those that chose for them, so what was chosen is a little too cautious; but no film that a network learned from has a say in it. Without refits, the networks that left a fold out answer on test, too, and there are as many of them for each seed.
+# No film that a network learned from has a say in its threshold. But the answers that choose are those of single networks that knew fewer films, and what they choose is applied to others, in the ensemble to their mean; how well it carries over, only test shows. Without refits, the networks that left a fold out answer on test, too, and there are as many of them for each seed.
 
 # %%
 #| export
@@ -507,9 +509,10 @@ save_figure(stage, figure, "compact_history", "Loss of every member by epoch: tr
 #
 # ## Does validation feel the shift?
 #
-# Folds by number do a little, folds across the naming series more: all normal films of a fold belong to a series that its network knows no normal film of. Two further examinations of the same answers are harder.
+# Folds by number do a little, folds across the naming series more: all normal films of a fold belong to a series that its network knows no normal film of. Its network also knows fewer normal films
+# than one that learns from all, so a low number here is both. Three further examinations are harder; the first weighs the same answers, the others ask again about altered films.
 #
-# - **Weighted**: films count by the overlap weights of the chapter on exploration, under which a film's appearance as a whole no longer goes with its class. Normal films that look like pneumonia, and the other way round, decide.
+# - **Weighted**: films count by the overlap weights of the chapter on exploration, under which a film's appearance as a whole says much less about its class. Normal films that look like pneumonia, and the other way round, decide.
 # - **Gray levels swapped**: every film of the fold gets the gray levels of a film of the **other class**. The order of gray stays, the contrast changes. A network that reads gray levels as a sign of the class is now misled each time.
 #   A recipe with `match` has trained for it, so for that one ingredient it is no independent evidence.
 # - **Shape swapped**: every film is stretched as if its original had had the form that is usual in the other class. Originals with pneumonia are wider for their height, so squashing to a square makes their chests narrower: in the reference study's sample
@@ -598,7 +601,7 @@ def compact_findings(table: pd.DataFrame, histories: pd.DataFrame) -> str: # mar
              f"- On the fold left out: AUROC **{table.auroc.mean():.4f}** on average ({table.auroc.min():.4f} to {table.auroc.max():.4f}); bacterial against normal {table.bacteria.mean():.4f}, viral {table.virus.mean():.4f}.",
              f"- With gray levels swapped between the classes: **{table.swapped.mean():.4f}**. The smaller the difference, the less the network leans on gray levels.",
              f"- With shape swapped: **{table['shape'].mean():.4f}**. Here it is the shape of the chest, which squashing made a sign of the class, that a network may lean on."]
-    if table.weighted.notna().all(): lines.append(f"- Weighted so that a film's appearance as a whole says little: **{table.weighted.mean():.4f}**. This is where recipes differ most.")
+    if table.weighted.notna().all(): lines.append(f"- Weighted so that a film's appearance as a whole says little: **{table.weighted.mean():.4f}**.")
     return "\n".join(lines)
 
 

@@ -977,13 +977,13 @@ shown[["why", "path", "probability", "films_of_patient"]].rename(columns=dict(fi
 # %% [markdown]
 # ## Other seeds
 #
-# One training is one draw: other initial weights, another order of films, another fold left out. Where a run trained several members of a kind, each is judged here as a model of its own,
-# with the threshold that its own validation films chose, and so is each seed's ensemble. The mean says what to expect of one more training, the range how much luck is in it.
+# One training is one draw: other initial weights, another order of films, perhaps another fold left out. Where a run trained several members of a kind, each is judged here as a model of its own,
+# and so is each seed's ensemble, with the threshold that validation chose. Members that learned from all folds share the validation answers of the networks that left a fold out, so there validation has no range. The mean says what to expect of one more training, the range how much luck is in it.
 
 # %%
 #| export
 def load_members(stage: Stage) -> dict[str, pd.DataFrame]: # name → path, split, label, probability; empty where there are none
-    "Predictions of trainings that differ by seed and fold alone: `KIND_sSEED…csv`."
+    "Predictions of trainings that differ by seed, or seed and fold, alone: `KIND_sSEED…csv`."
     return {f.stem: pd.read_csv(f).assign(kind=lambda t: t.path.map(film_kind)) for f in sorted(stage.path("predictions/members").glob("*.csv"))}
 
 def member_table(

@@ -472,6 +472,8 @@ main = "cnn" if "cnn" in models else next(iter(models))
 chosen = list(paths) or pick_films(tests[main], films_shown, threshold, seed)
 if unknown := [p for p in chosen if p not in set(predictions[main].path)]: raise StudyError(
     f"Expected paths as in predictions/{main}.csv (validation and test films), found {', '.join(unknown[:3])}, which is not among them.")
+if main.startswith("compact") and (unseen := set(tests[main].path)) and (learned := [p for p in chosen if p not in unseen]) and list(stage.path("predictions/members").glob("compact_s*_r*.csv")): note(
+    stage, f"the compact networks learned from {', '.join(learned)}; the probability given is that of a network that did not, the map is not.")
 if not chosen: raise StudyError("Expected at least one film to explain, found none; set films_shown to 1 or more, or name some in paths.")
 print(f"{title(main)} leads, threshold {threshold:g}; explained are", *chosen, sep="\n  ")
 

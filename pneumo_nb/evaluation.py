@@ -631,7 +631,7 @@ def plot_films(films: pd.DataFrame, root): # matplotlib Figure
 
 # %% ../nbs/09_evaluation.ipynb #5c4088c1
 def load_members(stage: Stage) -> dict[str, pd.DataFrame]: # name → path, split, label, probability; empty where there are none
-    "Predictions of trainings that differ by seed and fold alone: `KIND_sSEED…csv`."
+    "Predictions of trainings that differ by seed, or seed and fold, alone: `KIND_sSEED…csv`."
     return {f.stem: pd.read_csv(f).assign(kind=lambda t: t.path.map(film_kind)) for f in sorted(stage.path("predictions/members").glob("*.csv"))}
 
 def member_table(

@@ -10,7 +10,7 @@ __all__ = ['TELLING', 'QUESTION', 'LIMITS', 'RUN_COLUMNS', 'MARKERS', 'PUBLISHED
            'methods_section', 'compact_words', 'methods_page', 'executed_notebooks', 'report_pages', 'offer_notebook',
            'notebook_links', 'render_report', 'documented', 'working_in', 'mend_links', 'render_docs', 'run_facts',
            'runs_rows', 'write_runs_index', 'results_rows', 'public_test', 'member_count', 'results_markdown',
-           'markdown_table', 'run_words', 'ablation_markdown', 'write_between']
+           'markdown_table', 'run_words', 'ablation_markdown', 'ablation_words', 'write_between']
 
 # %% ../nbs/12_report.ipynb #7d1baf37
 import html, json, os, re, shutil, tempfile
@@ -62,7 +62,7 @@ def published_section(folder: Path) -> str: # HTML
     "Trainings of a kind, published results on the same films, and how often test was looked at."
     rows, looks = results_rows(folder), len(read_provenance(folder).get("test_looks", []))
     apart = [{k: v for k, v in r.items() if k in ("model", "AUROC", "accuracy at the run's threshold", "accuracy at the threshold chosen on validation", "trained")} for r in rows if r["trained"].endswith("apart")]
-    parts = [table_html(apart, "Mean and range over trainings that differ by seed and fold", sort_from=99).replace('class="scroll"', 'class="scroll fit"')] if apart else []
+    parts = [table_html(apart, "Mean and range over trainings that differ by seed, or seed and fold", sort_from=99).replace('class="scroll"', 'class="scroll fit"')] if apart else []
     if public_test(folder): parts.append('<h3>Published results on the public test films</h3>' + table_html(
         [{"who": who, "AUROC": f"{auroc:.3f}", "accuracy": f"{accuracy:.3f}"} for who, (auroc, accuracy) in PUBLISHED.items()], "Published results on these test films", sort_from=1))
     return "".join(parts) + f'<p class="text">The test films were looked at {looks} time(s) in this run; the record below says when and why.</p>'
@@ -222,7 +222,7 @@ def operating_page(folder: Path): # nbformat notebook, or None without predictio
 
 # %% ../nbs/12_report.ipynb #1ac3bab3
 def shift_rows(folder: Path) -> list[dict]: # model, AUROC on validation and on test
-    "How much better each model looks on validation than on test."
+    "How much better each model looks on validation than on test; for networks that learned from all folds, validation is by those that left one out."
     import pandas as pd
     from sklearn.metrics import roc_auc_score
     from pneumo_nb.evaluation import title
@@ -247,19 +247,20 @@ def methods_section(folder: Path) -> str: # HTML
             f'rotation up to {asked("preprocessing", "rotation")} degrees, shift up to {percent(asked("preprocessing", "shift"))} of the side, shear up to {asked("preprocessing", "shear")} degrees, zoom up to {percent(asked("preprocessing", "zoom"))}'
             f'{", mirrored left to right" if asked("preprocessing", "flip") is True else ""}.</p>'
             f'<p>These models are in this run: {html.escape(", ".join(models))}. Each minimises the binary cross-entropy with Adam, each class with the same weight in sum; the epoch with the lowest validation loss is kept, '
-            'and the learning rate falls when that loss does not.</p>') + compact_words(stages) +
+            'and the learning rate falls when that loss does not.</p>') + compact_words(folder) +
             '<p>Test films give the numbers reported and choose nothing. Every saved model divides its log odds by a temperature that validation fitted.</p>'
             '<p>Explanations cover a square of the film with gray and watch the probability. That shows what the answer depends on, not why, and nothing that acts only together with something uncovered.</p></div>')
 
 # %% ../nbs/12_report.ipynb #d73f117a
-def compact_words(stages: dict) -> str: # HTML
+def compact_words(folder: Path) -> str: # HTML
     "How the compact networks were made, if the run has any."
+    stages = read_provenance(folder)["stages"]
     if "compact" not in stages: return ""
-    p = stages["compact"]["parameters"]
+    p, refitted = stages["compact"]["parameters"], any((folder/"predictions/members").glob("compact_s*_r*.csv"))
     left_out = f"Folds {', '.join(map(str, p['only_folds']))} were" if p["only_folds"] else "Each fold that has normal films was"
-    times = "" if p["refits"] else f", {p['seeds']} time(s) with other seeds"
-    folds = {"series": "folds, each with the normal films of one naming series", "numbers": f"{p['folds']} folds of consecutive patient numbers"}[p["folds_by"]]
-    refits = f" Then {p['refits']} network(s) for each seed learned from all folds; these answer on test." if p["refits"] else " On test all of these networks answer."
+    times = "" if refitted else f", {p['seeds']} time(s) with other seeds"
+    folds = {"series": "folds: one for each naming series of the normal films, with as large a share of the pneumonia films as each of the further folds without normal films", "numbers": f"{p['folds']} folds of consecutive patient numbers"}[p.get("folds_by", "numbers")]
+    refits = f" Then {p['refits']} network(s) for each seed learned from all folds; these answer on test." if refitted else " On test all of these networks answer."
     return (f'<p>The compact networks are other: films of {p["image_size"]} pixels, {"three classes" if p["kinds"] else "two classes"}, AdamW, {p["epochs"]} epochs to the end, augmentation of gray levels and shape. The films that are not test were cut into {folds}. '
             f'{left_out} left out in turn{times}, and judged by the network(s) that had not seen it. Those answers choose threshold and temperature.{refits}</p>')
 
@@ -272,7 +273,7 @@ LIMITS = {
     "how films were taken": "Age within one to five years, sex, position, exposure, tubes and electrodes are not recorded. The sicker child is more often filmed lying down and with lines; a model may score by that.",
     "the form of the film": "Originals differ in size and aspect between the classes, and squashing turns that into the shape of the chest. A model may score by it; on copies that were squashed before, nothing can measure how much.",
     "validation is too kind": "Test films are other stretches of the patient numbers and look different, as the chapter on exploration measures. Validation drawn at random from train does not feel that, and it chooses the epoch of MLP, CNN and ResNet50; the compact networks are judged on folds across the naming series or along the numbers, which feel some of it.",
-    "chance": "Intervals hold the chance of which patients were tested, not that of the training. Where several networks differ by seed and fold alone, their range is given; the others were trained once.",
+    "chance": "Intervals hold the chance of which patients were tested, not that of the training. Where several networks differ by seed, or seed and fold, alone, their range is given; the others were trained once.",
     "looking again": "Each look at the test films is a chance to tune to them. The record counts the looks of this run, not those of earlier runs or of others who published on the same films.",
     "prevalence": "Pneumonia is probably more common in these films than among children sent for a chest film. Accuracy and the predictive values depend on that. Sensitivity and specificity stay only if the pneumonias are as marked and the other children as well as here.",
 }
@@ -510,6 +511,7 @@ def ablation_markdown(
     rows, asked = [], [read_provenance(f)["stages"].get("compact", {}).get("parameters") for f in folders]
     if missing := [f.name for f, p in zip(folders, asked) if p is None or not (f/"comparison.csv").exists()]: raise StudyError(
         f"Expected runs with the stages compact and evaluation, found {', '.join(missing)} without; run them first.")
+    if older := [f.name for f in folders if "shape" not in read_json(f/"metrics/compact.json")]: raise StudyError(f"Expected runs that were judged with shape swapped, found {', '.join(older)} of an earlier version; run the stage compact again.")
     for folder, parameters in zip(folders, asked):
         told, compared = read_json(folder/"metrics/compact.json"), pd.read_csv(folder/"comparison.csv").set_index("model")
         best = compared.loc["compact_ensemble" if "compact_ensemble" in compared.index else "compact"]
@@ -517,11 +519,15 @@ def ablation_markdown(
         each = [m["auroc"] for m in told["members"]]
         rows.append({"changed": changed, "validation": f"{told['auroc']:.4f} ({min(each):.3f}–{max(each):.3f})", "validation, viral": f"{told['virus']:.4f}", "validation, weighted": "–" if told["weighted"] is None else f"{told['weighted']:.4f}",
                      "validation, gray levels swapped": f"{told['swapped']:.4f}", "validation, shape swapped": f"{told['shape']:.4f}", "test AUROC": f"{best.roc_auc:.4f}", "test accuracy": f"{best.chosen_accuracy:.4f}", "training": f"{sum(told['seconds'].values()):,.0f} s"})
-    p = asked[0]
-    folds = {"series": "folds across the naming series", "numbers": f"{len(p['only_folds']) or p['folds']} of {p['folds']} folds along the patient numbers"}[p["folds_by"]]
-    answering = "networks that learned from all folds" if p["refits"] else "these networks averaged"
-    return markdown_table(rows) + (f"\n\nAUROC of {folds}, each judged by a network that did not see it, on average (in brackets the range): all films; viral against normal; films weighted so that appearance says little; gray levels, or the shape of the film, swapped between the classes. {p['epochs']} epochs at "
-        f"{p['image_size']} pixels unless changed, {p['seeds']} seed(s). Test: {answering}, at the threshold that validation chose. Commit {', '.join(dict.fromkeys(r['git_commit'][:10] for f in folders for r in read_provenance(f)['stages'].values()))}.")
+    return markdown_table(rows) + ablation_words(folders, asked[0])
+
+def ablation_words(folders: list[Path], p: dict) -> str: # `p`: parameters of the first run
+    "What the columns of the ablation are."
+    judging = len(read_json(folders[0]/"metrics/compact.json")["members"])
+    folds = {"series": "across the naming series", "numbers": "along the patient numbers"}[p["folds_by"]]
+    answering = "the networks that learned from all folds" if p["refits"] else "these networks averaged"
+    return (f"\n\nAUROC of {judging} folds {folds}, each judged by a network that did not see it, on average (in brackets the range): all films; viral against normal; films weighted so that appearance says little; gray levels, or the shape of the film, swapped between the classes. {p['epochs']} epochs at "
+        f"{p['image_size']} pixels unless changed. Test: {answering}, at the threshold that validation chose. Commit {', '.join(dict.fromkeys(r['git_commit'][:10] for f in folders for r in read_provenance(f)['stages'].values()))}.")
 
 # %% ../nbs/12_report.ipynb #5960fd82
 def write_between(

@@ -27,7 +27,7 @@ def home(tmp_path_factory):
 
 def pneumo(home, *words): return subprocess.run([PNEUMO, *words], cwd=home, capture_output=True, text=True, env=os.environ | dict(PNEUMO_CACHE=str(home/"cache")))
 
-def test_every_film_that_is_not_test_is_judged_once_by_networks_that_never_saw_it(home):
+def test_every_film_of_the_folds_left_out_is_judged_once_by_networks_that_never_saw_it(home):
     run = home/"runs/whole"
     images = pd.read_csv(run/"images.csv")
     fold, learned, tested = dict(zip(images.path, series_folds(images))), set(images.path[images.split != "test"]), set(images.path[images.split == "test"])
@@ -43,6 +43,27 @@ def test_every_film_that_is_not_test_is_judged_once_by_networks_that_never_saw_i
         normal = {naming_series(p) for p in learned if "/NORMAL/" in p and fold[p] != f}
         assert len(normal) == 1 and not normal & {naming_series(p) for p in learned if "/NORMAL/" in p and fold[p] == f}
     assert all(f"Member compact_s{s}_r0: {len(learned):,} films to learn from, 0 left out" in logs for s in (0, 1)) and "compact_s1_f" not in logs
+
+def test_each_seed_has_an_ensemble_where_several_networks_of_it_answer(home):
+    words = [*SMALL, "-p", "compact.epochs=1", "--only", "data,compact,evaluation"]
+    done = pneumo(home, "run", "--run", "two", *words, "-p", "compact.refits=2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = sorted(f.stem for f in (home/"runs/two/predictions/members").glob("*.csv"))
+    assert names == ["compact_ensemble_s0", "compact_ensemble_s1", "compact_s0_r0", "compact_s0_r1", "compact_s1_r0", "compact_s1_r1"]
+    assert "| compact ensemble, mean and range | two |" in pneumo(home, "results", "two").stdout
+
+def test_without_refits_the_networks_of_the_folds_answer_on_test(home):
+    words = [*SMALL, "-p", "compact.epochs=1", "--only", "data,compact,evaluation"]
+    done = pneumo(home, "run", "--run", "folds", *words, "-p", "compact.refits=0")
+    assert done.returncode == 0, done.stdout + done.stderr
+    members = [pd.read_csv(home/f"runs/folds/predictions/members/compact_s0_f{f}.csv").set_index("path") for f in (0, 1)]
+    assert not set(members[0].index[members[0].split == "validation"]) & set(members[1].index[members[1].split == "validation"])
+    tested = [set(m.index[m.split == "test"]) for m in members]
+    assert tested[0] == tested[1] and len(tested[0]) == 24
+    told = pneumo(home, "ablation", "folds").stdout
+    assert "| the recipe |" in told and "AUROC of 2 folds across the naming series" in told and "these networks averaged" in told
+    wrong = pneumo(home, "run", "--run", "folds", "--only", "data,compact", "-p", "compact.only_folds=[2]")
+    assert wrong.returncode == 1 and "Expected films of every kind in fold 2, found no normal; take other folds." in wrong.stderr
 
 def test_answers_of_an_ensemble_are_the_mean_over_its_members(home):
     from scipy.special import logit
