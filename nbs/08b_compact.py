@@ -68,15 +68,15 @@ precision = "float32"  # or "mixed_bfloat16", faster on processors that have it
 kinds = True           # tell bacterial from viral pneumonia while learning; False: two classes
 contrast = "local"     # gray values relative to their surroundings, or to the whole "film"
 match = 0.5            # share of films that get the gray levels of another film, of whatever class
-rotation = 7.0         # degrees either way
-shift = 0.04           # fraction of the side, either way
-stretch = 0.1          # each axis is scaled by up to e to the plus or minus this, by itself
+rotation = 10.0        # degrees either way
+shift = 0.06           # fraction of the side, either way
+stretch = 0.18         # each axis is scaled by up to e to the plus or minus this, by itself
 flip = True            # mirror left and right in training and, averaged, in prediction
 equalise = 0.3         # share of films with contrast-limited local equalisation (CLAHE)
 gamma = 0.4            # gray levels to the power of up to e to the plus or minus this
 blur = 0.3             # share of films that are blurred
 noise = 0.3            # share of films with noise
-cutout = 0             # rectangles wiped out
+cutout = 1             # rectangles wiped out
 label_smoothing = 0.05
 
 
