@@ -654,7 +654,7 @@ def ablation_markdown(
 
 def ablation_words(folders: list[Path], p: dict) -> str: # `p`: parameters of the first run
     "What the columns of the ablation are."
-    judging = len(read_json(folders[0]/"metrics/compact.json")["members"])
+    judging = len({m["fold"] for m in read_json(folders[0]/"metrics/compact.json")["members"]})
     folds = {"series": "across the naming series", "numbers": "along the patient numbers"}[p["folds_by"]]
     answering = "the networks that learned from all folds" if p["refits"] else "these networks averaged"
     return (f"\n\nAUROC of {judging} folds {folds}, each judged by a network that did not see it, on average (in brackets the range): all films; viral against normal; films weighted so that appearance says little; gray levels, or the shape of the film, swapped between the classes. {p['epochs']} epochs at "
