@@ -36,6 +36,7 @@ from pneumo_nb.data import load_images, naming_series, patient_number
 #| hide
 import matplotlib.pyplot as plt
 from fastcore.test import test_close, test_eq
+from sklearn.metrics import roc_auc_score
 from IPython.display import Markdown, display
 plot_style()
 
@@ -488,7 +489,6 @@ test_close([np.average(trait[sick == c], weights=counted[sick == c]) for c in (0
 learned = images.drop(columns="bytes").join(seen)[images.split != "test"]
 scores = appearance_scores(learned, learned.label == 1, seed)
 if scores is not None:
-    from sklearn.metrics import roc_auc_score
     weighted = roc_auc_score(learned.label, scores, sample_weight=overlap_weights(scores, learned.label.to_numpy()))
     print(f"Pneumonia told from normal by appearance, films that are not test: AUROC {roc_auc_score(learned.label, scores):.3f}, weighted {weighted:.3f}")
 
