@@ -114,13 +114,13 @@
 #
 # <!-- end of results -->
 #
-# Run `best` is `params/best.yaml`, `less_stretch` the same with other parameters (below), `reference` is `params/reference.yaml` with ResNet50 from random weights, since ImageNet's could not be fetched where it ran. The published rows
+# Run `best` is `params/best.yaml`, `less_stretch` the same with `-p compact.stretch=0.1 -p compact.rotation=7 -p compact.shift=0.04 -p compact.cutout=0 -p compact.epochs=40 -p compact.refits=2` (why, below), `reference` is `params/reference.yaml` with ResNet50 from random weights, since ImageNet's could not be fetched where it ran. The published rows
 # were reached on the same 624 test films, some with weights from outside; none came with an interval, and how often their authors looked at test is not known.
 # The reference study trained for 1,101 s (MLP), 3,534 s (CNN) and 1,138 s + 1,312 s (ResNet50, frozen and fine-tuned) on its own machine. Times in the table were taken beside other work and are upper bounds: with nothing beside them the study's CNN took 1,601 s
 # and ResNet50 827 s.
 #
 # How to read the two accuracies: .5 was fixed before anything was trained. The other threshold was chosen by validation, for `best` on folds across the naming series (.423), and still does a little worse on test: the normal films there look sicker to every network than
-# those of any fold did. It is the shift again, and the reason why a threshold should be chosen on films from where it will be used. For the same reason probabilities promise too much pneumonia: the expected calibration error is .036 to .040, which no temperature mends.
+# those of any fold did. It is the shift again, and the reason why a threshold should be chosen on films from where it will be used. For the same reason probabilities promise too much pneumonia: the expected calibration error is .036 to .040, which nothing fitted on the folds mends: there they promise too little (intercept +1.27, on test −.63).
 #
 # ## Why test is harder than validation, and a recipe against it
 #
@@ -134,19 +134,20 @@
 #
 # <!-- ablation: written by `pneumo ablation RUN... --write FILE` -->
 #
-# | changed | validation | validation, viral | validation, gray levels swapped | test AUROC | test accuracy | training |
-# | --- | --- | --- | --- | --- | --- | --- |
-# | the recipe | 0.9952 (0.994–0.997) | 0.9906 | 0.9874 | 0.9784 | 0.8862 | 271 s |
-# | kinds False | 0.9944 (0.993–0.996) | 0.9884 | 0.9874 | 0.9785 | 0.8926 | 327 s |
-# | match 0.0 | 0.9939 (0.991–0.997) | 0.9880 | 0.9226 | 0.9720 | 0.9038 | 269 s |
-# | contrast film | 0.9939 (0.992–0.996) | 0.9875 | 0.9876 | 0.9802 | 0.9087 | 254 s |
-# | image_size 64 | 0.9935 (0.992–0.995) | 0.9872 | 0.9873 | 0.9774 | 0.9167 | 129 s |
-# | image_size 128 | 0.9948 (0.993–0.997) | 0.9900 | 0.9861 | 0.9791 | 0.8846 | 379 s |
-# | epochs 20 | 0.9961 (0.995–0.997) | 0.9917 | 0.9910 | 0.9804 | 0.8942 | 566 s |
+# | changed | validation | validation, viral | validation, weighted | validation, gray levels swapped | validation, shape swapped | test AUROC | test accuracy | training |
+# | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+# | the recipe | 0.9925 (0.989–0.996) | 0.9886 | 0.9667 | 0.9858 | 0.9840 | 0.9751 | 0.8670 | 147 s |
+# | rotation 7.0, shift 0.04, stretch 0.1, cutout 0 | 0.9945 (0.992–0.997) | 0.9914 | 0.9777 | 0.9907 | 0.9680 | 0.9687 | 0.8349 | 132 s |
+# | match 0.0 | 0.9928 (0.989–0.997) | 0.9903 | 0.9587 | 0.9435 | 0.9870 | 0.9738 | 0.8782 | 154 s |
+# | contrast film | 0.9904 (0.987–0.994) | 0.9857 | 0.9625 | 0.9830 | 0.9736 | 0.9746 | 0.8814 | 140 s |
+# | kinds False | 0.9914 (0.988–0.995) | 0.9872 | 0.9613 | 0.9857 | 0.9816 | 0.9770 | 0.8894 | 141 s |
 #
-# AUROC of 2 of 5 folds along the patient numbers, each judged by a network that did not see it, on average (in brackets the range); 10 epochs at 96 pixels unless changed, 1 seed(s). Test: these networks averaged, at the threshold that validation chose. Commit 68103a4a90, 5cbf28b12e.
+# AUROC of 2 folds across the naming series, each judged by a network that did not see it, on average (in brackets the range): all films; viral against normal; films weighted so that appearance says little; gray levels, or the shape of the film, swapped between the classes. 10 epochs at 64 pixels unless changed. Test: these networks averaged, at the threshold that validation chose. Commit 9ddd7a8cd8, fc2e749f11, 32e29e5dc3, a8ac82611c, b65c21dc42.
 #
 # <!-- end of ablation -->
+#
+# Less turning and stretching raises every number of the folds but the one in which shape is swapped, and has the lowest AUROC on test. Without `match` swapped gray levels mislead most. Telling the kinds apart and local contrast help on the folds and are not seen to help on test. With longer training all numbers of the folds rise
+# (run `best`, 30 epochs: weighted .972).
 #
 # **What went wrong, and what it cost.** An earlier recipe, chosen on folds along the patient numbers, had test AUROC .980 (single networks, on average) and .981 (nine together), but a threshold of .22 and so an accuracy of .880 and .895. On the folds across the series less stretching (40 epochs, `best` 30) looked better in three of the four
 # numbers (weighted: .977 instead of .972), worse only where shape is swapped (.986 instead of .992), and equal in their mean (.9875 and .9868). That recipe, run `less_stretch`, was trained and judged on test first: AUROC .973, accuracy .895. It leans on the shape of the chest, which squashing made a sign of the class, and test
