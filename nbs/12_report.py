@@ -319,7 +319,7 @@ def methods_section(folder: Path) -> str: # HTML
             f'{", mirrored left to right" if asked("preprocessing", "flip") is True else ""}.</p>'
             f'<p>These models are in this run: {html.escape(", ".join(models))}. Each minimises the binary cross-entropy with Adam, each class with the same weight in sum; the epoch with the lowest validation loss is kept, '
             'and the learning rate falls when that loss does not.</p>') + compact_words(folder) +
-            '<p>Test films give the numbers reported and choose nothing. Every saved model divides its log odds by a temperature that validation fitted.</p>'
+            '<p>Test films give the numbers reported; no stage of a run chooses by them. Every saved model divides its log odds by a temperature that validation fitted.</p>'
             '<p>Explanations cover a square of the film with gray and watch the probability. That shows what the answer depends on, not why, and nothing that acts only together with something uncovered.</p></div>')
 
 
