@@ -33,7 +33,7 @@ from scipy.special import expit
 
 from pneumo_nb.run import Stage, StudyError, note, rng_for, set_seed, write_csv, write_json
 from pneumo_nb.data import number_folds, series_folds
-from pneumo_nb.eda import appearance_scores, appearance_table, overlap_weights
+from pneumo_nb.eda import TALL_MARKER, appearance_scores, appearance_table, marker_heights, overlap_weights, patient_interval
 from pneumo_nb.preprocessing import Films, Source, affine_matrix, as_they_are, pixels_key, take, warp
 from pneumo_nb.training import FusedBatchNormalization, fit_temperature, save_model, train_kept
 from pneumo_nb.resnet import build_compact
@@ -68,6 +68,7 @@ precision = "float32"  # or "mixed_bfloat16", faster on processors that have it
 kinds = True           # tell bacterial from viral pneumonia while learning; False: two classes
 contrast = "local"     # gray values relative to their surroundings, or to the whole "film"
 match = 0.5            # share of films that get the gray levels of another film, of whatever class
+bands = 0.5            # share of films that get the sharpness of another film
 rotation = 10.0        # degrees either way
 shift = 0.06           # fraction of the side, either way
 stretch = 0.18         # each axis is scaled by up to e to the plus or minus this, by itself
@@ -87,10 +88,11 @@ label_smoothing = 0.05
 #
 # 1. **Three classes.** The names tell bacterial from viral pneumonia. Telling them apart as well may make a network look at the lung, since the kinds differ less in how films were taken than pneumonia and normal do.
 # 2. **Gray levels that say nothing.** Half of the films get the gray levels of another film, of whatever class.
-# 3. **Contrast in place of gray.** The network sees how each pixel differs from its surroundings, in units of their scatter.
-# 4. **Shape that says nothing.** Both axes are stretched by themselves, since squashing made the shape of a chest a sign of its class.
-# 5. **Validation that feels the shift**: folds across the naming series, and a second look at films whose appearance speaks against their class.
-# 6. **Several networks** of different seeds, averaged.
+# 3. **Sharpness that says nothing.** Half of the films get the sharpness of another.
+# 4. **Contrast in place of gray.** The network sees how each pixel differs from its surroundings, in units of their scatter.
+# 5. **Shape that says nothing.** Both axes are stretched by themselves, since squashing made the shape of a chest a sign of its class.
+# 6. **Validation that feels the shift**: folds across the naming series, films whose appearance speaks against their class, and films of machines that hardly any healthy child was filmed by.
+# 7. **Several networks** of different seeds, averaged.
 #
 # ## Gray levels from elsewhere
 #
@@ -118,18 +120,59 @@ test_eq(match_levels(dark, level_counts(light)), light)
 test_eq(match_levels(light, level_counts(light)), light)
 
 # %% [markdown]
+# ## Sharpness from elsewhere
+#
+# A film is cut into four bands of detail, each twice as coarse as the one before, and a rest (differences of Gaussians, as in the pyramid of Burt and Adelson, 1983). How far the pixels of a band scatter says how sharp a machine draws detail of that size. `match_bands` gives
+# each band the scatter that it has in another film. Where a vessel or a rib is stays as it was; how strongly it is drawn does not. Disease takes away detail, too, in places; what this evens out is only the film's whole.
+
+# %%
+#| export
+BANDS = 4
+
+def split_bands(film: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]: # BANDS details (H, W) float32, fine to coarse, and the rest; their sum is the film
+    "Differences of Gaussians, the first of a hundredth of the side."
+    details, left = [], film.astype(np.float32)
+    for n in range(BANDS):
+        coarser = cv2.GaussianBlur(left, (0, 0), .6 / 64 * 2 ** n * len(film))
+        details.append(left - coarser)
+        left = coarser
+    return details, left
+
+def band_scatters(film: np.ndarray) -> np.ndarray: # (BANDS,) gray values
+    "Standard deviation of each band."
+    return np.array([detail.std() for detail in split_bands(film)[0]])
+
+def match_bands(
+    film: np.ndarray,     # (S, S) uint8
+    scatters: np.ndarray, # `band_scatters` of another film
+) -> np.ndarray: # (S, S) uint8
+    "The film with the other's sharpness; no band gets more than three times stronger or weaker."
+    details, rest = split_bands(film)
+    for detail, scatter in zip(details, scatters): rest += detail * np.clip(scatter / max(detail.std(), .5), 1 / 3, 3)
+    return np.clip(rest, 0, 255).astype(np.uint8)
+
+
+# %%
+some = np.random.default_rng(0).integers(60, 190, (64, 64)).astype(np.uint8)
+details, rest = split_bands(some)
+test_close(sum(details) + rest, some, eps=1e-3)
+soft = match_bands(some, band_scatters(some) / 2)
+test_close(band_scatters(soft)[0] / band_scatters(some)[0], .5, eps=.03)
+test_close(soft.mean(), some.mean(), eps=1)
+
+# %% [markdown]
 # ## What a film goes through
 #
-# In each epoch a train film is given other levels, turned, shifted, stretched and perhaps mirrored in one step, made harder or softer, darker or lighter, blurred, given noise, and, with `cutout`, has rectangles
+# In each epoch a train film is given other levels, turned, shifted, stretched and perhaps mirrored in one step, given other sharpness, made harder or softer, darker or lighter, blurred, given noise, and, with `cutout`, has rectangles
 # wiped out. Each number is drawn from the seed, the epoch and the film alone, as everywhere in the study.
 
 # %%
 #| export
-RECIPE = ("match", "rotation", "shift", "stretch", "flip", "equalise", "gamma", "blur", "noise", "cutout")
+RECIPE = ("match", "bands", "rotation", "shift", "stretch", "flip", "equalise", "gamma", "blur", "noise", "cutout")
 
 def check_recipe(ranges: dict): # of RECIPE
     "Refuse ranges that make no sense."
-    limits = dict(match=1, rotation=180, shift=.5, stretch=1, equalise=1, gamma=2, blur=1, noise=1, cutout=8)
+    limits = dict(match=1, bands=1, rotation=180, shift=.5, stretch=1, equalise=1, gamma=2, blur=1, noise=1, cutout=8)
     for name, most in limits.items():
         if not 0 <= ranges[name] <= most: raise StudyError(f"Expected compact.{name} to be between 0 and {most}, found {ranges[name]}.")
 
@@ -203,10 +246,13 @@ def recipe_views(
     "Reads train films as an epoch of the recipe sees them."
     train = films.rows("train")
     counts = np.stack([level_counts(film) for film in take(films.pixels, train)])
+    scatters = np.stack([band_scatters(film) for film in take(films.pixels, train)]) if ranges["bands"] else None
     def view(film, epoch, n):
         rng = rng_for(seed, "recipe", epoch, n)
         if rng.random() < ranges["match"]: film = match_levels(film, counts[rng.integers(len(counts))])
-        return wipe_out(change_gray(move_film(film, rng, ranges), rng, ranges), rng, ranges["cutout"])
+        film = move_film(film, rng, ranges)
+        if rng.random() < ranges["bands"]: film = match_bands(film, scatters[rng.integers(len(scatters))])
+        return wipe_out(change_gray(film, rng, ranges), rng, ranges["cutout"])
     return lambda epoch, chosen: np.stack([view(film, int(epoch), int(n)) for film, n in zip(take(films.pixels, chosen), chosen)])[..., None]
 
 def recipe_source(
@@ -223,7 +269,7 @@ def recipe_source(
 
 # %%
 stage = open_stage("compact", run_dir, seed=seed, image_size=image_size, batch_size=batch_size, folds_by=folds_by, folds=folds, refits=refits, only_folds=only_folds, seeds=seeds, epochs=epochs,
-                   learning_rate=learning_rate, weight_decay=weight_decay, widths=widths, precision=precision, kinds=kinds, contrast=contrast, match=match, rotation=rotation, shift=shift,
+                   learning_rate=learning_rate, weight_decay=weight_decay, widths=widths, precision=precision, kinds=kinds, contrast=contrast, match=match, bands=bands, rotation=rotation, shift=shift,
                    stretch=stretch, flip=flip, equalise=equalise, gamma=gamma, blur=blur, noise=noise, cutout=cutout, label_smoothing=label_smoothing)
 ranges = {name: stage.params[name] for name in RECIPE}
 check_recipe(ranges)
@@ -510,11 +556,14 @@ save_figure(stage, figure, "compact_history", "Loss of every member by epoch: tr
 # ## Does validation feel the shift?
 #
 # Folds by number do a little, folds across the naming series more: all normal films of a fold belong to a series that its network knows no normal film of. Its network also knows fewer normal films
-# than one that learns from all, so a low number here is both. Three further examinations are harder; the first weighs the same answers, the others ask again about altered films.
+# than one that learns from all, so a low number here is both. Further examinations are harder; the first two look at the same answers, the others ask again about altered films.
 #
 # - **Weighted**: films count by the overlap weights of the chapter on exploration, under which a film's appearance as a whole says much less about its class. Normal films that look like pneumonia, and the other way round, decide.
+# - **Tall markers**: only films whose side marker is taller than a sixteenth of the film. They come from machines by which many sick and hardly any healthy children were filmed, so this is where a network that knows the machine calls the healthy sick. The few normal films among them are
+#   real ones: nothing is altered or weighted. All folds together, since one fold may have a single normal film of this kind.
 # - **Gray levels swapped**: every film of the fold gets the gray levels of a film of the **other class**. The order of gray stays, the contrast changes. A network that reads gray levels as a sign of the class is now misled each time.
 #   A recipe with `match` has trained for it, so for that one ingredient it is no independent evidence.
+# - **Sharpness swapped**: every film gets the sharpness of a film of the other class, as `match_bands` does it. A recipe with `bands` has trained for that.
 # - **Shape swapped**: every film is stretched as if its original had had the form that is usual in the other class. Originals with pneumonia are wider for their height, so squashing to a square makes their chests narrower: in the reference study's sample
 #   1.46 against 1.21, a ratio of 1.2. A network that reads the shape of the chest as a sign of the class is misled; `stretch` trains against that.
 #
@@ -531,6 +580,12 @@ def swapped_levels(
     pixels, labels, rng = take(films.pixels, rows), films.labels[rows], rng_for(seed, "swap")
     other = [rng.choice(np.flatnonzero(labels != label)) for label in labels]
     return np.stack([match_levels(film, level_counts(pixels[o])) for film, o in zip(pixels, other)])
+
+def swapped_bands(films: Films, rows: np.ndarray, seed: int) -> np.ndarray: # (len(rows), size, size) uint8
+    "Films with the sharpness of a random one of the other class among them."
+    pixels, labels, rng = take(films.pixels, rows), films.labels[rows], rng_for(seed, "swap sharpness")
+    scatters = np.stack([band_scatters(film) for film in pixels])
+    return np.stack([match_bands(film, scatters[rng.choice(np.flatnonzero(labels != label))]) for film, label in zip(pixels, labels)])
 
 SHAPE_GAP = (1205 / 826) / (1630 / 1346)  # mean width / mean height of pneumonia films over that of normal ones, in the reference study's sample of 100 a class
 
@@ -570,7 +625,7 @@ def fold_table(
     weights: np.ndarray | None, # from `learned_weights`
     seed: int,
     flip: bool,
-) -> pd.DataFrame: # a row a member that left a fold out: AUROC on it, by kind, weighted, and with gray levels or shape swapped
+) -> pd.DataFrame: # a row a member that left a fold out: AUROC on it, by kind, weighted, and with gray levels, sharpness or shape swapped
     "How each member does on the fold it never saw."
     from sklearn.metrics import roc_auc_score
     found = []
@@ -581,32 +636,59 @@ def fold_table(
         answers = lambda pixels: film_logits(logits, Films(films.images.iloc[n], pixels), np.arange(len(n)))[:, 0]
         auroc = lambda said, without: roc_auc_score(labels[kinds != without], np.asarray(said)[kinds != without])
         found.append(dict(member=name, fold=own.fold.iloc[0], films=len(own), auroc=auroc(own.logit, ""), bacteria=auroc(own.logit, "virus"), virus=auroc(own.logit, "bacteria"),
-                          weighted=float("nan") if weights is None else roc_auc_score(labels, own.logit, sample_weight=weights[own.n]), swapped=auroc(answers(swapped_levels(films, n, seed)), ""), shape=auroc(answers(swapped_shape(films, n)), "")))
+                          weighted=float("nan") if weights is None else roc_auc_score(labels, own.logit, sample_weight=weights[own.n]), swapped=auroc(answers(swapped_levels(films, n, seed)), ""), bands=auroc(answers(swapped_bands(films, n, seed)), ""), shape=auroc(answers(swapped_shape(films, n)), "")))
     return pd.DataFrame(found)
+
+
+# %%
+#| export
+def tall_markers(
+    films: Films,
+    judged: pd.DataFrame, # from `train_members`
+    markers: pd.Series,   # from `marker_heights`
+    seed: int,
+) -> dict: # normal, pneumonia: how many films; auroc, low, high: None where a class is missing
+    "AUROC of the out-of-fold answers among films with a tall side marker, with an interval over redrawn patients."
+    from sklearn.metrics import roc_auc_score
+    means = judged[judged.fold >= 0].groupby("n").logit.mean()
+    means = means[(markers.iloc[means.index] > TALL_MARKER).to_numpy() & (films.images.split.iloc[means.index] != "test").to_numpy()]
+    own = films.images.iloc[means.index]
+    found = dict(normal=int((own.label == 0).sum()), pneumonia=int((own.label == 1).sum()), auroc=None, low=None, high=None)
+    if found["normal"] and found["pneumonia"]:
+        low, high = patient_interval(own, means.to_numpy(), roc_auc_score, seed)
+        found.update(auroc=float(roc_auc_score(own.label, means)), low=low, high=high)
+    return found
 
 
 # %%
 weights = learned_weights(films.images, films.images.attrs["root"], seed)
 if weights is None: note(stage, "too few patients to weight films by appearance.")
 table = fold_table(films, networks, judged, weights, seed, flip)
-table.style.hide(axis="index").format(precision=4).set_caption("AUROC of each member on the fold it never saw: all films, bacterial and viral against normal, films weighted so that appearance says little, with gray levels swapped, and with shape swapped")
+table.style.hide(axis="index").format(precision=4).set_caption("AUROC of each member on the fold it never saw: all films, bacterial and viral against normal, films weighted so that appearance says little, and with gray levels, sharpness, or shape swapped")
 
 
 # %%
 #| export
-def compact_findings(table: pd.DataFrame, histories: pd.DataFrame) -> str: # markdown
+def compact_findings(table: pd.DataFrame, histories: pd.DataFrame, tall: dict) -> str: # markdown
     "What the members did on validation, in words."
     each = histories.groupby("member").seconds.sum()
     lines = [f"- {len(each)} network(s) of {histories.parameters.iloc[0]:,} parameters, {each.mean():,.0f} s of training each, {each.sum():,.0f} s together; {len(table)} of them left a fold out and judged it.",
              f"- On the fold left out: AUROC **{table.auroc.mean():.4f}** on average ({table.auroc.min():.4f} to {table.auroc.max():.4f}); bacterial against normal {table.bacteria.mean():.4f}, viral {table.virus.mean():.4f}.",
              f"- With gray levels swapped between the classes: **{table.swapped.mean():.4f}**. The smaller the difference, the less the network leans on gray levels.",
+             f"- With sharpness swapped: **{table.bands.mean():.4f}**.",
              f"- With shape swapped: **{table['shape'].mean():.4f}**. Here it is the shape of the chest, which squashing made a sign of the class, that a network may lean on."]
     if table.weighted.notna().all(): lines.append(f"- Weighted so that a film's appearance as a whole says little: **{table.weighted.mean():.4f}**.")
+    lines.append(f"- Films with a tall side marker ({tall['normal']} normal, {tall['pneumonia']} with pneumonia): "
+                 + ("no number, since a class is missing." if tall["auroc"] is None else f"**{tall['auroc']:.4f}** ({tall['low']:.3f} to {tall['high']:.3f}). So few normal films decide little, but they are those that a network which knows the machine gets wrong."))
     return "\n".join(lines)
 
 
 # %%
-display(Markdown(compact_findings(table, histories)))
+tall = tall_markers(films, judged, marker_heights(films.images, films.images.attrs["root"]), seed)
+display(Markdown(compact_findings(table, histories, tall)))
+pretend = pd.Series(np.where(films.images.index % 2, .1, 0))   # every other film
+test_eq(sum(tall_markers(films, judged, pretend, seed)[k] for k in ("normal", "pneumonia")), len({n for n in judged.n[judged.fold >= 0] if n % 2}))
+test_eq(tall_markers(films, judged, pretend * 0, seed)["auroc"], None)
 write_json(stage.path("metrics/compact.json"), dict(members=table.to_dict("records"), seconds=histories.groupby("member").seconds.sum().to_dict(), auroc=table.auroc.mean(), weighted=table.weighted.mean(),
-           swapped=table.swapped.mean(), shape=table["shape"].mean(), virus=table.virus.mean(), parameters=int(histories.parameters.iloc[0])))
+           swapped=table.swapped.mean(), bands=table.bands.mean(), shape=table["shape"].mean(), tall=tall, virus=table.virus.mean(), parameters=int(histories.parameters.iloc[0])))
 record = finish(stage)

@@ -511,14 +511,15 @@ def ablation_markdown(
     rows, asked = [], [read_provenance(f)["stages"].get("compact", {}).get("parameters") for f in folders]
     if missing := [f.name for f, p in zip(folders, asked) if p is None or not (f/"comparison.csv").exists()]: raise StudyError(
         f"Expected runs with the stages compact and evaluation, found {', '.join(missing)} without; run them first.")
-    if older := [f.name for f in folders if "shape" not in read_json(f/"metrics/compact.json")]: raise StudyError(f"Expected runs that were judged with shape swapped, found {', '.join(older)} of an earlier version; run the stage compact again.")
+    if older := [f.name for f in folders if "tall" not in read_json(f/"metrics/compact.json")]: raise StudyError(f"Expected runs that were judged on films with tall markers, found {', '.join(older)} of an earlier version; run the stage compact again.")
     for folder, parameters in zip(folders, asked):
         told, compared = read_json(folder/"metrics/compact.json"), pd.read_csv(folder/"comparison.csv").set_index("model")
         best = compared.loc["compact_ensemble" if "compact_ensemble" in compared.index else "compact"]
         changed = ", ".join(f"{k} {parameters.get(k)}" for k in {**asked[0], **parameters} if parameters.get(k) != asked[0].get(k)) or "the recipe"
         each = [m["auroc"] for m in told["members"]]
-        rows.append({"changed": changed, "validation": f"{told['auroc']:.4f} ({min(each):.3f}–{max(each):.3f})", "validation, viral": f"{told['virus']:.4f}", "validation, weighted": "–" if told["weighted"] is None else f"{told['weighted']:.4f}",
-                     "validation, gray levels swapped": f"{told['swapped']:.4f}", "validation, shape swapped": f"{told['shape']:.4f}", "test AUROC": f"{best.roc_auc:.4f}", "test accuracy": f"{best.chosen_accuracy:.4f}", "training": f"{sum(told['seconds'].values()):,.0f} s"})
+        part = lambda value: "–" if value is None else f"{value:.4f}"
+        rows.append({"changed": changed, "folds": f"{told['auroc']:.4f} ({min(each):.3f}–{max(each):.3f})", "viral": part(told["virus"]), "weighted": part(told["weighted"]), "tall marker": part(told["tall"]["auroc"]),
+                     "gray swapped": part(told["swapped"]), "sharpness swapped": part(told["bands"]), "shape swapped": part(told["shape"]), "test AUROC": f"{best.roc_auc:.4f}", "test accuracy": f"{best.chosen_accuracy:.4f}", "training": f"{sum(told['seconds'].values()):,.0f} s"})
     return markdown_table(rows) + ablation_words(folders, asked[0])
 
 def ablation_words(folders: list[Path], p: dict) -> str: # `p`: parameters of the first run
@@ -526,7 +527,9 @@ def ablation_words(folders: list[Path], p: dict) -> str: # `p`: parameters of th
     judging = len({m["fold"] for m in read_json(folders[0]/"metrics/compact.json")["members"]})
     folds = {"series": "across the naming series", "numbers": "along the patient numbers"}[p["folds_by"]]
     answering = "the networks that learned from all folds" if p["refits"] else "these networks averaged"
-    return (f"\n\nAUROC of {judging} folds {folds}, each judged by a network that did not see it, on average (in brackets the range): all films; viral against normal; films weighted so that appearance says little; gray levels, or the shape of the film, swapped between the classes. {p['epochs']} epochs at "
+    tall = read_json(folders[0]/"metrics/compact.json")["tall"]
+    return (f"\n\nAUROC of {judging} folds {folds}, each judged by a network that did not see it, on average (in brackets the range): all films; viral against normal; films weighted so that appearance says little; films with a tall side marker "
+        f"({tall['normal']} normal and {tall['pneumonia']} with pneumonia, all folds together); gray levels, sharpness, or the shape of the film swapped between the classes. {p['epochs']} epochs at "
         f"{p['image_size']} pixels unless changed. Test: {answering}, at the threshold that validation chose. Commit {', '.join(dict.fromkeys(r['git_commit'][:10] for f in folders for r in read_provenance(f)['stages'].values()))}.")
 
 # %% ../nbs/12_report.ipynb #5960fd82

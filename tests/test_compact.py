@@ -2,14 +2,16 @@
 import json, os, subprocess, sys, time
 from pathlib import Path
 
+import cv2
 import keras
 import numpy as np
 import pandas as pd
 import psutil
 import pytest
 
-from pneumo_nb.compact import Contrast, level_counts, match_levels, swapped_levels
+from pneumo_nb.compact import Contrast, band_scatters, level_counts, match_bands, match_levels, recipe_views, swapped_bands, swapped_levels, tall_markers
 from pneumo_nb.data import naming_series, series_folds
+from pneumo_nb.eda import marker_height, marker_table
 from pneumo_nb.preprocessing import Films
 from pneumo_nb.resnet import build_compact
 from pneumo_nb.training import FusedBatchNormalization
@@ -140,6 +142,48 @@ def test_levels_from_elsewhere_keep_the_order_and_swapping_changes_class():
     films = Films(pd.DataFrame(dict(label=[0] * 5 + [1] * 5)), np.concatenate([dark, light]))
     swapped = swapped_levels(films, np.arange(10), 1)
     assert swapped[:5].min() >= 200 and swapped[5:].max() < 60
+
+def test_sharpness_from_elsewhere_keeps_places_and_swapping_changes_class():
+    rng = np.random.default_rng(0)
+    sharp = rng.integers(60, 190, (6, 64, 64)).astype(np.uint8)
+    soft = np.stack([cv2.GaussianBlur(film, (0, 0), 1) for film in sharp[:3]])
+    matched = match_bands(soft[0], band_scatters(sharp[0]))
+    assert band_scatters(soft[0])[0] < .5 * band_scatters(sharp[0])[0] and 2.4 < band_scatters(matched)[0] / band_scatters(soft[0])[0] < 3.1  # three times, less what rounding and the next band take
+    assert np.corrcoef(matched.ravel(), soft[0].ravel())[0, 1] > .8 and abs(matched.mean() - soft[0].mean()) < 1
+    assert np.abs(match_bands(sharp[0], band_scatters(sharp[0])).astype(int) - sharp[0]).max() <= 2
+    films = Films(pd.DataFrame(dict(label=[0] * 3 + [1] * 3)), np.concatenate([soft, sharp[3:]]))
+    before, after = ([band_scatters(film)[0] for film in pixels] for pixels in (films.pixels, swapped_bands(films, np.arange(6), 1)))
+    assert max(before[:3]) < min(before[3:]) and min(after[:3]) > 2 * max(before[:3]) and max(after[3:]) < .5 * min(before[3:])
+
+def test_without_sharpness_from_elsewhere_the_recipe_changes_no_band():
+    films = Films(pd.DataFrame(dict(split=["train"] * 4, label=[0, 1] * 2)), np.random.default_rng(0).integers(60, 190, (4, 32, 32)).astype(np.uint8))
+    still = dict(match=0, bands=0, rotation=0, shift=0, stretch=0, flip=False, equalise=0, gamma=0, blur=0, noise=0, cutout=0)
+    seen = [recipe_views(films, 0, still | dict(bands=share))(1, np.arange(4))[..., 0] for share in (0, 1)]
+    assert np.abs(seen[0].astype(int) - films.pixels).max() <= 1 and np.abs(seen[1].astype(int) - films.pixels).max() > 1
+
+@pytest.mark.parametrize("height", [150, 224, 600])
+@pytest.mark.parametrize("share", [.045, .09])
+def test_side_markers_are_measured_as_drawn_whatever_the_size_of_the_film(height, share):
+    film = np.full((height, round(height * 1.3)), 40, np.uint8)
+    for side in (.05, .87):
+        drawn = cv2.putText(film.copy(), "R", (int(side * film.shape[1]), int(.25 * height)), cv2.FONT_HERSHEY_SIMPLEX, share * height / 21, 235, max(1, round(share * height / 6)), cv2.LINE_AA)
+        assert abs(marker_height(drawn) - share) < .02
+    assert marker_height(film) == 0
+
+def test_no_bone_of_a_phantom_is_taken_for_a_tall_marker(home):
+    images = pd.read_csv(home/"runs/whole/images.csv")
+    root = next((home/"runs/whole/cache").glob("phantoms_*"))
+    heights = np.array([marker_height(cv2.imread(str(root/path), cv2.IMREAD_GRAYSCALE)) for path in images.path])
+    assert (heights < .06).all() and abs(np.median(heights[heights > 0]) - 21 / 520) < .012 and (heights > 0).sum() > 10
+    table = marker_table(images, pd.Series(heights))
+    assert table.films.sum() == len(images) and table.tall.sum() == 0
+
+def test_films_with_tall_markers_are_judged_by_themselves():
+    images = pd.DataFrame(dict(split=["train"] * 7 + ["test"], label=[0, 0, 1, 1, 0, 1, 1, 0], patient_id=list("abcdefgh")))
+    markers = pd.Series([.1, .1, .1, .1, 0, 0, .1, .1])
+    judged = pd.DataFrame(dict(member="m", fold=[0, 0, 0, 0, 0, 0, -1, 0], n=range(8), logit=[-2., 1, 0, 2, 9, -9, 0, 9]))  # tall, of a fold and not test: the first four
+    found = tall_markers(Films(images, None), judged, markers, 1)
+    assert (found["normal"], found["pneumonia"], found["auroc"]) == (2, 2, .75) and found["low"] <= .75 <= found["high"]
 
 def test_contrast_forgets_brightness_and_a_slope_of_gray():
     rng = np.random.default_rng(0)
