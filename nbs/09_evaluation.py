@@ -30,7 +30,7 @@ import pandas as pd
 
 from pneumo_nb.run import CLASS_NAMES, COLOURS, DASHES, MODEL_TITLES, Stage, StudyError, finish, look, note, open_stage, plot_style, read_json, read_provenance, save_figure, study_order, write_csv, write_json
 from pneumo_nb.data import film_kind, naming_series, patient_id
-from pneumo_nb.eda import patient_draws, read_film
+from pneumo_nb.eda import TALL_MARKER, marker_heights, patient_draws, read_film
 from pneumo_nb.training import logit
 
 # %%
@@ -625,7 +625,8 @@ readable.style.hide(axis="index")
 # ## Whom does a model miss?
 #
 # Bacterial and viral pneumonia both count as pneumonia, but a lobar patch and a fine veil are not equally easy to see. The two naming series of the
-# normal films were probably taken at different times. A child with many films may be a sicker one. And where the originals differ in size and shape, a
+# normal films were probably taken at different times. A child with many films may be a sicker one. A tall side marker stands for machines by which, in the public films, many sick and few healthy
+# children were filmed (the exploration measures it): a model that knows the machine calls the healthy ones sick. And where the originals differ in size and shape, a
 # model may fare differently on wide films and on narrow ones. The table counts each group's films and patients; the rate is sensitivity for
 # groups of pneumonia films and specificity for groups of normal ones, and AUROC sets a group against all films of the other class. [The figure](#fig-evaluation_subgroups)
 # shows the rates. Many groups mean many chances: a single one that sticks out is a question, not a finding.
@@ -633,11 +634,12 @@ readable.style.hide(axis="index")
 # %%
 #| export
 def film_groups(
-    table: pd.DataFrame, # from `load_predictions`; width and height where known
+    table: pd.DataFrame, # from `load_predictions`; width, height and marker where known
 ) -> dict[str, pd.Series]: # what is grouped by → (n,) each film's group
-    "Films by kind, naming series, films of the patient, and original size and shape where these differ."
+    "Films by kind, naming series, films of the patient, side marker, and original size and shape where these differ."
     many = pd.cut(table.films_of_patient, [0, 1, 3, np.inf], labels=["1", "2 or 3", "4 or more"])
     by = {"kind": table.kind, "naming series": table.series.where(table.label == 0), "films of the patient": many}  # pneumonia's series are its kinds
+    if "marker" in table and (table.marker > TALL_MARKER).any(): by["side marker"] = pd.Series(np.where(table.marker > TALL_MARKER, "tall", "other or none found"), table.index)
     if "width" in table and table.width.nunique() > 1: by |= {"original width, pixels": thirds(table.width), "original width / height": thirds(table.width / table.height)}
     return by
 
@@ -679,7 +681,13 @@ def group_row(table: pd.DataFrame, by: str, group: str, chosen: np.ndarray, labe
 
 # %%
 images = pd.read_csv(stage.path("images.csv")) if stage.path("images.csv").exists() else pd.DataFrame(columns=["path", "width", "height"])
-sized = {name: table.merge(images[["path", "width", "height"]], on="path", how="left") for name, table in tests.items()}
+root = read_json(stage.path("metrics/data.json"))["root"] if stage.path("metrics/data.json").exists() else ""
+if not (root and Path(root).is_dir()): 
+    root = ""
+    note(stage, "the films themselves are not where this run found them, so nothing is told of their side markers, and there is no gallery.")
+seen = pd.concat(tests.values()).drop_duplicates("path")
+images = images.merge(pd.DataFrame(dict(path=seen.path, marker=marker_heights(seen, root) if root else np.nan)), on="path", how="left")
+sized = {name: table.merge(images[["path", "width", "height", "marker"]], on="path", how="left") for name, table in tests.items()}
 subgroups = subgroup_table(sized, threshold, seed, draws)
 write_csv(stage.path("metrics/evaluation_subgroups.csv"), subgroups)
 whole = subgroups[subgroups.by == "kind"]
@@ -966,11 +974,9 @@ def plot_films(films: pd.DataFrame, root): # matplotlib Figure
 best = comparison.loc[comparison.roc_auc.fillna(-1).idxmax(), "model"]
 shown = telling_films(tests[best], threshold)
 write_csv(stage.path("metrics/evaluation_errors.csv"), pd.concat([telling_films(table, threshold, 10).assign(model=name) for name, table in tests.items()]))
-root = read_json(stage.path("metrics/data.json"))["root"] if stage.path("metrics/data.json").exists() else ""
-if root and Path(root).is_dir(): save_figure(stage, plot_films(shown, root), "evaluation_errors",
+if root: save_figure(stage, plot_films(shown, root), "evaluation_errors",
     f"{title(best)}: its most confident mistakes and its least certain films, with its probability of pneumonia.",
     f"{len(shown)} {judged} films: normal ones called pneumonia, pneumonia called normal, and films nearest to the threshold, each with its kind and probability.")
-else: note(stage, "the films themselves are not where this run found them, so there is no gallery.")
 shown[["why", "path", "probability", "films_of_patient"]].rename(columns=dict(films_of_patient="films of the patient")).style.hide(axis="index").format({"probability": "{:.4f}"})
 
 

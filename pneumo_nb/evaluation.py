@@ -23,7 +23,7 @@ import pandas as pd
 
 from .run import CLASS_NAMES, COLOURS, DASHES, MODEL_TITLES, Stage, StudyError, finish, look, note, open_stage, plot_style, read_json, read_provenance, save_figure, study_order, write_csv, write_json
 from .data import film_kind, naming_series, patient_id
-from .eda import patient_draws, read_film
+from .eda import TALL_MARKER, marker_heights, patient_draws, read_film
 from .training import logit
 
 # %% ../nbs/09_evaluation.ipynb #426ae82c
@@ -416,11 +416,12 @@ def p_text(p: float) -> str:
 
 # %% ../nbs/09_evaluation.ipynb #9a38d950
 def film_groups(
-    table: pd.DataFrame, # from `load_predictions`; width and height where known
+    table: pd.DataFrame, # from `load_predictions`; width, height and marker where known
 ) -> dict[str, pd.Series]: # what is grouped by → (n,) each film's group
-    "Films by kind, naming series, films of the patient, and original size and shape where these differ."
+    "Films by kind, naming series, films of the patient, side marker, and original size and shape where these differ."
     many = pd.cut(table.films_of_patient, [0, 1, 3, np.inf], labels=["1", "2 or 3", "4 or more"])
     by = {"kind": table.kind, "naming series": table.series.where(table.label == 0), "films of the patient": many}  # pneumonia's series are its kinds
+    if "marker" in table and (table.marker > TALL_MARKER).any(): by["side marker"] = pd.Series(np.where(table.marker > TALL_MARKER, "tall", "other or none found"), table.index)
     if "width" in table and table.width.nunique() > 1: by |= {"original width, pixels": thirds(table.width), "original width / height": thirds(table.width / table.height)}
     return by
 

@@ -91,6 +91,14 @@ def test_subgroups_and_errors_say_what_the_films_say():
     assert shown.probability[shown.why == "normal, called pneumonia"].iloc[0] == worst
     assert (shown.why == "least certain").sum() == 2
 
+def test_films_with_tall_side_markers_are_a_group_of_their_own():
+    table = drawn(np.random.default_rng(3)).assign(split="test", kind="bacteria", series="bacteria", films_of_patient=1)
+    marked = table.assign(marker=np.where(np.arange(len(table)) % 4 == 0, .08, .04))
+    groups = subgroup_table(dict(a=marked), .5, 0, 50).set_index(["by", "group", "label"])
+    tall = marked[(marked.marker == .08) & (marked.label == 0)]
+    assert groups.rate["side marker", "tall", 0] == (tall.probability < .5).mean() and groups.films["side marker", "tall", 0] == len(tall)
+    for unmarked in (table, table.assign(marker=np.nan), table.assign(marker=.04)): assert "side marker" not in set(subgroup_table(dict(a=unmarked), .5, 0, 50)["by"])
+
 def test_calibration_of_separated_classes_does_not_stop_the_evaluation():
     table = pd.DataFrame(dict(label=[0] * 20 + [1] * 20, probability=[.01] * 20 + [.99] * 20, patient_id=range(40)))
     assert set(calibration_line(table, "probability")) == {f"{n}{s}" for n in ("slope", "intercept") for s in ("", "_low", "_high")}
