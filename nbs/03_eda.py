@@ -358,6 +358,42 @@ test_eq(number_table(few).stretches.tolist(), [1, 2])   # test between two stret
 numbers.style.hide(axis="index").format({"median": "{:.0f}"})
 
 # %% [markdown]
+# ## The side marker
+#
+# On a film an R or an L is burnt in, so that nobody mistakes the sides. How large it comes out depends on the machine and on how the film was cut afterwards, and nothing about it is disease. `marker_height` looks for it: something much brighter than its surroundings, as thin as a stroke and with the outline of a letter, in the upper half of the film, within a quarter of its width from either edge.
+# A marker counts as tall above a sixteenth of the film's height: most films have smaller letters, some machines larger ones.
+
+# %%
+#| export
+TALL_MARKER = 1 / 16  # of the film's height
+
+def marker_height(
+    film: np.ndarray, # (H, W) uint8
+) -> float: # share of the film's height, of the tallest found; 0 if none was
+    "Height of the side marker."
+    small = cv2.resize(film, (224, 224), interpolation=cv2.INTER_AREA) if film.shape != (224, 224) else film
+    thin = cv2.morphologyEx(small, cv2.MORPH_TOPHAT, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))) > 70
+    heights = [0]
+    for half in (thin[:120, :60], thin[:120, -60:]):
+        for _, _, w, h, area in cv2.connectedComponentsWithStats(half.astype(np.uint8))[2][1:]:
+            if 5 <= h <= 32 and 3 <= w <= 24 and .4 <= w / h <= 1.1 and 14 <= area and .25 <= area / (w * h) <= .8: heights.append(int(h))
+    return max(heights) / 224
+
+def marker_heights(images: pd.DataFrame, root: str | Path) -> pd.Series: # rows as of `images`
+    "`marker_height` of every film, on all cores."
+    with ThreadPoolExecutor(threads()) as pool:
+        return pd.Series(list(pool.map(lambda path: marker_height(read_film(root, path)), images.path)), images.index, name="marker")
+
+
+# %%
+for letter in "RL":
+    for height in (9, 14, 20):
+        lettered = cv2.putText(np.full((224, 224), 30, np.uint8), letter, (12, 60), cv2.FONT_HERSHEY_SIMPLEX, height / 21, 235, 2, cv2.LINE_AA)
+        test_close(marker_height(lettered) * 224, height, eps=2.5)
+test_close(marker_height(cv2.resize(lettered, (900, 600))), marker_height(lettered), eps=.01)
+test_eq(marker_height(np.full((224, 224), 30, np.uint8)), 0)
+
+# %% [markdown]
 # ## What a film looks like as a whole
 #
 # Eight simple measures of each film: mean gray and its scatter, how dark the darkest twentieth is and how bright the brightest, the share of black, sharpness (how much neighbouring pixels differ, relative to the scatter),
@@ -379,11 +415,14 @@ def appearance(film: np.ndarray, bytes: int) -> dict: # measures of APPEARANCE
 def appearance_table(
     images: pd.DataFrame,
     root: str | Path,
-) -> pd.DataFrame: # APPEARANCE, rows as of `images`
-    "`appearance` of every film, on all cores."
+) -> pd.DataFrame: # APPEARANCE and marker, rows as of `images`
+    "`appearance` and `marker_height` of every film, each read once, on all cores."
+    def measures(path, bytes):
+        film = read_film(root, path)
+        return appearance(film, bytes) | dict(marker=marker_height(film))
     with ThreadPoolExecutor(threads()) as pool:
-        rows = list(pool.map(lambda path, size: appearance(read_film(root, path), size), images.path, images.bytes))
-    return pd.DataFrame(rows, index=images.index)[APPEARANCE]
+        rows = list(pool.map(measures, images.path, images.bytes))
+    return pd.DataFrame(rows, index=images.index)[[*APPEARANCE, "marker"]]
 
 
 # %%
@@ -459,49 +498,17 @@ test_eq(told_apart(made_up.assign(dark=coin * 10.), coin, 1)["auroc"], 1)
 shift = shift_table(images.drop(columns="bytes").join(seen), seed)
 shift.style.hide(axis="index").format({"auroc": "{:.3f}", "low": "{:.3f}", "high": "{:.3f}"})
 
+
 # %% [markdown]
 # ## The side marker gives the machine away
 #
-# On a film an R or an L is burnt in, so that nobody mistakes the sides. How large it comes out depends on the machine and on how the film was cut afterwards, and nothing about it is disease. `marker_height` looks for it: something much brighter than its surroundings, as thin as a stroke and with the outline of a letter, in the upper half of the film, within a quarter of its width from either edge.
-# It misses letters that are cut off or gray, so the shares below are lower bounds.
-
-# %%
-#| export
-TALL_MARKER = 1 / 16  # of the film's height
-
-def marker_height(
-    film: np.ndarray, # (H, W) uint8
-) -> float: # share of the film's height, of the tallest found; 0 if none was
-    "Height of the side marker."
-    small = cv2.resize(film, (224, 224), interpolation=cv2.INTER_AREA) if film.shape != (224, 224) else film
-    thin = cv2.morphologyEx(small, cv2.MORPH_TOPHAT, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))) > 70
-    heights = [0]
-    for half in (thin[:120, :60], thin[:120, -60:]):
-        for _, _, w, h, area in cv2.connectedComponentsWithStats(half.astype(np.uint8))[2][1:]:
-            if 5 <= h <= 32 and 3 <= w <= 24 and .4 <= w / h <= 1.1 and 14 <= area and .25 <= area / (w * h) <= .8: heights.append(int(h))
-    return max(heights) / 224
-
-def marker_heights(images: pd.DataFrame, root: str | Path) -> pd.Series: # rows as of `images`
-    "`marker_height` of every film, on all cores."
-    with ThreadPoolExecutor(threads()) as pool:
-        return pd.Series(list(pool.map(lambda path: marker_height(read_film(root, path)), images.path)), images.index, name="marker")
-
-
-# %%
-for letter in "RL":
-    for height in (9, 14, 20):
-        lettered = cv2.putText(np.full((224, 224), 30, np.uint8), letter, (12, 60), cv2.FONT_HERSHEY_SIMPLEX, height / 21, 235, 2, cv2.LINE_AA)
-        test_close(marker_height(lettered) * 224, height, eps=2.5)
-test_close(marker_height(cv2.resize(lettered, (900, 600))), marker_height(lettered), eps=.01)
-test_eq(marker_height(np.full((224, 224), 30, np.uint8)), 0)
-markers = marker_heights(images, images.attrs["root"])
-
+# How many films have a tall marker, by series and side of the split. Cut and gray letters are missed, so the shares are lower bounds.
 
 # %%
 #| export
 def marker_table(
     images: pd.DataFrame,
-    markers: pd.Series, # from `marker_heights`
+    markers: pd.Series, # heights of their side markers
 ) -> pd.DataFrame: # a row a naming series and side of the split: films, found (share with a marker found), tall (number above TALL_MARKER), share, low, high
     "How many films have a tall marker."
     from scipy.stats import binomtest
@@ -514,7 +521,7 @@ def marker_table(
 
 
 # %%
-tall = marker_table(images, markers)
+tall = marker_table(images, seen.marker)
 test_eq(tall.films.sum(), len(images))
 tall.style.hide(axis="index").format({"found": "{:.0%}", "share": "{:.1%}", "low": "{:.1%}", "high": "{:.1%}"}).set_caption("Films whose side marker is taller than a sixteenth of the film")
 
@@ -534,8 +541,8 @@ def marker_findings(images: pd.DataFrame, markers: pd.Series) -> str: # markdown
 
 
 # %%
-display(Markdown(marker_findings(images, markers)))
-test_eq("gives nothing away" in marker_findings(images, markers * 0), True)
+display(Markdown(marker_findings(images, seen.marker)))
+test_eq("gives nothing away" in marker_findings(images, seen.marker * 0), True)
 
 
 # %% [markdown]

@@ -33,7 +33,7 @@ from scipy.special import expit
 
 from pneumo_nb.run import Stage, StudyError, note, rng_for, set_seed, write_csv, write_json
 from pneumo_nb.data import number_folds, series_folds
-from pneumo_nb.eda import TALL_MARKER, appearance_scores, appearance_table, marker_heights, overlap_weights, patient_interval
+from pneumo_nb.eda import TALL_MARKER, appearance_scores, appearance_table, overlap_weights, patient_interval
 from pneumo_nb.preprocessing import Films, Source, affine_matrix, as_they_are, pixels_key, take, warp
 from pneumo_nb.training import FusedBatchNormalization, fit_temperature, save_model, train_kept
 from pneumo_nb.resnet import build_compact
@@ -605,14 +605,16 @@ test_eq(sick.any(axis=0).sum(), normal.any(axis=1).sum())
 
 # %%
 #| export
-def learned_weights(images: pd.DataFrame, root, seed: int) -> np.ndarray | None: # (N,) 0 for test films; None with too few patients
+def learned_weights(
+    images: pd.DataFrame,
+    seen: pd.DataFrame, # `appearance_table` of those that are not test
+    seed: int,
+) -> np.ndarray | None: # (N,) 0 for test films; None with too few patients
     "Overlap weights of the films that are not test."
-    rows = np.flatnonzero(images.split != "test")
-    films = images.iloc[rows]
-    seen = films.drop(columns="bytes").join(appearance_table(films, root))
-    scores, weights = appearance_scores(seen, films.label == 1, seed), np.zeros(len(images))
+    films, weights = images.loc[seen.index], np.zeros(len(images))
+    scores = appearance_scores(films.drop(columns="bytes").join(seen), films.label == 1, seed)
     if scores is None: return None
-    weights[rows] = overlap_weights(scores, films.label.to_numpy())
+    weights[seen.index] = overlap_weights(scores, films.label.to_numpy())
     return weights
 
 
@@ -645,13 +647,13 @@ def fold_table(
 def tall_markers(
     films: Films,
     judged: pd.DataFrame, # from `train_members`
-    markers: pd.Series,   # from `marker_heights`
+    markers: pd.Series,   # height of the side marker of each film that is not test
     seed: int,
 ) -> dict: # normal, pneumonia: how many films; auroc, low, high: None where a class is missing
     "AUROC of the out-of-fold answers among films with a tall side marker, with an interval over redrawn patients."
     from sklearn.metrics import roc_auc_score
     means = judged[judged.fold >= 0].groupby("n").logit.mean()
-    means = means[(markers.iloc[means.index] > TALL_MARKER).to_numpy() & (films.images.split.iloc[means.index] != "test").to_numpy()]
+    means = means[means.index.isin(markers.index[markers > TALL_MARKER])]
     own = films.images.iloc[means.index]
     found = dict(normal=int((own.label == 0).sum()), pneumonia=int((own.label == 1).sum()), auroc=None, low=None, high=None)
     if found["normal"] and found["pneumonia"]:
@@ -661,7 +663,8 @@ def tall_markers(
 
 
 # %%
-weights = learned_weights(films.images, films.images.attrs["root"], seed)
+seen = appearance_table(films.images[films.images.split != "test"], films.images.attrs["root"])
+weights = learned_weights(films.images, seen, seed)
 if weights is None: note(stage, "too few patients to weight films by appearance.")
 table = fold_table(films, networks, judged, weights, seed, flip)
 table.style.hide(axis="index").format(precision=4).set_caption("AUROC of each member on the fold it never saw: all films, bacterial and viral against normal, films weighted so that appearance says little, and with gray levels, sharpness, or shape swapped")
@@ -684,11 +687,10 @@ def compact_findings(table: pd.DataFrame, histories: pd.DataFrame, tall: dict) -
 
 
 # %%
-tall = tall_markers(films, judged, marker_heights(films.images, films.images.attrs["root"]), seed)
+tall = tall_markers(films, judged, seen.marker, seed)
 display(Markdown(compact_findings(table, histories, tall)))
-pretend = pd.Series(np.where(films.images.index % 2, .1, 0))   # every other film
-learned = judged.n[(judged.fold >= 0) & (films.images.split.to_numpy()[judged.n] != "test")].unique()
-test_eq(sum(tall_markers(films, judged, pretend, seed)[k] for k in ("normal", "pneumonia")), (learned % 2).sum())
+pretend = pd.Series(np.where(seen.index % 2, .1, 0), seen.index)   # every other film
+test_eq(sum(tall_markers(films, judged, pretend, seed)[k] for k in ("normal", "pneumonia")), judged.n[judged.n.isin(seen.index) & (judged.n % 2 == 1)].nunique())
 test_eq(tall_markers(films, judged, pretend * 0, seed)["auroc"], None)
 write_json(stage.path("metrics/compact.json"), dict(members=table.to_dict("records"), seconds=histories.groupby("member").seconds.sum().to_dict(), auroc=table.auroc.mean(), weighted=table.weighted.mean(),
            swapped=table.swapped.mean(), bands=table.bands.mean(), shape=table["shape"].mean(), tall=tall, virus=table.virus.mean(), parameters=int(histories.parameters.iloc[0])))

@@ -22,7 +22,7 @@ from scipy.special import expit
 
 from .run import Stage, StudyError, note, rng_for, set_seed, write_csv, write_json
 from .data import number_folds, series_folds
-from .eda import TALL_MARKER, appearance_scores, appearance_table, marker_heights, overlap_weights, patient_interval
+from .eda import TALL_MARKER, appearance_scores, appearance_table, overlap_weights, patient_interval
 from .preprocessing import Films, Source, affine_matrix, as_they_are, pixels_key, take, warp
 from .training import FusedBatchNormalization, fit_temperature, save_model, train_kept
 from .resnet import build_compact
@@ -345,14 +345,16 @@ def swapped_shape(films: Films, rows: np.ndarray) -> np.ndarray: # (len(rows), s
     return np.stack([warp(film, affine_matrix(len(film), zoom=(z, 1 / z))) for film, z in zip(take(films.pixels, rows), wider)])
 
 # %% ../nbs/08b_compact.ipynb #a6206745
-def learned_weights(images: pd.DataFrame, root, seed: int) -> np.ndarray | None: # (N,) 0 for test films; None with too few patients
+def learned_weights(
+    images: pd.DataFrame,
+    seen: pd.DataFrame, # `appearance_table` of those that are not test
+    seed: int,
+) -> np.ndarray | None: # (N,) 0 for test films; None with too few patients
     "Overlap weights of the films that are not test."
-    rows = np.flatnonzero(images.split != "test")
-    films = images.iloc[rows]
-    seen = films.drop(columns="bytes").join(appearance_table(films, root))
-    scores, weights = appearance_scores(seen, films.label == 1, seed), np.zeros(len(images))
+    films, weights = images.loc[seen.index], np.zeros(len(images))
+    scores = appearance_scores(films.drop(columns="bytes").join(seen), films.label == 1, seed)
     if scores is None: return None
-    weights[rows] = overlap_weights(scores, films.label.to_numpy())
+    weights[seen.index] = overlap_weights(scores, films.label.to_numpy())
     return weights
 
 # %% ../nbs/08b_compact.ipynb #6ddc6c14
@@ -381,13 +383,13 @@ def fold_table(
 def tall_markers(
     films: Films,
     judged: pd.DataFrame, # from `train_members`
-    markers: pd.Series,   # from `marker_heights`
+    markers: pd.Series,   # height of the side marker of each film that is not test
     seed: int,
 ) -> dict: # normal, pneumonia: how many films; auroc, low, high: None where a class is missing
     "AUROC of the out-of-fold answers among films with a tall side marker, with an interval over redrawn patients."
     from sklearn.metrics import roc_auc_score
     means = judged[judged.fold >= 0].groupby("n").logit.mean()
-    means = means[(markers.iloc[means.index] > TALL_MARKER).to_numpy() & (films.images.split.iloc[means.index] != "test").to_numpy()]
+    means = means[means.index.isin(markers.index[markers > TALL_MARKER])]
     own = films.images.iloc[means.index]
     found = dict(normal=int((own.label == 0).sum()), pneumonia=int((own.label == 1).sum()), auroc=None, low=None, high=None)
     if found["normal"] and found["pneumonia"]:

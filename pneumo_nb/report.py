@@ -261,7 +261,7 @@ def compact_words(folder: Path) -> str: # HTML
     times = "" if refitted else f", {p['seeds']} time(s) with other seeds"
     folds = {"series": "folds: one for each naming series of the normal films, with as large a share of the pneumonia films as each of the further folds without normal films", "numbers": f"{p['folds']} folds of consecutive patient numbers"}[p.get("folds_by", "numbers")]
     refits = f" Then {p['refits']} network(s) for each seed learned from all folds; these answer on test." if refitted else " On test all of these networks answer."
-    return (f'<p>The compact networks are other: films of {p["image_size"]} pixels, {"three classes" if p["kinds"] else "two classes"}, AdamW, {p["epochs"]} epochs to the end, augmentation of gray levels and shape. The films that are not test were cut into {folds}. '
+    return (f'<p>The compact networks are other: films of {p["image_size"]} pixels, {"three classes" if p["kinds"] else "two classes"}, AdamW, {p["epochs"]} epochs to the end, augmentation of gray levels, sharpness and shape. The films that are not test were cut into {folds}. '
             f'{left_out} left out in turn{times}, and judged by the network(s) that had not seen it. Those answers choose threshold and temperature.{refits}</p>')
 
 # %% ../nbs/12_report.ipynb #de127a0b

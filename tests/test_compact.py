@@ -180,7 +180,7 @@ def test_no_bone_of_a_phantom_is_taken_for_a_tall_marker(home):
 
 def test_films_with_tall_markers_are_judged_by_themselves():
     images = pd.DataFrame(dict(split=["train"] * 7 + ["test"], label=[0, 0, 1, 1, 0, 1, 1, 0], patient_id=list("abcdefgh")))
-    markers = pd.Series([.1, .1, .1, .1, 0, 0, .1, .1])
+    markers = pd.Series([.1, .1, .1, .1, 0, 0, .1])  # of those that are not test
     judged = pd.DataFrame(dict(member="m", fold=[0, 0, 0, 0, 0, 0, -1, 0], n=range(8), logit=[-2., 1, 0, 2, 9, -9, 0, 9]))  # tall, of a fold and not test: the first four
     found = tall_markers(Films(images, None), judged, markers, 1)
     assert (found["normal"], found["pneumonia"], found["auroc"]) == (2, 2, .75) and found["low"] <= .75 <= found["high"]
