@@ -292,7 +292,7 @@ def patient_interval(
     labels = images.label.to_numpy()
     weights = (w for block in patient_draws(images.patient_id, draws, seed) for w in block)
     values = [measure(labels, scores, sample_weight=w) for w in weights if len(set(labels[w > 0])) == 2]
-    return tuple(np.percentile(values, [2.5, 97.5]).tolist()) if values else (float("nan"), float("nan"))
+    return tuple(np.nanpercentile(values, [2.5, 97.5]).tolist()) if values else (float("nan"), float("nan"))
 
 
 # %% [markdown]
@@ -360,7 +360,8 @@ numbers.style.hide(axis="index").format({"median": "{:.0f}"})
 # %% [markdown]
 # ## The side marker
 #
-# On a film an R or an L is burnt in, so that nobody mistakes the sides. How large it comes out depends on the machine and on how the film was cut afterwards, and nothing about it is disease. `marker_height` looks for it: something much brighter than its surroundings, as thin as a stroke and with the outline of a letter, in the upper half of the film, within a quarter of its width from either edge.
+# On a film an R is burnt in, so that nobody mistakes the sides. How large it comes out depends on the machine and on how the film was cut afterwards, and nothing about it is disease. `marker_height` looks for it in the upper half of the film (a little more than that), within about a quarter of its width from either edge:
+# something much brighter than its surroundings, of thin strokes, with a stem over its whole height and one hole in its upper half. Electrodes, clips and tubes, which sick children have more of, are bright and thin, too, but not that.
 # A marker counts as tall above a sixteenth of the film's height: most films have smaller letters, some machines larger ones.
 
 # %%
@@ -369,15 +370,22 @@ TALL_MARKER = 1 / 16  # of the film's height
 
 def marker_height(
     film: np.ndarray, # (H, W) uint8
-) -> float: # share of the film's height, of the tallest found; 0 if none was
-    "Height of the side marker."
+) -> float: # share of the film's height, of the tallest found, at most 1/7; 0 if none was
+    "Height of the side marker, an R."
     small = cv2.resize(film, (224, 224), interpolation=cv2.INTER_AREA) if film.shape != (224, 224) else film
     thin = cv2.morphologyEx(small, cv2.MORPH_TOPHAT, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))) > 70
     heights = [0]
     for half in (thin[:120, :60], thin[:120, -60:]):
-        for _, _, w, h, area in cv2.connectedComponentsWithStats(half.astype(np.uint8))[2][1:]:
-            if 5 <= h <= 32 and 3 <= w <= 24 and .4 <= w / h <= 1.1 and 14 <= area and .25 <= area / (w * h) <= .8: heights.append(int(h))
+        _, parts, boxes, _ = cv2.connectedComponentsWithStats(half.astype(np.uint8))
+        for n, (x, y, w, h, area) in enumerate(boxes[1:], 1):
+            if 5 <= h <= 32 and 3 <= w <= 24 and .4 <= w / h <= 1.1 and 14 <= area and .25 <= area / (w * h) <= .8 and looks_like_r(parts[y:y + h, x:x + w] == n): heights.append(int(h))
     return max(heights) / 224
+
+def looks_like_r(part: np.ndarray) -> bool: # `part`: (h, w) bool, cut to its box
+    "Whether a shape has a stem on its left over at least nine tenths of its height, and one hole, whose middle is in the upper half."
+    outlines, order = cv2.findContours(np.pad(part, 1).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    holes = [outline for outline, (_, _, _, outside) in zip(outlines, order[0]) if outside >= 0]
+    return len(holes) == 1 and holes[0][:, 0, 1].mean() < .45 * (len(part) + 2) and part[:, :max(2, part.shape[1] // 4)].any(axis=1).mean() > .9
 
 def marker_heights(images: pd.DataFrame, root: str | Path) -> pd.Series: # rows as of `images`
     "`marker_height` of every film, on all cores."
@@ -386,11 +394,11 @@ def marker_heights(images: pd.DataFrame, root: str | Path) -> pd.Series: # rows 
 
 
 # %%
-for letter in "RL":
-    for height in (9, 14, 20):
-        lettered = cv2.putText(np.full((224, 224), 30, np.uint8), letter, (12, 60), cv2.FONT_HERSHEY_SIMPLEX, height / 21, 235, 2, cv2.LINE_AA)
-        test_close(marker_height(lettered) * 224, height, eps=2.5)
-test_close(marker_height(cv2.resize(lettered, (900, 600))), marker_height(lettered), eps=.01)
+for height in (9, 14, 20):
+    lettered = [cv2.putText(np.full((224, 224), 30, np.uint8), letter, (12, 60), cv2.FONT_HERSHEY_SIMPLEX, height / 21, 235, 2, cv2.LINE_AA) for letter in "RXO"]
+    test_close(marker_height(lettered[0]) * 224, height, eps=2.5)
+    test_eq([marker_height(film) for film in lettered[1:]], [0, 0])
+test_close(marker_height(cv2.resize(lettered[0], (900, 600))), marker_height(lettered[0]), eps=.01)
 test_eq(marker_height(np.full((224, 224), 30, np.uint8)), 0)
 
 # %% [markdown]
@@ -502,7 +510,7 @@ shift.style.hide(axis="index").format({"auroc": "{:.3f}", "low": "{:.3f}", "high
 # %% [markdown]
 # ## The side marker gives the machine away
 #
-# How many films have a tall marker, by series and side of the split. Cut and gray letters are missed, so the shares are lower bounds.
+# How many films have a tall marker, by series and side of the split. Letters that are cut, gray or touch something else are missed. Of 48 finds on train films with pneumonia of the public set, drawn at random and looked at, all were an R, and so were all 18 on normal ones. The intervals take films as independent.
 
 # %%
 #| export
@@ -530,13 +538,15 @@ tall.style.hide(axis="index").format({"found": "{:.0%}", "share": "{:.1%}", "low
 #| export
 def marker_findings(images: pd.DataFrame, markers: pd.Series) -> str: # markdown
     "What the marker gives away, in words."
+    from scipy.stats import binomtest
     tall = markers > TALL_MARKER
-    def counted(rows): return f"{tall[rows].sum():,} of {rows.sum():,} ({tall[rows].mean():.1%})"
+    def counted(rows): return f"{tall[rows].sum():,} of {rows.sum():,}" + (f" ({tall[rows].mean():.1%})" if rows.any() else "")
+    bounds = lambda rows: binomtest(int(tall[rows].sum()), int(rows.sum())).proportion_ci(method="wilson") if rows.any() else (0, 1)
     test, sick = images.split == "test", images.label == 1
     if not tall.any(): return "- No film has a side marker taller than a sixteenth of it; it gives nothing away here."
     lines = [f"- **A tall side marker** is found on {counted(~test & sick)} pneumonia films and on {counted(~test & ~sick)} normal ones that are not test."]
     if test.any(): lines.append(f"- On test it is found on {counted(test & sick)} and {counted(test & ~sick)}.")
-    if tall[~test & sick].mean() > 2 * tall[~test & ~sick].mean(): lines.append("- So a network that recognises the machines with the tall marker, by whatever sign, can take them for the disease. Healthy children filmed by them are the ones to judge it by.")
+    if bounds(~test & sick)[0] > bounds(~test & ~sick)[1]: lines.append("- So a network that recognises the films with the tall marker, by whatever sign, can take what they have in common for the disease: the machine's look, and who is filmed by it. The normal films among them are the ones to judge it by.")
     return "\n".join(lines)
 
 

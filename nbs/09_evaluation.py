@@ -625,8 +625,8 @@ readable.style.hide(axis="index")
 # ## Whom does a model miss?
 #
 # Bacterial and viral pneumonia both count as pneumonia, but a lobar patch and a fine veil are not equally easy to see. The two naming series of the
-# normal films were probably taken at different times. A child with many films may be a sicker one. A tall side marker stands for machines by which, in the public films, many sick and few healthy
-# children were filmed (the exploration measures it): a model that knows the machine calls the healthy ones sick. And where the originals differ in size and shape, a
+# normal films were probably taken at different times. A child with many films may be a sicker one. A tall side marker stands for machines by which, in the public films, many sick and few other
+# children were filmed (the exploration measures it): a model that knows the machine calls its normal films sick. This group was made after errors on test had been looked at. And where the originals differ in size and shape, a
 # model may fare differently on wide films and on narrow ones. The table counts each group's films and patients; the rate is sensitivity for
 # groups of pneumonia films and specificity for groups of normal ones, and AUROC sets a group against all films of the other class. [The figure](#fig-evaluation_subgroups)
 # shows the rates. Many groups mean many chances: a single one that sticks out is a question, not a finding.
@@ -682,12 +682,12 @@ def group_row(table: pd.DataFrame, by: str, group: str, chosen: np.ndarray, labe
 # %%
 images = pd.read_csv(stage.path("images.csv")) if stage.path("images.csv").exists() else pd.DataFrame(columns=["path", "width", "height"])
 root = read_json(stage.path("metrics/data.json"))["root"] if stage.path("metrics/data.json").exists() else ""
-if not (root and Path(root).is_dir()): 
+seen = pd.concat(tests.values())[["path"]].drop_duplicates()
+if not (root and all((Path(root)/path).is_file() for path in seen.path)):
     root = ""
-    note(stage, "the films themselves are not where this run found them, so nothing is told of their side markers, and there is no gallery.")
-seen = pd.concat(tests.values()).drop_duplicates("path")
-images = images.merge(pd.DataFrame(dict(path=seen.path, marker=marker_heights(seen, root) if root else np.nan)), on="path", how="left")
-sized = {name: table.merge(images[["path", "width", "height", "marker"]], on="path", how="left") for name, table in tests.items()}
+    note(stage, "the films themselves are not, or not all, where this run found them, so nothing is told of their side markers, and there is no gallery.")
+seen = seen.merge(images[["path", "width", "height"]], on="path", how="left").assign(marker=lambda t: marker_heights(t, root) if root else np.nan)
+sized = {name: table.merge(seen, on="path", how="left") for name, table in tests.items()}
 subgroups = subgroup_table(sized, threshold, seed, draws)
 write_csv(stage.path("metrics/evaluation_subgroups.csv"), subgroups)
 whole = subgroups[subgroups.by == "kind"]

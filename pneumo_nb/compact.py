@@ -8,7 +8,8 @@ __all__ = ['BANDS', 'RECIPE', 'SHAPE_GAP', 'level_counts', 'match_levels', 'spli
            'recipe_views', 'recipe_source', 'Contrast', 'film_network', 'compile_recipe', 'fold_films', 'train_member',
            'pneumonia_logits', 'as_model', 'plan_members', 'train_members', 'film_logits', 'pooled',
            'pooled_temperature', 'answering', 'answers_of', 'write_members', 'save_members', 'swapped_levels',
-           'swapped_bands', 'swapped_shape', 'learned_weights', 'fold_table', 'tall_markers', 'compact_findings']
+           'swapped_bands', 'swapped_shape', 'learned_weights', 'fold_table', 'tall_markers', 'within',
+           'compact_findings']
 
 # %% ../nbs/08b_compact.ipynb #9f43945d
 from functools import partial
@@ -44,7 +45,7 @@ def match_levels(
 BANDS = 4
 
 def split_bands(film: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]: # BANDS details (H, W) float32, fine to coarse, and the rest; their sum is the film
-    "Differences of Gaussians, the first of a hundredth of the side."
+    "Differences of Gaussians of a film (S, S); the first's deviation is .94 % of the side, each further one's twice as much."
     details, left = [], film.astype(np.float32)
     for n in range(BANDS):
         coarser = cv2.GaussianBlur(left, (0, 0), .6 / 64 * 2 ** n * len(film))
@@ -381,21 +382,28 @@ def fold_table(
 
 # %% ../nbs/08b_compact.ipynb #5f8a1b93
 def tall_markers(
-    films: Films,
+    films: Films,         # rows numbered from 0
     judged: pd.DataFrame, # from `train_members`
     markers: pd.Series,   # height of the side marker of each film that is not test
     seed: int,
-) -> dict: # normal, pneumonia: how many films; auroc, low, high: None where a class is missing
-    "AUROC of the out-of-fold answers among films with a tall side marker, with an interval over redrawn patients."
+) -> dict: # normal, pneumonia: films of the members that judged both classes; auroc, low, high: None without such a member
+    "AUROC of the out-of-fold answers among films with a tall side marker, compared within members, with an interval over redrawn patients."
+    own = judged[(judged.fold >= 0) & judged.n.isin(markers.index[markers > TALL_MARKER])]
+    own = own.assign(label=films.labels[own.n], patient_id=films.images.patient_id.to_numpy()[own.n])
+    own = own[own.groupby("member").label.transform("nunique") == 2]
+    found = own.drop_duplicates("n").label
+    low, high = patient_interval(own, own.logit.to_numpy(), partial(within, own.member.to_numpy()), seed) if len(own) else (None, None)
+    return dict(normal=int((found == 0).sum()), pneumonia=int((found == 1).sum()), auroc=float(within(own.member.to_numpy(), own.label.to_numpy(), own.logit.to_numpy())) if len(own) else None, low=low, high=high)
+
+def within(groups: np.ndarray, labels: np.ndarray, scores: np.ndarray, sample_weight: np.ndarray | None = None) -> float: # NaN if no group has both classes
+    "AUROC over all pairs of a normal and a pneumonia film of the same group."
     from sklearn.metrics import roc_auc_score
-    means = judged[judged.fold >= 0].groupby("n").logit.mean()
-    means = means[means.index.isin(markers.index[markers > TALL_MARKER])]
-    own = films.images.iloc[means.index]
-    found = dict(normal=int((own.label == 0).sum()), pneumonia=int((own.label == 1).sum()), auroc=None, low=None, high=None)
-    if found["normal"] and found["pneumonia"]:
-        low, high = patient_interval(own, means.to_numpy(), roc_auc_score, seed)
-        found.update(auroc=float(roc_auc_score(own.label, means)), low=low, high=high)
-    return found
+    weights, parts = np.ones(len(labels)) if sample_weight is None else sample_weight, []
+    for group in np.unique(groups):
+        own = groups == group
+        pairs = weights[own & (labels == 0)].sum() * weights[own & (labels == 1)].sum()
+        if pairs: parts.append((pairs, roc_auc_score(labels[own], scores[own], sample_weight=weights[own])))
+    return np.average([a for _, a in parts], weights=[p for p, _ in parts]) if parts else np.nan
 
 # %% ../nbs/08b_compact.ipynb #c1c17535
 def compact_findings(table: pd.DataFrame, histories: pd.DataFrame, tall: dict) -> str: # markdown
@@ -407,6 +415,7 @@ def compact_findings(table: pd.DataFrame, histories: pd.DataFrame, tall: dict) -
              f"- With sharpness swapped: **{table.bands.mean():.4f}**.",
              f"- With shape swapped: **{table['shape'].mean():.4f}**. Here it is the shape of the chest, which squashing made a sign of the class, that a network may lean on."]
     if table.weighted.notna().all(): lines.append(f"- Weighted so that a film's appearance as a whole says little: **{table.weighted.mean():.4f}**.")
-    lines.append(f"- Films with a tall side marker ({tall['normal']} normal, {tall['pneumonia']} with pneumonia): "
-                 + ("no number, since a class is missing." if tall["auroc"] is None else f"**{tall['auroc']:.4f}** ({tall['low']:.3f} to {tall['high']:.3f}). So few normal films decide little, but they are those that a network which knows the machine gets wrong."))
+    lines.append("- Among films with a tall side marker: no number, since no network judged both classes." if tall["auroc"] is None else
+                 f"- Among films with a tall side marker, {tall['normal']} normal and {tall['pneumonia']} with pneumonia: **{tall['auroc']:.3f}** ({tall['low']:.3f} to {tall['high']:.3f})"
+                 + (", less than among all: the network leans on what such films have in common." if tall["high"] < table.auroc.mean() else "; too few films to tell it from the number for all."))
     return "\n".join(lines)

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['TALL_MARKER', 'APPEARANCE', 'count_table', 'plot_counts', 'count_findings', 'sample_films', 'read_film',
            'plot_samples', 'size_table', 'plot_sizes', 'size_baseline', 'patient_draws', 'patient_interval',
-           'size_findings', 'number_table', 'marker_height', 'marker_heights', 'appearance', 'appearance_table',
-           'told_apart', 'appearance_scores', 'forest', 'shift_table', 'carried_over', 'marker_table',
-           'marker_findings', 'overlap_weights', 'plot_shift', 'shift_findings']
+           'size_findings', 'number_table', 'marker_height', 'looks_like_r', 'marker_heights', 'appearance',
+           'appearance_table', 'told_apart', 'appearance_scores', 'forest', 'shift_table', 'carried_over',
+           'marker_table', 'marker_findings', 'overlap_weights', 'plot_shift', 'shift_findings']
 
 # %% ../nbs/03_eda.ipynb #7a62f7b2
 from concurrent.futures import ThreadPoolExecutor
@@ -174,7 +174,7 @@ def patient_interval(
     labels = images.label.to_numpy()
     weights = (w for block in patient_draws(images.patient_id, draws, seed) for w in block)
     values = [measure(labels, scores, sample_weight=w) for w in weights if len(set(labels[w > 0])) == 2]
-    return tuple(np.percentile(values, [2.5, 97.5]).tolist()) if values else (float("nan"), float("nan"))
+    return tuple(np.nanpercentile(values, [2.5, 97.5]).tolist()) if values else (float("nan"), float("nan"))
 
 # %% ../nbs/03_eda.ipynb #917e6b3d
 def size_findings(
@@ -208,15 +208,22 @@ TALL_MARKER = 1 / 16  # of the film's height
 
 def marker_height(
     film: np.ndarray, # (H, W) uint8
-) -> float: # share of the film's height, of the tallest found; 0 if none was
-    "Height of the side marker."
+) -> float: # share of the film's height, of the tallest found, at most 1/7; 0 if none was
+    "Height of the side marker, an R."
     small = cv2.resize(film, (224, 224), interpolation=cv2.INTER_AREA) if film.shape != (224, 224) else film
     thin = cv2.morphologyEx(small, cv2.MORPH_TOPHAT, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))) > 70
     heights = [0]
     for half in (thin[:120, :60], thin[:120, -60:]):
-        for _, _, w, h, area in cv2.connectedComponentsWithStats(half.astype(np.uint8))[2][1:]:
-            if 5 <= h <= 32 and 3 <= w <= 24 and .4 <= w / h <= 1.1 and 14 <= area and .25 <= area / (w * h) <= .8: heights.append(int(h))
+        _, parts, boxes, _ = cv2.connectedComponentsWithStats(half.astype(np.uint8))
+        for n, (x, y, w, h, area) in enumerate(boxes[1:], 1):
+            if 5 <= h <= 32 and 3 <= w <= 24 and .4 <= w / h <= 1.1 and 14 <= area and .25 <= area / (w * h) <= .8 and looks_like_r(parts[y:y + h, x:x + w] == n): heights.append(int(h))
     return max(heights) / 224
+
+def looks_like_r(part: np.ndarray) -> bool: # `part`: (h, w) bool, cut to its box
+    "Whether a shape has a stem on its left over at least nine tenths of its height, and one hole, whose middle is in the upper half."
+    outlines, order = cv2.findContours(np.pad(part, 1).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    holes = [outline for outline, (_, _, _, outside) in zip(outlines, order[0]) if outside >= 0]
+    return len(holes) == 1 and holes[0][:, 0, 1].mean() < .45 * (len(part) + 2) and part[:, :max(2, part.shape[1] // 4)].any(axis=1).mean() > .9
 
 def marker_heights(images: pd.DataFrame, root: str | Path) -> pd.Series: # rows as of `images`
     "`marker_height` of every film, on all cores."
@@ -311,13 +318,15 @@ def marker_table(
 # %% ../nbs/03_eda.ipynb #bbe1808b
 def marker_findings(images: pd.DataFrame, markers: pd.Series) -> str: # markdown
     "What the marker gives away, in words."
+    from scipy.stats import binomtest
     tall = markers > TALL_MARKER
-    def counted(rows): return f"{tall[rows].sum():,} of {rows.sum():,} ({tall[rows].mean():.1%})"
+    def counted(rows): return f"{tall[rows].sum():,} of {rows.sum():,}" + (f" ({tall[rows].mean():.1%})" if rows.any() else "")
+    bounds = lambda rows: binomtest(int(tall[rows].sum()), int(rows.sum())).proportion_ci(method="wilson") if rows.any() else (0, 1)
     test, sick = images.split == "test", images.label == 1
     if not tall.any(): return "- No film has a side marker taller than a sixteenth of it; it gives nothing away here."
     lines = [f"- **A tall side marker** is found on {counted(~test & sick)} pneumonia films and on {counted(~test & ~sick)} normal ones that are not test."]
     if test.any(): lines.append(f"- On test it is found on {counted(test & sick)} and {counted(test & ~sick)}.")
-    if tall[~test & sick].mean() > 2 * tall[~test & ~sick].mean(): lines.append("- So a network that recognises the machines with the tall marker, by whatever sign, can take them for the disease. Healthy children filmed by them are the ones to judge it by.")
+    if bounds(~test & sick)[0] > bounds(~test & ~sick)[1]: lines.append("- So a network that recognises the films with the tall marker, by whatever sign, can take what they have in common for the disease: the machine's look, and who is filmed by it. The normal films among them are the ones to judge it by.")
     return "\n".join(lines)
 
 # %% ../nbs/03_eda.ipynb #b76da0b2

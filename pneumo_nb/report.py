@@ -518,7 +518,7 @@ def ablation_markdown(
         changed = ", ".join(f"{k} {parameters.get(k)}" for k in {**asked[0], **parameters} if parameters.get(k) != asked[0].get(k)) or "the recipe"
         each = [m["auroc"] for m in told["members"]]
         part = lambda value: "–" if value is None else f"{value:.4f}"
-        rows.append({"changed": changed, "folds": f"{told['auroc']:.4f} ({min(each):.3f}–{max(each):.3f})", "viral": part(told["virus"]), "weighted": part(told["weighted"]), "tall marker": part(told["tall"]["auroc"]),
+        rows.append({"changed": changed, "folds": f"{told['auroc']:.4f} ({min(each):.3f}–{max(each):.3f})", "viral": part(told["virus"]), "weighted": part(told["weighted"]), "tall marker": "–" if told["tall"]["auroc"] is None else "{auroc:.3f} ({low:.3f}–{high:.3f})".format(**told["tall"]),
                      "gray swapped": part(told["swapped"]), "sharpness swapped": part(told["bands"]), "shape swapped": part(told["shape"]), "test AUROC": f"{best.roc_auc:.4f}", "test accuracy": f"{best.chosen_accuracy:.4f}", "training": f"{sum(told['seconds'].values()):,.0f} s"})
     return markdown_table(rows) + ablation_words(folders, asked[0])
 
@@ -527,9 +527,9 @@ def ablation_words(folders: list[Path], p: dict) -> str: # `p`: parameters of th
     judging = len({m["fold"] for m in read_json(folders[0]/"metrics/compact.json")["members"]})
     folds = {"series": "across the naming series", "numbers": "along the patient numbers"}[p["folds_by"]]
     answering = "the networks that learned from all folds" if p["refits"] else "these networks averaged"
-    tall = read_json(folders[0]/"metrics/compact.json")["tall"]
+    counted = {f"{t['normal']} normal and {t['pneumonia']} with pneumonia" for t in (read_json(f/"metrics/compact.json")["tall"] for f in folders)}
     return (f"\n\nAUROC of {judging} folds {folds}, each judged by a network that did not see it, on average (in brackets the range): all films; viral against normal; films weighted so that appearance says little; films with a tall side marker "
-        f"({tall['normal']} normal and {tall['pneumonia']} with pneumonia, all folds together); gray levels, sharpness, or the shape of the film swapped between the classes. {p['epochs']} epochs at "
+        f"({' or '.join(sorted(counted))}; in brackets 95 %, patients redrawn); gray levels, sharpness, or the shape of the film swapped between the classes. {p['epochs']} epochs at "
         f"{p['image_size']} pixels unless changed. Test: {answering}, at the threshold that validation chose. Commit {', '.join(dict.fromkeys(r['git_commit'][:10] for f in folders for r in read_provenance(f)['stages'].values()))}.")
 
 # %% ../nbs/12_report.ipynb #5960fd82

@@ -179,11 +179,13 @@ def test_no_bone_of_a_phantom_is_taken_for_a_tall_marker(home):
     assert table.films.sum() == len(images) and table.tall.sum() == 0
 
 def test_films_with_tall_markers_are_judged_by_themselves():
-    images = pd.DataFrame(dict(split=["train"] * 7 + ["test"], label=[0, 0, 1, 1, 0, 1, 1, 0], patient_id=list("abcdefgh")))
-    markers = pd.Series([.1, .1, .1, .1, 0, 0, .1])  # of those that are not test
-    judged = pd.DataFrame(dict(member="m", fold=[0, 0, 0, 0, 0, 0, -1, 0], n=range(8), logit=[-2., 1, 0, 2, 9, -9, 0, 9]))  # tall, of a fold and not test: the first four
+    images = pd.DataFrame(dict(split=["train"] * 9 + ["test"], label=[0, 0, 1, 1, 0, 1, 1, 0, 1, 0], patient_id=list("abcdefghij")))
+    markers = pd.Series([.1, .1, .1, .1, 0, 0, .1, .1, .1])  # of those that are not test
+    judged = pd.DataFrame(dict(member=["one"] * 7 + ["two"] * 2 + ["one"], fold=[0] * 6 + [-1, 1, 1, 0], n=range(10), logit=[-2., 1, 0, 2, 9, -9, 0, 50, 60, 9]))  # the first four, and two of another network, higher by 50
     found = tall_markers(Films(images, None), judged, markers, 1)
-    assert (found["normal"], found["pneumonia"], found["auroc"]) == (2, 2, .75) and found["low"] <= .75 <= found["high"]
+    assert (found["normal"], found["pneumonia"]) == (3, 3) and found["auroc"] == pytest.approx((3 + 1) / 5) and found["low"] <= .8 <= found["high"]
+    alone = tall_markers(Films(images, None), judged[judged.member == "two"].iloc[:1], markers, 1)
+    assert alone == dict(normal=0, pneumonia=0, auroc=None, low=None, high=None)
 
 def test_contrast_forgets_brightness_and_a_slope_of_gray():
     rng = np.random.default_rng(0)
