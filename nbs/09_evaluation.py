@@ -730,6 +730,7 @@ save_figure(stage, plot_subgroups(subgroups), "evaluation_subgroups", "Films cal
 # A threshold may be chosen, but on **validation** films only. Three rules: the largest sum of sensitivity and specificity (Youden, 1950), and the
 # largest threshold that finds 95 % or 98 % of the validation films with pneumonia, as one would want where a miss is worse than a false alarm.
 # What they do on the judged films is then read off, whatever it is. The column *on validation* holds sensitivity and specificity there; where they are not found again, validation did not resemble test.
+# The interval beside a chosen threshold says which threshold other validation patients would have led to: near its best the sum of sensitivity and specificity is flat, so the choice is partly chance, and so is any accuracy read off at it.
 
 # %%
 #| export
@@ -740,7 +741,7 @@ def threshold_table(
     fixed: float, # the run's own threshold
     seed: int = 42,
     draws: int = 1000,
-) -> pd.DataFrame: # a row a model and rule: threshold, its measures on validation and, with intervals, on the judged films
+) -> pd.DataFrame: # a row a model and rule: threshold with its interval, its measures on validation and, with intervals, on the judged films
     "The judged films at the fixed threshold and at those chosen on validation."
     rows, tests = [], judged_films(predictions)[1]
     for model, table in predictions.items():
@@ -751,14 +752,23 @@ def threshold_table(
             bounds = intervals(test, value, seed, draws)
             kept = ("accuracy", "sensitivity", "specificity", "ppv", "npv")
             before = {f"validation_{m}": float(all_measures(validation, value)[m][0]) if len(validation) else float("nan") for m in ("sensitivity", "specificity")}
-            rows.append(dict(model=model, chosen=chosen, threshold=value, **before, **{m: there[m] for m in kept}, **flat({m: bounds[m] for m in kept})))
+            low, high = threshold_interval(validation, RULES[chosen], seed, min(draws, 200)) if chosen in RULES else (float("nan"), float("nan"))
+            rows.append(dict(model=model, chosen=chosen, threshold=value, threshold_low=low, threshold_high=high, **before, **{m: there[m] for m in kept}, **flat({m: bounds[m] for m in kept})))
     return pd.DataFrame(rows)
+
+def threshold_interval(validation: pd.DataFrame, rule, seed: int, draws: int) -> tuple[float, float]: # 2.5 and 97.5 percentiles
+    "Where a rule would have put the threshold for redrawn patients."
+    values = []
+    for weights in (w for block in patient_draws(validation.patient_id, draws, seed) for w in block):
+        drawn = validation.iloc[np.repeat(np.arange(len(validation)), weights)]
+        if drawn.label.nunique() == 2: values.append(rule(drawn))
+    return tuple(np.percentile(values, [2.5, 97.5]).tolist()) if values else (float("nan"), float("nan"))
 
 
 # %%
 thresholds = threshold_table(predictions, threshold, seed, draws)
 write_csv(stage.path("metrics/evaluation_thresholds.csv"), thresholds)
-readable = [{"model": title(r["model"]), "chosen by": r["chosen"], "threshold": f"{r['threshold']:.3f}", "on validation": f"{r['validation_sensitivity']:.3f} / {r['validation_specificity']:.3f}",
+readable = [{"model": title(r["model"]), "chosen by": r["chosen"], "threshold": f"{r['threshold']:.3f}" + ("" if r["threshold_low"] != r["threshold_low"] else f" ({r['threshold_low']:.2f}–{r['threshold_high']:.2f})"), "on validation": f"{r['validation_sensitivity']:.3f} / {r['validation_specificity']:.3f}",
              **{MEASURES[m]: span(r, m, 3) for m in ("sensitivity", "specificity", "accuracy")}, "PPV / NPV": f"{r['ppv']:.3f} / {r['npv']:.3f}"} for r in thresholds.to_dict("records")]
 pd.DataFrame(readable).style.hide(axis="index")
 

@@ -9,10 +9,10 @@ __all__ = ['MEASURES', 'RULES', 'check_predictions', 'classification_metrics', '
            'delong_interval', 'training_facts', 'compare_models', 'flat', 'youden_threshold', 'sensitivity_threshold',
            'between', 'to_choose_by', 'chosen_threshold', 'span', 'comparison_table', 'measures_table',
            'plot_comparison', 'paired_tests', 'patient_sign_test', 'compare_pair', 'p_text', 'film_groups', 'thirds',
-           'subgroup_table', 'group_row', 'plot_subgroups', 'threshold_table', 'predictive_values', 'plot_prevalence',
-           'net_benefit', 'plot_decision', 'calibration_error', 'calibration_line', 'calibration_table',
-           'plot_reliability', 'telling_films', 'plot_films', 'load_members', 'member_table', 'spread_table',
-           'evaluation_findings', 'difference_findings']
+           'subgroup_table', 'group_row', 'plot_subgroups', 'threshold_table', 'threshold_interval',
+           'predictive_values', 'plot_prevalence', 'net_benefit', 'plot_decision', 'calibration_error',
+           'calibration_line', 'calibration_table', 'plot_reliability', 'telling_films', 'plot_films', 'load_members',
+           'member_table', 'spread_table', 'evaluation_findings', 'difference_findings']
 
 # %% ../nbs/09_evaluation.ipynb #9fb20136
 from itertools import combinations, product
@@ -487,7 +487,7 @@ def threshold_table(
     fixed: float, # the run's own threshold
     seed: int = 42,
     draws: int = 1000,
-) -> pd.DataFrame: # a row a model and rule: threshold, its measures on validation and, with intervals, on the judged films
+) -> pd.DataFrame: # a row a model and rule: threshold with its interval, its measures on validation and, with intervals, on the judged films
     "The judged films at the fixed threshold and at those chosen on validation."
     rows, tests = [], judged_films(predictions)[1]
     for model, table in predictions.items():
@@ -498,8 +498,17 @@ def threshold_table(
             bounds = intervals(test, value, seed, draws)
             kept = ("accuracy", "sensitivity", "specificity", "ppv", "npv")
             before = {f"validation_{m}": float(all_measures(validation, value)[m][0]) if len(validation) else float("nan") for m in ("sensitivity", "specificity")}
-            rows.append(dict(model=model, chosen=chosen, threshold=value, **before, **{m: there[m] for m in kept}, **flat({m: bounds[m] for m in kept})))
+            low, high = threshold_interval(validation, RULES[chosen], seed, min(draws, 200)) if chosen in RULES else (float("nan"), float("nan"))
+            rows.append(dict(model=model, chosen=chosen, threshold=value, threshold_low=low, threshold_high=high, **before, **{m: there[m] for m in kept}, **flat({m: bounds[m] for m in kept})))
     return pd.DataFrame(rows)
+
+def threshold_interval(validation: pd.DataFrame, rule, seed: int, draws: int) -> tuple[float, float]: # 2.5 and 97.5 percentiles
+    "Where a rule would have put the threshold for redrawn patients."
+    values = []
+    for weights in (w for block in patient_draws(validation.patient_id, draws, seed) for w in block):
+        drawn = validation.iloc[np.repeat(np.arange(len(validation)), weights)]
+        if drawn.label.nunique() == 2: values.append(rule(drawn))
+    return tuple(np.percentile(values, [2.5, 97.5]).tolist()) if values else (float("nan"), float("nan"))
 
 # %% ../nbs/09_evaluation.ipynb #4841b179
 def predictive_values(sensitivity, specificity, prevalence) -> tuple: # numbers or arrays → PPV, NPV

@@ -7,7 +7,7 @@ from scipy.stats import norm
 
 from pneumo_nb.data import number_folds, series_folds
 from pneumo_nb.eda import overlap_weights
-from pneumo_nb.evaluation import all_measures, calibration_line, delong, delong_interval, intervals, paired_tests, predictive_values, sensitivity_threshold, subgroup_table, telling_films, threshold_table, youden_threshold
+from pneumo_nb.evaluation import all_measures, calibration_line, delong, delong_interval, intervals, paired_tests, predictive_values, sensitivity_threshold, subgroup_table, telling_films, threshold_interval, threshold_table, youden_threshold
 
 def drawn(rng, patients=60, films=3, gap=1.2, shared=.8):
     "Films of patients: scores share a part within a patient; the sick lie `gap` deviations higher."
@@ -90,6 +90,14 @@ def test_subgroups_and_errors_say_what_the_films_say():
     worst = table[table.label == 0].probability.max()
     assert shown.probability[shown.why == "normal, called pneumonia"].iloc[0] == worst
     assert (shown.why == "least certain").sum() == 2
+
+def test_a_flat_choice_has_a_wide_interval_and_a_clear_one_a_narrow_one():
+    rng = np.random.default_rng(2)
+    apart = pd.DataFrame(dict(label=[0, 1] * 100, patient_id=range(200), probability=[.2, .8] * 100))
+    flat = apart.assign(probability=rng.uniform(size=200))  # says nothing: any threshold is as good
+    (low, high), (flat_low, flat_high) = (threshold_interval(table, youden_threshold, 1, 100) for table in (apart, flat))
+    assert low == high == youden_threshold(apart) and flat_high - flat_low > .5
+    assert threshold_interval(apart, youden_threshold, 1, 100) == (low, high)
 
 def test_films_with_tall_side_markers_are_a_group_of_their_own():
     table = drawn(np.random.default_rng(3)).assign(split="test", kind="bacteria", series="bacteria", films_of_patient=1)
