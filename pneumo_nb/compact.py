@@ -417,5 +417,5 @@ def compact_findings(table: pd.DataFrame, histories: pd.DataFrame, tall: dict) -
     if table.weighted.notna().all(): lines.append(f"- Weighted so that a film's appearance as a whole says little: **{table.weighted.mean():.4f}**.")
     lines.append("- Among films with a tall side marker: no number, since no network judged both classes." if tall["auroc"] is None else
                  f"- Among films with a tall side marker, {tall['normal']} normal and {tall['pneumonia']} with pneumonia: **{tall['auroc']:.3f}** ({tall['low']:.3f} to {tall['high']:.3f})"
-                 + (", less than among all: the network leans on what such films have in common." if tall["high"] < table.auroc.mean() else "; too few films to tell it from the number for all."))
+                 + (", less than among all: such films are harder for it, or it leans on what most of them have in common." if tall["high"] < table.auroc.mean() else "; too few films to tell it from the number for all."))
     return "\n".join(lines)
