@@ -524,7 +524,7 @@ def marker_table(
     for (series, test), own in markers.groupby([images.path.map(naming_series), images.split == "test"]):
         tall = int((own > TALL_MARKER).sum())
         low, high = binomtest(tall, len(own)).proportion_ci(method="wilson")
-        rows.append(dict(series=series, films_are="test" if test else "train and validation", films=len(own), found=(own > 0).mean(), tall=tall, share=tall / len(own), low=low, high=high))
+        rows.append(dict(series=series, split="test" if test else "train and validation", films=len(own), found=(own > 0).mean(), tall=tall, share=tall / len(own), low=low, high=high))
     return pd.DataFrame(rows)
 
 

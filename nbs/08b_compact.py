@@ -335,7 +335,7 @@ for row, n, k in zip(axes, shown, range(len(shown))):
     for ax, batch in zip(row[1:], columns): ax.imshow(np.array(prepare(batch[k:k + 1].astype(np.float32)))[0, ..., 0], vmin=-3, vmax=3)
 for ax, words in zip(axes[0], ["as it is", "as seen", *(f"epoch {n}" for n in range(1, 5))]): ax.set_title(words)
 save_figure(stage, figure, "compact_films", "Train films as they are, as the network sees them, and as it sees them in training.",
-            f"A normal, a bacterial and a viral train film: as it is, in contrast to {'its surroundings' if contrast == 'local' else 'the whole film'}, and four times so after other gray levels, turning, stretching, blurring and so on.")
+            f"A normal, a bacterial and a viral train film: as it is, in contrast to {'its surroundings' if contrast == 'local' else 'the whole film'}, and four times so after other gray levels, other sharpness, turning, stretching, blurring and so on.")
 
 
 # %% [markdown]
