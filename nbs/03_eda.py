@@ -284,7 +284,7 @@ def patient_draws(
 def patient_interval(
     images: pd.DataFrame, # with label and patient_id
     scores: np.ndarray,   # (n,)
-    measure,              # function of labels, scores and `sample_weight`
+    measure,              # function of labels, scores and `sample_weight`; a draw in which it is NaN does not count
     seed: int,
     draws: int = 500,
 ) -> tuple[float, float]: # 2.5 and 97.5 percentiles
@@ -386,11 +386,6 @@ def looks_like_r(part: np.ndarray) -> bool: # `part`: (h, w) bool, cut to its bo
     outlines, order = cv2.findContours(np.pad(part, 1).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     holes = [outline for outline, (_, _, _, outside) in zip(outlines, order[0]) if outside >= 0]
     return len(holes) == 1 and holes[0][:, 0, 1].mean() < .45 * (len(part) + 2) and part[:, :max(2, part.shape[1] // 4)].any(axis=1).mean() > .9
-
-def marker_heights(images: pd.DataFrame, root: str | Path) -> pd.Series: # rows as of `images`
-    "`marker_height` of every film, on all cores."
-    with ThreadPoolExecutor(threads()) as pool:
-        return pd.Series(list(pool.map(lambda path: marker_height(read_film(root, path)), images.path)), images.index, name="marker")
 
 
 # %%
@@ -510,7 +505,7 @@ shift.style.hide(axis="index").format({"auroc": "{:.3f}", "low": "{:.3f}", "high
 # %% [markdown]
 # ## The side marker gives the machine away
 #
-# How many films have a tall marker, by series and side of the split. Letters that are cut, gray or touch something else are missed. Of 48 finds on train films with pneumonia of the public set, drawn at random and looked at, all were an R, and so were all 18 on normal ones. The intervals take films as independent.
+# How many films have a tall marker, by series and side of the split. Letters that are cut, gray or touch something else are missed. The public set's finds on train films were looked at: 48 of those with pneumonia, drawn at random, and all 18 normal ones showed an R. The intervals take films as independent.
 
 # %%
 #| export
@@ -519,11 +514,11 @@ def marker_table(
     markers: pd.Series, # heights of their side markers
 ) -> pd.DataFrame: # a row a naming series and side of the split: films, found (share with a marker found), tall (number above TALL_MARKER), share, low, high
     "How many films have a tall marker."
-    from scipy.stats import binomtest
+    from statsmodels.stats.proportion import proportion_confint
     rows = []
     for (series, test), own in markers.groupby([images.path.map(naming_series), images.split == "test"]):
         tall = int((own > TALL_MARKER).sum())
-        low, high = binomtest(tall, len(own)).proportion_ci(method="wilson")
+        low, high = proportion_confint(tall, len(own), method="wilson")
         rows.append(dict(series=series, split="test" if test else "train and validation", films=len(own), found=(own > 0).mean(), tall=tall, share=tall / len(own), low=low, high=high))
     return pd.DataFrame(rows)
 
@@ -538,10 +533,10 @@ tall.style.hide(axis="index").format({"found": "{:.0%}", "share": "{:.1%}", "low
 #| export
 def marker_findings(images: pd.DataFrame, markers: pd.Series) -> str: # markdown
     "What the marker gives away, in words."
-    from scipy.stats import binomtest
+    from statsmodels.stats.proportion import proportion_confint
     tall = markers > TALL_MARKER
     def counted(rows): return f"{tall[rows].sum():,} of {rows.sum():,}" + (f" ({tall[rows].mean():.1%})" if rows.any() else "")
-    bounds = lambda rows: binomtest(int(tall[rows].sum()), int(rows.sum())).proportion_ci(method="wilson") if rows.any() else (0, 1)
+    bounds = lambda rows: proportion_confint(tall[rows].sum(), rows.sum(), method="wilson") if rows.any() else (0, 1)
     test, sick = images.split == "test", images.label == 1
     if not tall.any(): return "- No film has a side marker taller than a sixteenth of it; it gives nothing away here."
     lines = [f"- **A tall side marker** is found on {counted(~test & sick)} pneumonia films and on {counted(~test & ~sick)} normal ones that are not test."]
@@ -590,9 +585,10 @@ if scores is not None:
 
 # %%
 #| export
-def plot_shift(
-    images: pd.DataFrame,
-    dark: pd.Series, # gray value of each film's darkest twentieth
+def plot_along_numbers(
+    images: pd.DataFrame, # path, kind, split
+    values: pd.Series,    # of each film
+    label: str,           # what they are
 ): # matplotlib Figure
     "One measure along the patient numbers of each naming series, train and test."
     import matplotlib.pyplot as plt
@@ -602,18 +598,18 @@ def plot_shift(
         own = (series == name).to_numpy()
         for test, style in ((False, dict(color=COLOURS[images.kind[own].iloc[0]], marker="o")), (True, dict(color="black", marker="x"))):
             chosen = own & ((images.split == "test") == test).to_numpy()
-            ax.scatter(number[chosen], dark[chosen], s=9 if not test else 14, alpha=.45, linewidths=0 if not test else .9, label="test" if test else "train and validation, in the colour of the kind", **style)
+            ax.scatter(number[chosen], values[chosen], s=9 if not test else 14, alpha=.45, linewidths=0 if not test else .9, label="test" if test else "not test, in the colour of the kind", **style)
         ordered = number[own].sort_values(kind="stable").index
-        ax.plot(number[ordered], dark[ordered].rolling(51, center=True, min_periods=15).median(), color="white", lw=4)
-        ax.plot(number[ordered], dark[ordered].rolling(51, center=True, min_periods=15).median(), color="#444444", lw=2, label="running median")
+        ax.plot(number[ordered], values[ordered].rolling(51, center=True, min_periods=15).median(), color="white", lw=4)
+        ax.plot(number[ordered], values[ordered].rolling(51, center=True, min_periods=15).median(), color="#444444", lw=2, label="running median")
         ax.set(title=name, xlabel="patient number")
-    axes[0, 0].set_ylabel("5th percentile of gray")
+    axes[0, 0].set_ylabel(label)
     figure.legend(*axes[0, -1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
 # %%
-save_figure(stage, plot_shift(images, seen.dark), "eda_shift", "The darkest gray of each film along the patient numbers of its series.",
+save_figure(stage, plot_along_numbers(images, seen.dark, "5th percentile of gray"), "eda_shift", "The darkest gray of each film along the patient numbers of its series.",
             "Scatter of the 5th percentile of gray against the patient number for each naming series, train and test marked, with a running median.")
 
 

@@ -30,7 +30,7 @@ import pandas as pd
 
 from pneumo_nb.run import CLASS_NAMES, COLOURS, DASHES, MODEL_TITLES, Stage, StudyError, finish, look, note, open_stage, plot_style, read_json, read_provenance, save_figure, study_order, write_csv, write_json
 from pneumo_nb.data import film_kind, naming_series, patient_id
-from pneumo_nb.eda import TALL_MARKER, marker_heights, patient_draws, read_film
+from pneumo_nb.eda import TALL_MARKER, appearance_table, patient_draws, patient_interval, plot_along_numbers, read_film
 from pneumo_nb.training import logit
 
 # %%
@@ -680,13 +680,13 @@ def group_row(table: pd.DataFrame, by: str, group: str, chosen: np.ndarray, labe
 
 
 # %%
-images = pd.read_csv(stage.path("images.csv")) if stage.path("images.csv").exists() else pd.DataFrame(columns=["path", "width", "height"])
+images = pd.read_csv(stage.path("images.csv")) if stage.path("images.csv").exists() else pd.DataFrame(columns=["path", "width", "height", "bytes"])
 root = read_json(stage.path("metrics/data.json"))["root"] if stage.path("metrics/data.json").exists() else ""
-seen = pd.concat(tests.values())[["path"]].drop_duplicates()
+seen = pd.concat(tests.values())[["path"]].drop_duplicates().merge(images[["path", "width", "height", "bytes"]], on="path", how="left")
 if not (root and all((Path(root)/path).is_file() for path in seen.path)):
     root = ""
     note(stage, "the films themselves are not, or not all, where this run found them, so nothing is told of their side markers, and there is no gallery.")
-seen = seen.merge(images[["path", "width", "height"]], on="path", how="left").assign(marker=lambda t: marker_heights(t, root) if root else np.nan)
+seen = seen.drop(columns="bytes").assign(marker=appearance_table(seen, root).marker if root else np.nan)
 sized = {name: table.merge(seen, on="path", how="left") for name, table in tests.items()}
 subgroups = subgroup_table(sized, threshold, seed, draws)
 write_csv(stage.path("metrics/evaluation_subgroups.csv"), subgroups)
@@ -758,11 +758,8 @@ def threshold_table(
 
 def threshold_interval(validation: pd.DataFrame, rule, seed: int, draws: int) -> tuple[float, float]: # 2.5 and 97.5 percentiles
     "Where a rule would have put the threshold for redrawn patients."
-    values = []
-    for weights in (w for block in patient_draws(validation.patient_id, draws, seed) for w in block):
-        drawn = validation.iloc[np.repeat(np.arange(len(validation)), weights)]
-        if drawn.label.nunique() == 2: values.append(rule(drawn))
-    return tuple(np.percentile(values, [2.5, 97.5]).tolist()) if values else (float("nan"), float("nan"))
+    chosen = lambda labels, scores, sample_weight: rule(validation.iloc[np.repeat(np.arange(len(validation)), sample_weight)])
+    return patient_interval(validation, validation.probability.to_numpy(), chosen, seed, draws)
 
 
 # %%
@@ -988,6 +985,16 @@ if root: save_figure(stage, plot_films(shown, root), "evaluation_errors",
     f"{title(best)}: its most confident mistakes and its least certain films, with its probability of pneumonia.",
     f"{len(shown)} {judged} films: normal ones called pneumonia, pneumonia called normal, and films nearest to the threshold, each with its kind and probability.")
 shown[["why", "path", "probability", "films_of_patient"]].rename(columns=dict(films_of_patient="films of the patient")).style.hide(axis="index").format({"probability": "{:.4f}"})
+
+# %% [markdown]
+# Mistakes that lie close together in the order of the numbers probably have a cause in common. [The figure](#fig-evaluation_numbers) shows what the model with the highest AUROC says of each film along the patient numbers of its series: above the dashed line it calls pneumonia.
+
+# %%
+answers = predictions[best].reset_index(drop=True)
+figure = plot_along_numbers(answers, pd.Series(logit(answers.probability)), "log odds of pneumonia")
+for ax in figure.axes: ax.axhline(logit(threshold), color="black", lw=.8, ls="--")
+save_figure(stage, figure, "evaluation_numbers", f"{title(best)}: log odds of pneumonia along the patient numbers of each series; dashed, the threshold.",
+            f"Scatter of the log odds that {title(best)} gives each film against the patient number, a panel for each naming series, with a running median. The numbers are in predictions/{best}.csv.")
 
 
 # %% [markdown]

@@ -643,12 +643,12 @@ def ablation_markdown(
     if missing := [f.name for f, p in zip(folders, asked) if p is None or not (f/"comparison.csv").exists()]: raise StudyError(
         f"Expected runs with the stages compact and evaluation, found {', '.join(missing)} without; run them first.")
     if older := [f.name for f in folders if "tall" not in read_json(f/"metrics/compact.json")]: raise StudyError(f"Expected runs that were judged on films with tall markers, found {', '.join(older)} of an earlier version; run the stage compact again.")
+    part = lambda value: "–" if value is None else f"{value:.4f}"
     for folder, parameters in zip(folders, asked):
         told, compared = read_json(folder/"metrics/compact.json"), pd.read_csv(folder/"comparison.csv").set_index("model")
         best = compared.loc["compact_ensemble" if "compact_ensemble" in compared.index else "compact"]
         changed = ", ".join(f"{k} {parameters.get(k)}" for k in {**asked[0], **parameters} if parameters.get(k) != asked[0].get(k)) or "the recipe"
         each = [m["auroc"] for m in told["members"]]
-        part = lambda value: "–" if value is None else f"{value:.4f}"
         rows.append({"changed": changed, "folds": f"{told['auroc']:.4f} ({min(each):.3f}–{max(each):.3f})", "viral": part(told["virus"]), "weighted": part(told["weighted"]), "tall marker": "–" if told["tall"]["auroc"] is None else "{auroc:.3f} ({low:.3f}–{high:.3f})".format(**told["tall"]),
                      "gray swapped": part(told["swapped"]), "sharpness swapped": part(told["bands"]), "shape swapped": part(told["shape"]), "test AUROC": f"{best.roc_auc:.4f}", "test accuracy": f"{best.chosen_accuracy:.4f}", "training": f"{sum(told['seconds'].values()):,.0f} s"})
     return markdown_table(rows) + ablation_words(folders, asked[0])

@@ -23,7 +23,7 @@ import pandas as pd
 
 from .run import CLASS_NAMES, COLOURS, DASHES, MODEL_TITLES, Stage, StudyError, finish, look, note, open_stage, plot_style, read_json, read_provenance, save_figure, study_order, write_csv, write_json
 from .data import film_kind, naming_series, patient_id
-from .eda import TALL_MARKER, marker_heights, patient_draws, read_film
+from .eda import TALL_MARKER, appearance_table, patient_draws, patient_interval, plot_along_numbers, read_film
 from .training import logit
 
 # %% ../nbs/09_evaluation.ipynb #426ae82c
@@ -504,11 +504,8 @@ def threshold_table(
 
 def threshold_interval(validation: pd.DataFrame, rule, seed: int, draws: int) -> tuple[float, float]: # 2.5 and 97.5 percentiles
     "Where a rule would have put the threshold for redrawn patients."
-    values = []
-    for weights in (w for block in patient_draws(validation.patient_id, draws, seed) for w in block):
-        drawn = validation.iloc[np.repeat(np.arange(len(validation)), weights)]
-        if drawn.label.nunique() == 2: values.append(rule(drawn))
-    return tuple(np.percentile(values, [2.5, 97.5]).tolist()) if values else (float("nan"), float("nan"))
+    chosen = lambda labels, scores, sample_weight: rule(validation.iloc[np.repeat(np.arange(len(validation)), sample_weight)])
+    return patient_interval(validation, validation.probability.to_numpy(), chosen, seed, draws)
 
 # %% ../nbs/09_evaluation.ipynb #4841b179
 def predictive_values(sensitivity, specificity, prevalence) -> tuple: # numbers or arrays → PPV, NPV
