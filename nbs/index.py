@@ -39,7 +39,7 @@
 # The first takes a few minutes on a laptop once installed. The second needs the public films, in the layout of
 # Kaggle's set (`train/NORMAL/…`, `test/PNEUMONIA/…`); `.venv/bin/pneumo data fetch films` downloads them (1.2 GB, no
 # account needed) and prints the folder to give as `DATA`. The second command also fetches ResNet50's ImageNet weights;
-# where that is not possible it says so and stops, and
+# where that is not possible it stops at that stage and says so (what was trained before is kept), and
 # `.venv/bin/pneumo run -f params/reference.yaml -p resnet.weights=none --data DIR --run real` does without.
 #
 # **Phantoms** are chest X-rays drawn by a program. They let anyone run everything, and every figure in this repository
