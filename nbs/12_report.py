@@ -557,7 +557,7 @@ with tempfile.TemporaryDirectory() as runs:
 # ## Results for a README
 #
 # Numbers typed by hand grow stale. `results_markdown` makes the table from the files of one or more runs, with published results on the same films beside them, and `write_between` puts it
-# between two markers of a text.
+# between two markers of a text. A table may be put together from runs that are not all on one machine: `results_in` reads what it already says, and that is kept.
 
 # %%
 #| export
@@ -599,15 +599,40 @@ def member_count(folder: Path) -> int:
 #| export
 def results_markdown(
     folders: list[Path], # evaluated runs on the same films
+    others: dict | None = None, # from `results_in`: what a table already says of runs, in its order; those in `folders` are made anew
 ) -> str: # markdown
     "The models of one or more runs, beside published results, with what they were made from."
     facts = [read_json(folder/"metrics/data.json") for folder in folders]
     if len({f["fingerprint"] for f in facts}) > 1: raise StudyError(f"Expected runs on the same films, found {', '.join(f.name for f in folders)} on different ones; print them one by one.")
-    rows = [{"model": r["model"], "run": folder.name} | r for folder in folders for r in results_rows(folder)]
+    new = {folder.name: ([{"model": r["model"], "run": folder.name} | r for r in results_rows(folder)], run_words(folder)) for folder in folders}
+    check_others(others or {}, new)
+    said = {**(others or {}), **new}
+    rows = [row for own, _ in said.values() for row in own]
     if public_test(folders[0]): rows += [{"model": who, "run": "published", "AUROC": f"{auroc:.3f}", "accuracy at the run's threshold": f"{accuracy:.3f}"} for who, (auroc, accuracy) in PUBLISHED.items()]
-    return markdown_table(rows) + "\n\n" + " ".join(map(run_words, folders)) + (
+    return markdown_table(rows) + "\n\n" + " ".join(words for _, words in said.values()) + (
         " In brackets: 95 % intervals, patients redrawn; in rows of means the range over trainings.")
 
+def results_in(text: str) -> dict[str, tuple[list[dict], str]]: # run → its rows, its words; in the table's order
+    "What a text's results table says of each run; published rows left out."
+    block = re.sub(r"^# ?", "", text.partition(MARKERS[0])[2].partition(MARKERS[1])[0], flags=re.M)  # percent scripts have text in comments
+    table, _, words = block.strip().partition("\n\n")
+    cells = [[c.strip() for c in line.strip("| ").split(" | ")] for line in table.splitlines()]
+    rows = [dict(zip(cells[0], line)) for line in cells[2:]]
+    said = {name: part for part, name in re.findall(r"(Run `([^`]+)`: .*?)(?= Run `| In brackets: )", words)}
+    return {name: ([r for r in rows if r["run"] == name], said.get(name, "")) for name in dict.fromkeys(r["run"] for r in rows) if name != "published"}
+
+def check_others(others: dict, new: dict): # both run → rows, words
+    "Refuse to put runs into a table with other columns, or beside runs on films of another name; more is not known of runs that are not here."
+    films = lambda words: words.partition(": ")[2].partition(",")[0]
+    rows, words = next(iter(new.values()))
+    for name, (own, said) in others.items():
+        if name in new: continue
+        if list(own[0]) != list(rows[0]): raise StudyError(f"Expected the columns {', '.join(rows[0])}, found {', '.join(own[0])} in the table; write all of its runs anew.")
+        if films(said) != films(words): raise StudyError(f"Expected runs on {films(words)}, found {name} on {films(said) or 'films that are not named'} in the table; write all of its runs anew.")
+
+
+# %%
+#| export
 def markdown_table(rows: list[dict]) -> str: # columns are those of the first row
     "Rows as a Markdown table; a dash where a row has nothing."
     lines = [list(rows[0]), ["---"] * len(rows[0]), *[[r.get(c, "–") for c in rows[0]] for r in rows]]
@@ -687,5 +712,10 @@ with tempfile.TemporaryDirectory() as folder:
     readme.write_text(f"before\n{MARKERS[0]}\nold\n{MARKERS[1]}\nafter\n")
     test_eq(write_between(readme, "| new |").read_text(), f"before\n{MARKERS[0]}\n\n| new |\n\n{MARKERS[1]}\nafter\n")
     test_eq(write_between(readme, "| new |").read_text().count("| new |"), 1)
+    said = "Run `a`: drawn phantoms, films of 16 pixels. Run `b`: drawn phantoms, films of 32 pixels. In brackets: 95 % intervals"
+    write_between(readme, markdown_table([dict(model="m", run="a"), dict(model="n", run="a"), dict(model="m", run="b"), dict(model="who", run="published")]) + f"\n\n{said}")
+    found = results_in(readme.read_text())
+    test_eq({name: [r["model"] for r in rows] for name, (rows, _) in found.items()}, dict(a=["m", "n"], b=["m"]))
+    test_eq([words for _, words in found.values()], ["Run `a`: drawn phantoms, films of 16 pixels.", "Run `b`: drawn phantoms, films of 32 pixels."])
     readme.write_text("no markers")
     test_fail(lambda: write_between(readme, "x"), contains="add them")

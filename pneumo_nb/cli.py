@@ -290,10 +290,13 @@ def docs(name):
 @main.command()
 @click.argument("names", metavar="RUN...", nargs=-1, required=True)
 @click.option("--write", metavar="FILE", help="Put the table between the results markers of FILE instead of printing it.")
-def results(names, write):
+@click.option("--add", is_flag=True, help="Keep what the table in FILE says of other runs, which need not be here.")
+def results(names, write, add):
     "Print the results of one or more runs on the same films, beside published ones, as a Markdown table."
-    from pneumo_nb.report import MARKERS, results_markdown
-    print_or_write(results_markdown([existing_run(name) for name in names]), write, MARKERS)
+    from pneumo_nb.report import MARKERS, results_in, results_markdown
+    if add and not (write and Path(write).is_file()): raise StudyError(f"Expected --write with a file whose table --add keeps, found {write or 'none'}; give both.")
+    others = results_in(Path(write).read_text(encoding="utf-8")) if add else None
+    print_or_write(results_markdown([existing_run(name) for name in names], others), write, MARKERS)
 
 # %% ../nbs/13_cli.ipynb #f1930f2b
 @main.command()

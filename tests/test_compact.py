@@ -13,6 +13,7 @@ from pneumo_nb.compact import Contrast, band_scatters, level_counts, match_bands
 from pneumo_nb.data import naming_series, series_folds
 from pneumo_nb.eda import marker_height, marker_table
 from pneumo_nb.preprocessing import Films
+from pneumo_nb.report import MARKERS, results_in
 from pneumo_nb.resnet import build_compact
 from pneumo_nb.training import FusedBatchNormalization
 
@@ -53,6 +54,15 @@ def test_each_seed_has_an_ensemble_where_several_networks_of_it_answer(home):
     names = sorted(f.stem for f in (home/"runs/two/predictions/members").glob("*.csv"))
     assert names == ["compact_ensemble_s0", "compact_ensemble_s1", "compact_s0_r0", "compact_s0_r1", "compact_s1_r0", "compact_s1_r1"]
     assert "| compact ensemble, mean and range | two |" in pneumo(home, "results", "two").stdout
+    members = pd.read_csv(home/"runs/two/metrics/evaluation_members.csv").set_index("member")
+    for name in names:  # the other rules, each by hand: the lowest score among the sick films that must be called
+        table = pd.read_csv(home/f"runs/two/predictions/members/{name}.csv")
+        sick, test = np.sort(table.probability[(table.split == "validation") & (table.label == 1)])[::-1], table[table.split == "test"]
+        for wanted, column in ((.95, "accuracy_at_sensitivity .95"), (.98, "accuracy_at_sensitivity .98")):
+            lowest = sick[int(np.ceil(wanted * len(sick))) - 1]
+            below = table.probability[(table.split == "validation") & (table.probability < lowest)]
+            threshold = (lowest + (below.max() if len(below) else 0)) / 2
+            assert members.loc[name, column] == pytest.approx(((test.probability >= threshold) == test.label).mean())
 
 def test_without_refits_the_networks_of_the_folds_answer_on_test(home):
     words = [*SMALL, "-p", "compact.epochs=1", "--only", "data,compact,evaluation"]
@@ -116,6 +126,31 @@ def test_results_of_runs_on_other_films_are_not_put_into_one_table(home):
     assert done.returncode == 1 and "Expected runs on the same films, found whole, other on different ones" in done.stderr
     table = pneumo(home, "results", "whole").stdout
     assert "| compact ensemble | whole |" in table and "2 apart" in table and "2 together" in table and "published" not in table
+
+def test_a_results_table_keeps_runs_that_are_not_here_and_only_if_they_are_comparable(home):
+    table = home/"TABLE.md"
+    table.write_text(f"before\n{MARKERS[0]}\n{MARKERS[1]}\nafter\n")
+    assert pneumo(home, "results", "whole", "--write", "TABLE.md").returncode == 0
+    elsewhere = table.read_text().replace("| whole |", "| elsewhere |").replace("Run `whole`", "Run `elsewhere`")
+    table.write_text(elsewhere)
+    done = pneumo(home, "results", "whole", "--write", "TABLE.md", "--add")
+    assert done.returncode == 0, done.stderr
+    both = results_in(table.read_text())
+    assert list(both) == ["elsewhere", "whole"] and [r | dict(run="") for r in both["elsewhere"][0]] == [r | dict(run="") for r in both["whole"][0]]
+    assert both["elsewhere"][1] in elsewhere and both["whole"][1].startswith("Run `whole`: ") and table.read_text().endswith("after\n")
+    again = table.read_text()
+    assert pneumo(home, "results", "whole", "--write", "TABLE.md", "--add").returncode == 0 and table.read_text() == again
+    for wrong, why in ((elsewhere.replace("drawn phantoms", "`other_films`"), "Expected runs on drawn phantoms, found elsewhere on `other_films`"), (elsewhere.replace("| trained |", "| how often |"), "write all of its runs anew")):
+        table.write_text(wrong)
+        done = pneumo(home, "results", "whole", "--write", "TABLE.md", "--add")
+        assert done.returncode != 0 and why in done.stderr and table.read_text() == wrong
+    done = pneumo(home, "results", "whole", "--add")
+    assert done.returncode != 0 and "give both" in done.stderr
+
+def test_the_readme_table_names_what_each_run_was_made_from():
+    for file in ("README.md", "nbs/index.py"):
+        said = results_in((Path(__file__).parents[1]/file).read_text(encoding="utf-8"))
+        assert len(said) > 1 and all(words.startswith(f"Run `{name}`: ") and "look(s) at the test films" in words for name, (_, words) in said.items())
 
 def test_some_folds_may_be_left_out_a_set_without_test_films_is_judged_on_validation_and_old_members_go(home):
     import shutil
