@@ -244,6 +244,7 @@
 # .venv/bin/pneumo report short                              # its report again
 # .venv/bin/pneumo run -f params/best.yaml --data DIR        # the recipe; interrupted, it goes on where it was
 # .venv/bin/pneumo results best reference                    # runs on the same films in one table
+# .venv/bin/pneumo results best --write README.md --add       # one run anew in a table, the others kept as they stand
 # .venv/bin/pneumo data check DIR                            # what is wrong with a folder of films
 # .venv/bin/jupyter lab nbs                                  # interactively
 # ```
