@@ -731,6 +731,7 @@ save_figure(stage, plot_subgroups(subgroups), "evaluation_subgroups", "Films cal
 # largest threshold that finds 95 % or 98 % of the validation films with pneumonia, as one would want where a miss is worse than a false alarm.
 # What they do on the judged films is then read off, whatever it is. The column *on validation* holds sensitivity and specificity there; where they are not found again, validation did not resemble test.
 # The interval beside a chosen threshold says which threshold other validation patients would have led to: near its best the sum of sensitivity and specificity is flat, so the choice is partly chance, and so is any accuracy read off at it.
+# Youden's rule suffers most: the place of a maximum is found with an error that shrinks with the cube root of the number of patients (Kim and Pollard, 1990), a quantile, as the other two rules take it, with an error that shrinks with the square root.
 
 # %%
 #| export
