@@ -1002,7 +1002,7 @@ save_figure(stage, figure, "evaluation_numbers", f"{title(best)}: log odds of pn
 # ## Other seeds
 #
 # One training is one draw: other initial weights, another order of films, perhaps another fold left out. Where a run trained several members of a kind, each is judged here as a model of its own,
-# and so is each seed's ensemble, with the threshold that Youden's rule chose on validation; for the other two rules the table has the accuracy. Members that learned from all folds share the validation answers of the networks that left a fold out, so there validation has no range. The mean says what to expect of one more training, the range how much luck is in it.
+# and so is each seed's ensemble, with the threshold that Youden's rule chose on validation; for each of the three rules the table has the thresholds and the accuracy there. Members that learned from all folds share the validation answers of the networks that left a fold out, so there validation has no range. The mean says what to expect of one more training, the range how much luck is in it.
 
 # %%
 #| export
@@ -1015,30 +1015,31 @@ def member_table(
     split: str,                       # that is judged
     threshold: float = .5,            # the run's own
 ) -> pd.DataFrame: # a row a member
-    "Measures of each member on the judged films at the threshold that Youden's rule chose on its validation films; accuracy at the thresholds of the other rules and at the run's own, too."
+    "Measures of each member on the judged films at the threshold that Youden's rule chose on its validation films; threshold and accuracy for each rule, and accuracy at the run's own threshold."
     rows = []
     for name, table in sorted(members.items(), key=lambda m: (study_order(m[0].partition("_s")[0]), m[0])):
         own = table[table.split == split]
         validation = to_choose_by(table, own)
         if min(own.label.nunique(), validation.label.nunique()) < 2: continue
-        value = youden_threshold(validation)
+        chosen = {rule: choose(validation) for rule, choose in RULES.items()}
+        value = chosen["Youden"]
         found, called = all_measures(own, value), own.probability >= value
-        others = {f"accuracy_at_{name}": float(all_measures(own, rule(validation))["accuracy"][0]) for name, rule in RULES.items() if rule is not youden_threshold}
-        rows.append(dict(member=name, kind=name.partition("_s")[0], threshold=value, validation_roc_auc=float(all_measures(validation, value)["roc_auc"][0]), **{m: float(found[m][0]) for m in ("roc_auc", "accuracy", "sensitivity", "specificity", "brier")}, **others, accuracy_fixed=float(all_measures(own, threshold)["accuracy"][0]),
+        rows.append(dict(member=name, kind=name.partition("_s")[0], **{f"threshold_{rule}": v for rule, v in chosen.items()}, **{f"accuracy_{rule}": float(all_measures(own, v)["accuracy"][0]) for rule, v in chosen.items()},
+                         validation_roc_auc=float(all_measures(validation, value)["roc_auc"][0]), **{m: float(found[m][0]) for m in ("roc_auc", "sensitivity", "specificity", "brier")}, accuracy_fixed=float(all_measures(own, threshold)["accuracy"][0]),
                          bacteria=float(called[own.kind == "bacteria"].mean()), virus=float(called[own.kind == "virus"].mean()), ece=calibration_error(own.label, own.probability)))
     return pd.DataFrame(rows)
 
 def spread_table(table: pd.DataFrame) -> pd.DataFrame: # text: a row a kind
     "Mean and range over the members of each kind."
-    columns = {"validation_roc_auc": "AUROC on validation", "roc_auc": "AUROC", "accuracy_fixed": "accuracy at the run's threshold", "accuracy": "accuracy at its own", **{f"accuracy_at_{name}": f"accuracy at {name} on validation" for name in RULES}, "sensitivity": "sensitivity", "specificity": "specificity", "bacteria": "sensitivity, bacterial", "virus": "sensitivity, viral", "ece": "ECE"}
+    columns = {"validation_roc_auc": "AUROC on validation", "roc_auc": "AUROC", "accuracy_fixed": "accuracy at the run's threshold", **{f"{what}_{rule}": f"{what}, {rule}" for what in ("threshold", "accuracy") for rule in RULES}, "sensitivity": "sensitivity", "specificity": "specificity", "bacteria": "sensitivity, bacterial", "virus": "sensitivity, viral", "ece": "ECE"}
     text = lambda v: f"{v.mean():.4f} ({v.min():.3f}–{v.max():.3f})"
-    return pd.DataFrame([{"": title(kind), "trained": len(own), **{words: text(own[c]) for c, words in columns.items() if c in own}} for kind, own in table.groupby("kind", sort=False)])
+    return pd.DataFrame([{"": title(kind), "trained": len(own), **{words: text(own[c]) for c, words in columns.items()}} for kind, own in table.groupby("kind", sort=False)])
 
 
 # %%
 members = member_table(load_members(stage), judged, threshold)
 write_csv(stage.path("metrics/evaluation_members.csv"), members)
-if len(members): display(spread_table(members).set_index("").T.style.set_caption("Mean and range over trainings, each at the threshold that Youden's rule chose on its validation unless said otherwise"))
+if len(members): display(spread_table(members).set_index("").T.style.set_caption("Mean and range over trainings, each at the threshold that Youden's rule chose on its validation unless another is named"))
 else: print("No model of this run was trained more than once.")
 
 # %% [markdown]

@@ -127,9 +127,7 @@
 # `pixels64` rank the test films equally well, and what differs is where each happened to be cut. At all of these thresholds networks call more normal films sick than on any fold, for the normal films of test look sicker to them. It is the shift again, and the reason why a threshold should be chosen on films from where it will be used. For the same reason probabilities promise too much pneumonia:
 # the expected calibration error of `best` is .031 to .052, and the intercept of the calibration −.69 (all networks together −.76) after the temperature that the folds chose, which does not mend it.
 #
-# **Youden's rule is itself a source of chance.** The column above uses it. On validation alone, without any look at test, two seeds of the recipe at 64 pixels (30 epochs, two folds each, 1,349 normal and 1,946 pneumonia films judged) show how much: Youden's threshold is .412 for the first seed, .362 for the
-# second and .259 for the mean of both, and other patients would have led that last one to anything from .12 to .49. The threshold that finds 95 % of the pneumonia films is .416, .441 and .424, within .35 to .51. A rule that fixes the sensitivity is thus the steadier choice, and evaluation now gives the accuracy of every training at all three rules.
-# What that accuracy is on test for a mean over seeds is not measured yet; at .5, which is near to such a threshold, the table has it.
+# That column follows Youden's rule, whose threshold moves a good deal with the patients and the seed; a rule that fixes the sensitivity is steadier. The evaluation of a run gives the thresholds of each rule with intervals, and over trainings their range and the accuracy there.
 #
 # ## Why test is harder than validation, and a recipe against it
 #
@@ -248,7 +246,7 @@
 # .venv/bin/pneumo report short                              # its report again
 # .venv/bin/pneumo run -f params/best.yaml --data DIR        # the recipe; interrupted, it goes on where it was
 # .venv/bin/pneumo results best reference                    # runs on the same films in one table
-# .venv/bin/pneumo results best --write README.md --add       # one run anew in a table, the others kept as they stand
+# .venv/bin/pneumo results best --write nbs/index.py --add   # one run anew in the table above, the others kept; then make sync
 # .venv/bin/pneumo data check DIR                            # what is wrong with a folder of films
 # .venv/bin/jupyter lab nbs                                  # interactively
 # ```
