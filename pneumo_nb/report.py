@@ -458,7 +458,7 @@ def results_rows(folder: Path) -> list[dict]: # a row a model, and one for each 
             for r in pd.read_csv(folder/"comparison.csv").to_dict("records")]
     file = folder/"metrics/evaluation_members.csv"
     members = pd.read_csv(file) if file.exists() and file.stat().st_size > 2 else pd.DataFrame(columns=["kind"])
-    if len(members) and "accuracy_Youden" not in members: raise StudyError(f"Expected trainings judged by each rule in {file}, found an earlier version's; run the evaluation again.")
+    if len(members) and "accuracy_Youden" not in members: raise StudyError(f"Expected trainings judged by each rule in {file}, found an earlier version's; do `pneumo run --run {folder.name} --only evaluation --fresh` first.")
     for kind, own in members.groupby("kind", sort=False):
         row = spread_table(own).iloc[0]
         rows.append({"model": f"{title(kind)}, mean and range", "AUROC": row["AUROC"], at: row["accuracy at the run's threshold"], "accuracy at the threshold chosen on validation": row["accuracy, Youden"], "trained": f"{len(own)} apart", "training": "–", "parameters": "–"})
