@@ -60,6 +60,7 @@ folds = 2              # how many, if by numbers
 only_folds = []        # which folds to leave out in turn, counted from 0; [] for all that have normal films
 refits = 1             # networks that learn from all folds and judge test; 0: those that left a fold out judge test as well
 seeds = 1              # how often all of that is done, with other initial weights
+sizes = []             # sides to which networks reduce the films, pixels: for each one a network of every kind above; [] for image_size alone
 epochs = 2
 learning_rate = 2e-3   # at its highest
 weight_decay = 0.05
@@ -194,6 +195,8 @@ def check_members(films: Films, fold_of: np.ndarray, params: dict):
     if len(set(chosen)) < len(chosen): raise StudyError(f"Expected each fold once in compact.only_folds, found {chosen}.")
     if params["seeds"] < 1: raise StudyError(f"Expected compact.seeds of 1 or more, found {params['seeds']}.")
     if params["refits"] < 0: raise StudyError(f"Expected compact.refits of 0 or more, found {params['refits']}.")
+    if len(set(params["sizes"])) < len(params["sizes"]) or not all(8 <= s <= films.size for s in params["sizes"]):
+        raise StudyError(f"Expected each side once in compact.sizes, from 8 pixels to the {films.size} of the films, found {params['sizes']}.")
     kinds = films.images.kind.to_numpy()
     for fold in chosen:
         for part, rows in (("in", fold_of == fold), ("outside", (fold_of >= 0) & (fold_of != fold))):
@@ -268,7 +271,7 @@ def recipe_source(
 
 
 # %%
-stage = open_stage("compact", run_dir, seed=seed, image_size=image_size, batch_size=batch_size, folds_by=folds_by, folds=folds, refits=refits, only_folds=only_folds, seeds=seeds, epochs=epochs,
+stage = open_stage("compact", run_dir, seed=seed, image_size=image_size, batch_size=batch_size, folds_by=folds_by, folds=folds, refits=refits, only_folds=only_folds, seeds=seeds, sizes=sizes, epochs=epochs,
                    learning_rate=learning_rate, weight_decay=weight_decay, widths=widths, precision=precision, kinds=kinds, contrast=contrast, match=match, bands=bands, rotation=rotation, shift=shift,
                    stretch=stretch, flip=flip, equalise=equalise, gamma=gamma, blur=blur, noise=noise, cutout=cutout, label_smoothing=label_smoothing)
 ranges = {name: stage.params[name] for name in RECIPE}
@@ -339,6 +342,37 @@ save_figure(stage, figure, "compact_films", "Train films as they are, as the net
 
 
 # %% [markdown]
+# ## The same films, smaller
+#
+# A network that sees 64 pixels a side makes other mistakes than one that sees 96, so their mean may be worth more than that of two alike. With `sizes` some members reduce the film before they look at it. That is a layer, too: all members
+# take films of one size, and are examined, averaged and saved together.
+
+# %%
+#| export
+def area_weights(side: int, size: int) -> np.ndarray: # (size, side) float32; each row adds up to 1
+    "How much each of `side` pixels in a row counts for each of `size` wider ones that cover the same length."
+    edges = np.arange(size + 1) * side / size
+    low, high = np.arange(side), np.arange(1, side + 1)
+    return (np.clip(np.minimum(high, edges[1:, None]) - np.maximum(low, edges[:-1, None]), 0, None) * size / side).astype(np.float32)
+
+@keras.saving.register_keras_serializable("pneumo_nb")
+class Reduce(layers.Layer):
+    "Films reduced to a smaller side, each pixel the mean of the area that it covers: (N, S, S, 1) → (N, size, size, 1)."
+    def __init__(self, size: int, **options):
+        super().__init__(**options)
+        self.size = size
+
+    def build(self, shape): self.weights_along = area_weights(shape[1], self.size)
+    def call(self, x): return ops.matmul(ops.matmul(self.weights_along, ops.cast(x[..., 0], "float32")), self.weights_along.T)[..., None]
+    def get_config(self): return super().get_config() | dict(size=self.size)
+
+
+# %%
+film = np.random.default_rng(0).uniform(0, 255, (96, 96)).astype(np.float32)
+for size in (96, 64, 48, 41): test_close(np.array(Reduce(size)(film[None, ..., None]))[0, ..., 0], cv2.resize(film, (size, size), interpolation=cv2.INTER_AREA), eps=1e-2)
+
+
+# %% [markdown]
 # ## One member
 #
 # A member learns from all films but those of one fold and of test, or from all but test. AdamW (Loshchilov and Hutter, 2019), a learning rate that rises for one epoch and then falls along a cosine, all epochs to the
@@ -346,11 +380,12 @@ save_figure(stage, figure, "compact_films", "Train films as they are, as the net
 
 # %%
 #| export
-def film_network(image_size: int, widths, classes: int, contrast: str, **options) -> keras.Model: # (N, S, S, 1) gray 0-255 → (N, classes) logits
-    "Contrast and the compact network; `options` as for `build_compact`."
-    inputs = keras.Input((image_size, image_size, 1), name="film")
-    network = build_compact(image_size, tuple(widths), classes, **options)
-    return keras.Model(inputs, network(Contrast(contrast, dtype="float32")(inputs)))
+def film_network(image_size: int, widths, classes: int, contrast: str, size: int | None = None, **options) -> keras.Model: # (N, S, S, 1) gray 0-255 → (N, classes) logits
+    "Reduction to `size` if it is smaller, contrast and the compact network; `options` as for `build_compact`."
+    inputs, size = keras.Input((image_size, image_size, 1), name="film"), size or image_size
+    film = Reduce(size, dtype="float32")(inputs) if size < image_size else inputs
+    network = build_compact(size, tuple(widths), classes, **options)
+    return keras.Model(inputs, network(Contrast(contrast, dtype="float32")(film)))
 
 def compile_recipe(network: keras.Model, steps: int, epochs: int, learning_rate: float, weight_decay: float, label_smoothing: float):
     "AdamW with a cosine, cross-entropy with smoothed labels; in place."
@@ -372,15 +407,16 @@ def train_member(
     films: Films,        # of `fold_films`
     name: str,           # of this member
     seed: int,
+    size: int,           # side that it sees, pixels
 ) -> tuple[keras.Model, pd.DataFrame]: # (N, S, S, 1) gray → (N, classes) logits; history
     "Train one network by the recipe, or take it up where it was interrupted."
     p = stage.params
     source = recipe_source(films, seed, {k: p[k] for k in RECIPE}, p["kinds"])
-    build = partial(film_network, films.size, p["widths"], 2 + p["kinds"], p["contrast"])
+    build = partial(film_network, films.size, p["widths"], 2 + p["kinds"], p["contrast"], size)
     set_seed(seed)
     network = build(norm=FusedBatchNormalization, dtype=p["precision"])
     compile_recipe(network, -(-len(films.rows("train")) // p["batch_size"]), p["epochs"], p["learning_rate"], p["weight_decay"], p["label_smoothing"])
-    own = {k: v for k, v in p.items() if k not in ("folds_by", "folds", "only_folds", "refits", "seeds")}  # which other members there are changes nothing
+    own = {k: v for k, v in p.items() if k not in ("folds_by", "folds", "only_folds", "refits", "seeds", "sizes")} | dict(size=size)  # which other members there are changes nothing
     bare, history = train_kept(stage, name, network, source, p["epochs"], p["batch_size"], seed, keep="last", params=own)
     plain = build()
     plain.set_weights(bare.get_weights())
@@ -439,13 +475,14 @@ with tempfile.TemporaryDirectory() as folder:
 
 # %%
 #| export
-def plan_members(params: dict, folds: list[int], refits: int) -> list[dict]: # seed, fold (None: none left out), name and number of the network's own seed
+def plan_members(params: dict, folds: list[int], refits: int, sizes: list[int]) -> list[dict]: # seed, size, fold (None: none left out), name and number of the network's own seed
     "Which networks a run trains, in their order."
     plan = []
     for s in range(params["seeds"]):
-        first = params["seed"] + 1000 * s
-        if s == 0 or not refits: plan += [dict(seed=s, fold=f, name=f"compact_s{s}_f{f}", own_seed=first + f) for f in folds]
-        plan += [dict(seed=s, fold=None, name=f"compact_s{s}_r{r}", own_seed=first + 500 + r) for r in range(refits)]
+        for k, size in enumerate(sizes):
+            first, end = params["seed"] + 1000 * s + 100 * k, f"_{size}px" if len(sizes) > 1 else ""
+            plan += [dict(seed=s, size=size, fold=f, name=f"compact_s{s}_f{f}{end}", own_seed=first + f) for f in folds]
+            plan += [dict(seed=s, size=size, fold=None, name=f"compact_s{s}_r{r}{end}", own_seed=first + 500 + r) for r in range(refits)]
     return plan
 
 def train_members(
@@ -453,16 +490,16 @@ def train_members(
     films: Films,
     fold_of: np.ndarray, # (N,) from `make_folds`
     refits: int,
-) -> tuple[dict[str, keras.Model], pd.DataFrame, pd.DataFrame]: # networks by name; a row a film and member: member, seed, fold (-1: none left out), n, logit; histories
+) -> tuple[dict[str, keras.Model], pd.DataFrame, pd.DataFrame]: # networks by name; a row a film and member: member, seed, size, fold (-1: none left out), n, logit; histories
     "Train every member and let it judge its fold, the test films, or both."
     p, networks, judged, histories = stage.params, {}, [], []
-    for member in plan_members(p, chosen_folds(films, fold_of, p), refits):
+    for member in plan_members(p, chosen_folds(films, fold_of, p), refits, p["sizes"] or [films.size]):
         own, name, fold = fold_films(films, fold_of, member["fold"]), member["name"], member["fold"]
         print(f"Member {name}: {len(own.rows('train')):,} films to learn from, {len(own.rows('validation')):,} left out")
-        networks[name], history = train_member(stage, own, name, member["own_seed"])
+        networks[name], history = train_member(stage, own, name, member["own_seed"], member["size"])
         rows = np.concatenate([own.rows("validation"), own.rows("test") if fold is None or not refits else []]).astype(int)
         said = film_logits(pneumonia_logits([networks[name]], p["flip"]), films, rows)[:, 0]
-        judged.append(pd.DataFrame(dict(member=name, seed=member["seed"], fold=-1 if fold is None else fold, n=rows, logit=said.astype(float))))
+        judged.append(pd.DataFrame(dict(member=name, seed=member["seed"], size=member["size"], fold=-1 if fold is None else fold, n=rows, logit=said.astype(float))))
         histories.append(history)
     return networks, pd.concat(judged, ignore_index=True), pd.concat(histories, ignore_index=True)
 
@@ -496,9 +533,11 @@ def answering(judged: pd.DataFrame) -> list[str]:
     return judged.member[(judged.fold < 0) | (judged.fold >= 0).all()].unique().tolist()
 
 def answers_of(judged: pd.DataFrame, names: list[str]) -> pd.DataFrame: # rows of `judged`
-    "What members say; for refits, also what the folds' networks say of their folds."
+    "What members say; for refits, also what the folds' networks of their seeds and sizes say of their folds."
     own = judged.member.isin(names)
-    return judged[own | ((judged.fold[own] < 0).any() & (judged.fold >= 0))]
+    if (judged.fold[own] >= 0).all(): return judged[own]
+    alike = pd.MultiIndex.from_frame(judged[["seed", "size"]]).isin(set(zip(judged.seed[own], judged["size"][own])))
+    return judged[own | (alike & (judged.fold >= 0))]
 
 
 # %%
@@ -530,8 +569,10 @@ fold_of = make_folds(films.images, folds_by, folds)
 check_members(films, fold_of, stage.params)
 test_fail(lambda: check_members(films, fold_of, stage.params | dict(only_folds=[0, 0])), contains="each fold once")
 test_fail(lambda: make_folds(films.images, "dates", 2), contains='"series" or "numbers", found \'dates\'')
-test_eq([m["name"] for m in plan_members(dict(seeds=2, seed=0), [0, 1], refits=1)], ["compact_s0_f0", "compact_s0_f1", "compact_s0_r0", "compact_s1_r0"])
-test_eq([m["name"] for m in plan_members(dict(seeds=2, seed=0), [0, 1], refits=0)], ["compact_s0_f0", "compact_s0_f1", "compact_s1_f0", "compact_s1_f1"])
+test_fail(lambda: check_members(films, fold_of, stage.params | dict(sizes=[image_size + 1])), contains=f"to the {image_size} of the films")
+names = lambda refits, sizes: [m["name"] for m in plan_members(dict(seeds=2, seed=0), [0, 1], refits, sizes)]
+test_eq(names(1, [96]), ["compact_s0_f0", "compact_s0_f1", "compact_s0_r0", "compact_s1_f0", "compact_s1_f1", "compact_s1_r0"])
+test_eq(names(0, [96, 64])[:4], ["compact_s0_f0_96px", "compact_s0_f1_96px", "compact_s0_f0_64px", "compact_s0_f1_64px"])
 if refits and not len(films.rows("test")): note(stage, "there are no test films, so no network was trained on all folds.")
 networks, judged, histories = train_members(stage, films, fold_of, refits if len(films.rows("test")) else 0)
 for place in ("predictions", "predictions/members", "models", "history"):
