@@ -330,7 +330,7 @@ def train_kept(
     seed: int,
     seconds_before: float = 0., # earlier trainings of the same network
     extra: tuple = (),   # more callbacks
-    keep: str = "best",  # by the study's rules, or "last": all epochs, and the weights of the last
+    keep: str = "best",  # by the study's rules, or "last": all epochs, and the weights of the last; validation then decides nothing and is asked every fifth epoch
     params: dict | None = None, # what a backup depends on, if not on all of the stage's parameters
 ) -> tuple[keras.Model, pd.DataFrame]: # the same layers with the weights kept, not compiled; a row an epoch
     "Train, or take up a training where it was interrupted."
@@ -343,7 +343,7 @@ def train_kept(
         model.stop_training = False
         rows = source.films.rows("validation")  # none where a network learns from all folds
         fit(model, source, epochs, batch_size, seed, done, validation_data=source.judge(rows, batch_size) if len(rows) else None,
-            callbacks=[*callbacks, backup, *extra, *([Resume(callbacks, backup)] if done else [])])
+            validation_freq=1 if keep == "best" else list(range(epochs, 0, -5)), callbacks=[*callbacks, backup, *extra, *([Resume(callbacks, backup)] if done else [])])
     set_seed_states(model, backup.seeds)  # where fit was skipped
     bare = without_optimizer(model, name)
     bare.load_weights(backup.folder/"kept.weights.h5")

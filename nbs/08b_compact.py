@@ -22,7 +22,15 @@
 
 # %%
 #| export
+import io
+import multiprocessing
+import os
+import sys
+import threading
+import time
 from functools import partial
+from queue import Empty
+from unittest.mock import patch
 
 import cv2
 import keras
@@ -31,10 +39,10 @@ import pandas as pd
 from keras import layers, ops
 from scipy.special import expit
 
-from pneumo_nb.run import Stage, StudyError, note, rng_for, set_seed, write_csv, write_json
+from pneumo_nb.run import Stage, StudyError, note, rng_for, set_seed, threads, write_csv, write_json
 from pneumo_nb.data import number_folds, series_folds
 from pneumo_nb.eda import TALL_MARKER, appearance_scores, appearance_table, overlap_weights, patient_interval
-from pneumo_nb.preprocessing import Films, Source, affine_matrix, as_they_are, pixels_key, take, warp
+from pneumo_nb.preprocessing import Films, Source, affine_matrix, as_they_are, load_films, pixels_key, take, warp
 from pneumo_nb.training import FusedBatchNormalization, fit_temperature, save_model, train_kept
 from pneumo_nb.resnet import build_compact
 
@@ -47,7 +55,6 @@ from IPython.display import Markdown, display
 from sklearn.metrics import roc_auc_score
 from pneumo_nb.run import COLOURS, finish, open_stage, plot_style, save_figure
 from pneumo_nb.eda import sample_films
-from pneumo_nb.preprocessing import load_films
 plot_style()
 
 # %% tags=["parameters"]
@@ -61,6 +68,7 @@ only_folds = []        # which folds to leave out in turn, counted from 0; [] fo
 refits = 1             # networks that learn from all folds and judge test; 0: those that left a fold out judge test as well
 seeds = 1              # how often all of that is done, with other initial weights
 sizes = []             # sides to which networks reduce the films, pixels: for each one a network of every kind above; [] for image_size alone
+workers = 1            # networks trained at the same time, each by a process with its share of the threads
 epochs = 2
 learning_rate = 2e-3   # at its highest
 weight_decay = 0.05
@@ -194,6 +202,7 @@ def check_members(films: Films, fold_of: np.ndarray, params: dict):
     if wrong := [f for f in chosen if f not in range(folds)]: raise StudyError(f"Expected compact.only_folds between 0 and {folds - 1}, found {wrong}.")
     if len(set(chosen)) < len(chosen): raise StudyError(f"Expected each fold once in compact.only_folds, found {chosen}.")
     if params["seeds"] < 1: raise StudyError(f"Expected compact.seeds of 1 or more, found {params['seeds']}.")
+    if params["workers"] < 1: raise StudyError(f"Expected compact.workers of 1 or more, found {params['workers']}.")
     if params["refits"] < 0: raise StudyError(f"Expected compact.refits of 0 or more, found {params['refits']}.")
     if len(set(params["sizes"])) < len(params["sizes"]) or not all(8 <= s <= films.size for s in params["sizes"]):
         raise StudyError(f"Expected each side once in compact.sizes, from 8 pixels to the {films.size} of the films, found {params['sizes']}.")
@@ -271,7 +280,7 @@ def recipe_source(
 
 
 # %%
-stage = open_stage("compact", run_dir, seed=seed, image_size=image_size, batch_size=batch_size, folds_by=folds_by, folds=folds, refits=refits, only_folds=only_folds, seeds=seeds, sizes=sizes, epochs=epochs,
+stage = open_stage("compact", run_dir, seed=seed, image_size=image_size, batch_size=batch_size, folds_by=folds_by, folds=folds, refits=refits, only_folds=only_folds, seeds=seeds, sizes=sizes, workers=workers, epochs=epochs,
                    learning_rate=learning_rate, weight_decay=weight_decay, widths=widths, precision=precision, kinds=kinds, contrast=contrast, match=match, bands=bands, rotation=rotation, shift=shift,
                    stretch=stretch, flip=flip, equalise=equalise, gamma=gamma, blur=blur, noise=noise, cutout=cutout, label_smoothing=label_smoothing)
 ranges = {name: stage.params[name] for name in RECIPE}
@@ -416,7 +425,7 @@ def train_member(
     set_seed(seed)
     network = build(norm=FusedBatchNormalization, dtype=p["precision"])
     compile_recipe(network, -(-len(films.rows("train")) // p["batch_size"]), p["epochs"], p["learning_rate"], p["weight_decay"], p["label_smoothing"])
-    own = {k: v for k, v in p.items() if k not in ("folds_by", "folds", "only_folds", "refits", "seeds", "sizes")} | dict(size=size)  # which other members there are changes nothing
+    own = {k: v for k, v in p.items() if k not in ("folds_by", "folds", "only_folds", "refits", "seeds", "sizes", "workers")} | dict(size=size)  # which other members there are changes nothing
     bare, history = train_kept(stage, name, network, source, p["epochs"], p["batch_size"], seed, keep="last", params=own)
     plain = build()
     plain.set_weights(bare.get_weights())
@@ -489,15 +498,16 @@ def train_members(
     stage: Stage,
     films: Films,
     fold_of: np.ndarray, # (N,) from `make_folds`
-    refits: int,
+    plan: list[dict],    # from `plan_members`
 ) -> tuple[dict[str, keras.Model], pd.DataFrame, pd.DataFrame]: # networks by name; a row a film and member: member, seed, size, fold (-1: none left out), n, logit; histories
     "Train every member and let it judge its fold, the test films, or both."
     p, networks, judged, histories = stage.params, {}, [], []
-    for member in plan_members(p, chosen_folds(films, fold_of, p), refits, p["sizes"] or [films.size]):
+    refitted = any(member["fold"] is None for member in plan)
+    for member in plan:
         own, name, fold = fold_films(films, fold_of, member["fold"]), member["name"], member["fold"]
         print(f"Member {name}: {len(own.rows('train')):,} films to learn from, {len(own.rows('validation')):,} left out")
         networks[name], history = train_member(stage, own, name, member["own_seed"], member["size"])
-        rows = np.concatenate([own.rows("validation"), own.rows("test") if fold is None or not refits else []]).astype(int)
+        rows = np.concatenate([own.rows("validation"), own.rows("test") if fold is None or not refitted else []]).astype(int)
         said = film_logits(pneumonia_logits([networks[name]], p["flip"]), films, rows)[:, 0]
         judged.append(pd.DataFrame(dict(member=name, seed=member["seed"], size=member["size"], fold=-1 if fold is None else fold, n=rows, logit=said.astype(float))))
         histories.append(history)
@@ -507,6 +517,67 @@ def film_logits(logits: keras.Model, films: Films, rows: np.ndarray, batch_size:
     "Log odds of pneumonia for some films, as they are."
     parts = [logits.predict_on_batch(take(films.pixels, rows[i:i + batch_size])[..., None].astype(np.float32)) for i in range(0, len(rows), batch_size)]
     return np.concatenate(parts) if parts else np.zeros((0, logits.output_shape[1]), np.float32)
+
+
+# %% [markdown]
+# A network this small keeps two cores less busy than two such networks keep a core each. With `workers` several are trained at the same time, by processes that take the next one of the plan as they get free. They leave what they
+# trained where an interrupted training is looked for, and `train_members` takes it up from there; so if a process should fail, its network is trained in line, or its error comes up there.
+
+# %%
+#| export
+class LinesTo(io.TextIOBase):
+    "A text stream that sends each line to a queue, with the name of the member at work before it."
+    def __init__(self, lines): self.lines, self.name, self.rest = lines, "", ""
+    def write(self, text):
+        *whole, self.rest = (self.rest + text).split("\n")
+        for line in whole: self.lines.put(f"{self.name}: {line}")
+        return len(text)
+
+def end_with(parent: int): # process id
+    "End this process when its parent does, however that ends."
+    while os.getppid() == parent: time.sleep(.2)
+    os._exit(1)
+
+def train_share(parent: int, cores: set, lines, following, stage: Stage, plan: list[dict]):
+    "What a worker does: train the next member of the plan that nobody has begun, until there is none."
+    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
+    if cores: os.sched_setaffinity(0, cores)
+    p, sys.stdout = stage.params, LinesTo(lines)
+    films = load_films(stage, p["image_size"], p["seed"])
+    fold_of = make_folds(films.images, p["folds_by"], p["folds"])
+    while True:
+        with following.get_lock(): n, following.value = following.value, following.value + 1
+        if n >= len(plan): return
+        sys.stdout.name = plan[n]["name"]
+        train_member(stage, fold_films(films, fold_of, plan[n]["fold"]), plan[n]["name"], plan[n]["own_seed"], plan[n]["size"])
+
+
+# %%
+#| export
+def train_ahead(stage: Stage, plan: list[dict]):
+    "Train the members of a plan side by side, and leave them where `train_members` finds them."
+    from pneumo_nb.compact import train_share  # the package's: a process that starts afresh knows nothing of a notebook's
+    workers, fresh = min(stage.params["workers"], len(plan)), multiprocessing.get_context("spawn")
+    each = max(threads() // workers, 1)
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    shares = [set(cores[n * each:(n + 1) * each]) if workers * each <= len(cores) else set() for n in range(workers)]
+    lines, following = fresh.Queue(), fresh.Value("i", 0)
+    started = [fresh.Process(target=train_share, args=(os.getpid(), share, lines, following, stage, plan), daemon=True) for share in shares]
+    print(f"{workers} networks at a time, {each} thread(s) each")
+    with patch.dict(os.environ, {name: str(each) for name in ("PNEUMO_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")}):  # read when a process starts
+        for process in started: process.start()
+    try: print_lines(lines, started)
+    finally:
+        for process in started: process.kill()
+    if failed := [p.exitcode for p in started if p.exitcode]: print(f"{len(failed)} process(es) ended early; what is missing is trained in line.")
+
+def print_lines(lines, processes: list):
+    "Print what comes until all processes have ended."
+    while True:
+        running = any(p.is_alive() for p in processes)
+        try: print(lines.get(timeout=.2), flush=True)
+        except Empty:
+            if not running: return
 
 
 # %%
@@ -574,7 +645,9 @@ names = lambda refits, sizes: [m["name"] for m in plan_members(dict(seeds=2, see
 test_eq(names(1, [96]), ["compact_s0_f0", "compact_s0_f1", "compact_s0_r0", "compact_s1_f0", "compact_s1_f1", "compact_s1_r0"])
 test_eq(names(0, [96, 64])[:4], ["compact_s0_f0_96px", "compact_s0_f1_96px", "compact_s0_f0_64px", "compact_s0_f1_64px"])
 if refits and not len(films.rows("test")): note(stage, "there are no test films, so no network was trained on all folds.")
-networks, judged, histories = train_members(stage, films, fold_of, refits if len(films.rows("test")) else 0)
+plan = plan_members(stage.params, chosen_folds(films, fold_of, stage.params), refits if len(films.rows("test")) else 0, sizes or [image_size])
+if workers > 1: train_ahead(stage, plan)
+networks, judged, histories = train_members(stage, films, fold_of, plan)
 for place in ("predictions", "predictions/members", "models", "history"):
     for old in stage.path(place).glob("compact*.*"): old.unlink()  # of an earlier run with more members
 write_members(stage, films, judged, fold_of)
@@ -584,7 +657,7 @@ save_members(stage, films, networks, judged, fold_of, histories)
 figure, ax = plt.subplots(figsize=(8, 3.4))
 for name, own in histories.groupby("member", sort=False):
     ax.plot(own.epoch, own.loss, color=COLOURS["compact"], lw=1)
-    if own.get("val_loss", own.loss * np.nan).notna().any(): ax.plot(own.epoch, own.val_loss, color="black", lw=1, ls="--")
+    if own.get("val_loss", own.loss * np.nan).notna().any(): ax.plot(own.epoch[own.val_loss.notna()], own.val_loss.dropna(), color="black", lw=1, ls="--")
 ax.plot([], [], color=COLOURS["compact"], label="train"); ax.plot([], [], color="black", ls="--", label="fold left out")
 ax.set(xlabel="epoch", ylabel="loss", ylim=(0, None)); ax.legend(); ax.xaxis.get_major_locator().set_params(integer=True)
 save_figure(stage, figure, "compact_history", "Loss of every member by epoch: train (solid) and the fold left out (dashed).", f"Loss of {judged.member.nunique()} members over {epochs} epochs. In the last epoch {histories[histories.epoch == epochs].loss.mean():.3f} on train and "

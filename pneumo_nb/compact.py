@@ -7,12 +7,20 @@ __all__ = ['BANDS', 'RECIPE', 'SHAPE_GAP', 'level_counts', 'match_levels', 'spli
            'check_recipe', 'chosen_folds', 'check_members', 'make_folds', 'move_film', 'change_gray', 'wipe_out',
            'recipe_views', 'recipe_source', 'Contrast', 'area_weights', 'Reduce', 'film_network', 'compile_recipe',
            'fold_films', 'train_member', 'pneumonia_logits', 'as_model', 'plan_members', 'train_members', 'film_logits',
-           'pooled', 'pooled_temperature', 'answering', 'answers_of', 'write_members', 'save_members', 'swapped_levels',
-           'swapped_bands', 'swapped_shape', 'learned_weights', 'fold_table', 'tall_markers', 'within',
-           'compact_findings']
+           'LinesTo', 'end_with', 'train_share', 'train_ahead', 'print_lines', 'pooled', 'pooled_temperature',
+           'answering', 'answers_of', 'write_members', 'save_members', 'swapped_levels', 'swapped_bands',
+           'swapped_shape', 'learned_weights', 'fold_table', 'tall_markers', 'within', 'compact_findings']
 
 # %% ../nbs/08b_compact.ipynb #9f43945d
+import io
+import multiprocessing
+import os
+import sys
+import threading
+import time
 from functools import partial
+from queue import Empty
+from unittest.mock import patch
 
 import cv2
 import keras
@@ -21,10 +29,10 @@ import pandas as pd
 from keras import layers, ops
 from scipy.special import expit
 
-from .run import Stage, StudyError, note, rng_for, set_seed, write_csv, write_json
+from .run import Stage, StudyError, note, rng_for, set_seed, threads, write_csv, write_json
 from .data import number_folds, series_folds
 from .eda import TALL_MARKER, appearance_scores, appearance_table, overlap_weights, patient_interval
-from .preprocessing import Films, Source, affine_matrix, as_they_are, pixels_key, take, warp
+from .preprocessing import Films, Source, affine_matrix, as_they_are, load_films, pixels_key, take, warp
 from .training import FusedBatchNormalization, fit_temperature, save_model, train_kept
 from .resnet import build_compact
 
@@ -88,6 +96,7 @@ def check_members(films: Films, fold_of: np.ndarray, params: dict):
     if wrong := [f for f in chosen if f not in range(folds)]: raise StudyError(f"Expected compact.only_folds between 0 and {folds - 1}, found {wrong}.")
     if len(set(chosen)) < len(chosen): raise StudyError(f"Expected each fold once in compact.only_folds, found {chosen}.")
     if params["seeds"] < 1: raise StudyError(f"Expected compact.seeds of 1 or more, found {params['seeds']}.")
+    if params["workers"] < 1: raise StudyError(f"Expected compact.workers of 1 or more, found {params['workers']}.")
     if params["refits"] < 0: raise StudyError(f"Expected compact.refits of 0 or more, found {params['refits']}.")
     if len(set(params["sizes"])) < len(params["sizes"]) or not all(8 <= s <= films.size for s in params["sizes"]):
         raise StudyError(f"Expected each side once in compact.sizes, from 8 pixels to the {films.size} of the films, found {params['sizes']}.")
@@ -233,7 +242,7 @@ def train_member(
     set_seed(seed)
     network = build(norm=FusedBatchNormalization, dtype=p["precision"])
     compile_recipe(network, -(-len(films.rows("train")) // p["batch_size"]), p["epochs"], p["learning_rate"], p["weight_decay"], p["label_smoothing"])
-    own = {k: v for k, v in p.items() if k not in ("folds_by", "folds", "only_folds", "refits", "seeds", "sizes")} | dict(size=size)  # which other members there are changes nothing
+    own = {k: v for k, v in p.items() if k not in ("folds_by", "folds", "only_folds", "refits", "seeds", "sizes", "workers")} | dict(size=size)  # which other members there are changes nothing
     bare, history = train_kept(stage, name, network, source, p["epochs"], p["batch_size"], seed, keep="last", params=own)
     plain = build()
     plain.set_weights(bare.get_weights())
@@ -276,15 +285,16 @@ def train_members(
     stage: Stage,
     films: Films,
     fold_of: np.ndarray, # (N,) from `make_folds`
-    refits: int,
+    plan: list[dict],    # from `plan_members`
 ) -> tuple[dict[str, keras.Model], pd.DataFrame, pd.DataFrame]: # networks by name; a row a film and member: member, seed, size, fold (-1: none left out), n, logit; histories
     "Train every member and let it judge its fold, the test films, or both."
     p, networks, judged, histories = stage.params, {}, [], []
-    for member in plan_members(p, chosen_folds(films, fold_of, p), refits, p["sizes"] or [films.size]):
+    refitted = any(member["fold"] is None for member in plan)
+    for member in plan:
         own, name, fold = fold_films(films, fold_of, member["fold"]), member["name"], member["fold"]
         print(f"Member {name}: {len(own.rows('train')):,} films to learn from, {len(own.rows('validation')):,} left out")
         networks[name], history = train_member(stage, own, name, member["own_seed"], member["size"])
-        rows = np.concatenate([own.rows("validation"), own.rows("test") if fold is None or not refits else []]).astype(int)
+        rows = np.concatenate([own.rows("validation"), own.rows("test") if fold is None or not refitted else []]).astype(int)
         said = film_logits(pneumonia_logits([networks[name]], p["flip"]), films, rows)[:, 0]
         judged.append(pd.DataFrame(dict(member=name, seed=member["seed"], size=member["size"], fold=-1 if fold is None else fold, n=rows, logit=said.astype(float))))
         histories.append(history)
@@ -294,6 +304,59 @@ def film_logits(logits: keras.Model, films: Films, rows: np.ndarray, batch_size:
     "Log odds of pneumonia for some films, as they are."
     parts = [logits.predict_on_batch(take(films.pixels, rows[i:i + batch_size])[..., None].astype(np.float32)) for i in range(0, len(rows), batch_size)]
     return np.concatenate(parts) if parts else np.zeros((0, logits.output_shape[1]), np.float32)
+
+# %% ../nbs/08b_compact.ipynb #d663cad2
+class LinesTo(io.TextIOBase):
+    "A text stream that sends each line to a queue, with the name of the member at work before it."
+    def __init__(self, lines): self.lines, self.name, self.rest = lines, "", ""
+    def write(self, text):
+        *whole, self.rest = (self.rest + text).split("\n")
+        for line in whole: self.lines.put(f"{self.name}: {line}")
+        return len(text)
+
+def end_with(parent: int): # process id
+    "End this process when its parent does, however that ends."
+    while os.getppid() == parent: time.sleep(.2)
+    os._exit(1)
+
+def train_share(parent: int, cores: set, lines, following, stage: Stage, plan: list[dict]):
+    "What a worker does: train the next member of the plan that nobody has begun, until there is none."
+    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
+    if cores: os.sched_setaffinity(0, cores)
+    p, sys.stdout = stage.params, LinesTo(lines)
+    films = load_films(stage, p["image_size"], p["seed"])
+    fold_of = make_folds(films.images, p["folds_by"], p["folds"])
+    while True:
+        with following.get_lock(): n, following.value = following.value, following.value + 1
+        if n >= len(plan): return
+        sys.stdout.name = plan[n]["name"]
+        train_member(stage, fold_films(films, fold_of, plan[n]["fold"]), plan[n]["name"], plan[n]["own_seed"], plan[n]["size"])
+
+# %% ../nbs/08b_compact.ipynb #7d1419c9
+def train_ahead(stage: Stage, plan: list[dict]):
+    "Train the members of a plan side by side, and leave them where `train_members` finds them."
+    from pneumo_nb.compact import train_share  # the package's: a process that starts afresh knows nothing of a notebook's
+    workers, fresh = min(stage.params["workers"], len(plan)), multiprocessing.get_context("spawn")
+    each = max(threads() // workers, 1)
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    shares = [set(cores[n * each:(n + 1) * each]) if workers * each <= len(cores) else set() for n in range(workers)]
+    lines, following = fresh.Queue(), fresh.Value("i", 0)
+    started = [fresh.Process(target=train_share, args=(os.getpid(), share, lines, following, stage, plan), daemon=True) for share in shares]
+    print(f"{workers} networks at a time, {each} thread(s) each")
+    with patch.dict(os.environ, {name: str(each) for name in ("PNEUMO_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")}):  # read when a process starts
+        for process in started: process.start()
+    try: print_lines(lines, started)
+    finally:
+        for process in started: process.kill()
+    if failed := [p.exitcode for p in started if p.exitcode]: print(f"{len(failed)} process(es) ended early; what is missing is trained in line.")
+
+def print_lines(lines, processes: list):
+    "Print what comes until all processes have ended."
+    while True:
+        running = any(p.is_alive() for p in processes)
+        try: print(lines.get(timeout=.2), flush=True)
+        except Empty:
+            if not running: return
 
 # %% ../nbs/08b_compact.ipynb #6bbeafb1
 def pooled(
