@@ -101,7 +101,7 @@ label_smoothing = 0.05
 # 4. **Contrast in place of gray.** The network sees how each pixel differs from its surroundings, in units of their scatter.
 # 5. **Shape that says nothing.** Both axes are stretched by themselves, since squashing made the shape of a chest a sign of its class.
 # 6. **Validation that feels the shift**: folds across the naming series, films whose appearance speaks against their class, and films of machines by which hardly any child without pneumonia was filmed.
-# 7. **Several networks** of different seeds, averaged.
+# 7. **Several networks** of different seeds, that see the films at one size or at several, averaged.
 #
 # ## Gray levels from elsewhere
 #
@@ -204,8 +204,8 @@ def check_members(films: Films, fold_of: np.ndarray, params: dict):
     if params["seeds"] < 1: raise StudyError(f"Expected compact.seeds of 1 or more, found {params['seeds']}.")
     if params["workers"] < 1: raise StudyError(f"Expected compact.workers of 1 or more, found {params['workers']}.")
     if params["refits"] < 0: raise StudyError(f"Expected compact.refits of 0 or more, found {params['refits']}.")
-    if len(set(params["sizes"])) < len(params["sizes"]) or not all(8 <= s <= films.size for s in params["sizes"]):
-        raise StudyError(f"Expected each side once in compact.sizes, from 8 pixels to the {films.size} of the films, found {params['sizes']}.")
+    if len(set(params["sizes"])) < len(params["sizes"]) or not all(16 <= s <= films.size for s in params["sizes"]):
+        raise StudyError(f"Expected each side once in compact.sizes, from 16 pixels to the {films.size} of the films, found {params['sizes']}.")
     kinds = films.images.kind.to_numpy()
     for fold in chosen:
         for part, rows in (("in", fold_of == fold), ("outside", (fold_of >= 0) & (fold_of != fold))):
@@ -479,8 +479,9 @@ with tempfile.TemporaryDirectory() as folder:
 # ## All members
 #
 # Each fold that has normal films (or each of `only_folds`) is left out once, and the network that did not see it judges it. The folds' answers together are the **out-of-fold** answers: each of these films judged by
-# a network that saw neither it nor, with folds by series, a normal film of its series. They choose thresholds and temperatures, and they are what recipes are compared by. Then `refits` networks for each seed learn from all folds, by the same recipe, and judge test.
-# No film that a network learned from has a say in its threshold. But the answers that choose are those of single networks that knew fewer films, and what they choose is applied to others, in the ensemble to their mean; how well it carries over, only test shows. Without refits, the networks that left a fold out answer on test, too, and there are as many of them for each seed.
+# a network that saw neither it nor, with folds by series, a normal film of its series. They choose thresholds and temperatures, and they are what recipes are compared by. Then `refits` networks for each seed and size learn from all folds, by the same recipe, and judge test.
+# Each has a threshold and a temperature from the folds' networks of its own seed and size, and a seed's ensemble from the mean of them over sizes. No film that a network learned from has a say in its threshold. But the answers that choose are those of networks that knew fewer films, and the mean of several refits of one size is
+# cut where their single counterparts say; how well it carries over, only test shows. Without refits, the networks that left a fold out answer on test, too, and there are as many of them for each seed.
 
 # %%
 #| export
@@ -530,7 +531,7 @@ class LinesTo(io.TextIOBase):
     def __init__(self, lines): self.lines, self.name, self.rest = lines, "", ""
     def write(self, text):
         *whole, self.rest = (self.rest + text).split("\n")
-        for line in whole: self.lines.put(f"{self.name}: {line}")
+        for line in whole: self.lines.put(f"Member {self.name}: {line}")
         return len(text)
 
 def end_with(parent: int): # process id
@@ -563,13 +564,13 @@ def train_ahead(stage: Stage, plan: list[dict]):
     shares = [set(cores[n * each:(n + 1) * each]) if workers * each <= len(cores) else set() for n in range(workers)]
     lines, following = fresh.Queue(), fresh.Value("i", 0)
     started = [fresh.Process(target=train_share, args=(os.getpid(), share, lines, following, stage, plan), daemon=True) for share in shares]
-    print(f"{workers} networks at a time, {each} thread(s) each")
+    print(f"Member networks: {workers} at a time, {each} thread(s) each")
     with patch.dict(os.environ, {name: str(each) for name in ("PNEUMO_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")}):  # read when a process starts
         for process in started: process.start()
     try: print_lines(lines, started)
     finally:
         for process in started: process.kill()
-    if failed := [p.exitcode for p in started if p.exitcode]: print(f"{len(failed)} process(es) ended early; what is missing is trained in line.")
+    if failed := [p.exitcode for p in started if p.exitcode]: print(f"Member networks: {len(failed)} process(es) ended early; what is missing is trained in line.")
 
 def print_lines(lines, processes: list):
     "Print what comes until all processes have ended."
@@ -641,6 +642,7 @@ check_members(films, fold_of, stage.params)
 test_fail(lambda: check_members(films, fold_of, stage.params | dict(only_folds=[0, 0])), contains="each fold once")
 test_fail(lambda: make_folds(films.images, "dates", 2), contains='"series" or "numbers", found \'dates\'')
 test_fail(lambda: check_members(films, fold_of, stage.params | dict(sizes=[image_size + 1])), contains=f"to the {image_size} of the films")
+test_fail(lambda: check_members(films, fold_of, stage.params | dict(workers=0)), contains="compact.workers of 1 or more")
 names = lambda refits, sizes: [m["name"] for m in plan_members(dict(seeds=2, seed=0), [0, 1], refits, sizes)]
 test_eq(names(1, [96]), ["compact_s0_f0", "compact_s0_f1", "compact_s0_r0", "compact_s1_f0", "compact_s1_f1", "compact_s1_r0"])
 test_eq(names(0, [96, 64])[:4], ["compact_s0_f0_96px", "compact_s0_f1_96px", "compact_s0_f0_64px", "compact_s0_f1_64px"])

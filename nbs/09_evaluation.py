@@ -1002,7 +1002,7 @@ save_figure(stage, figure, "evaluation_numbers", f"{title(best)}: log odds of pn
 # ## Other seeds
 #
 # One training is one draw: other initial weights, another order of films, perhaps another fold left out. Where a run trained several members of a kind, each is judged here as a model of its own,
-# and so is each seed's ensemble, with the threshold that Youden's rule chose on validation; for each of the three rules the table has the thresholds and the accuracy there. Members that learned from all folds share the validation answers of the networks that left a fold out, so there validation has no range. The mean says what to expect of one more training, the range how much luck is in it.
+# and so is each seed's ensemble, with the threshold that Youden's rule chose on validation; for each of the three rules the table has the thresholds and the accuracy there. Members that learned from all folds have as validation the answers of their own seed's networks that left a fold out. The mean says what to expect of one more training, the range how much luck is in it.
 
 # %%
 #| export
@@ -1030,10 +1030,11 @@ def member_table(
     return pd.DataFrame(rows)
 
 def spread_table(table: pd.DataFrame) -> pd.DataFrame: # text: a row a kind
-    "Mean and range over the members of each kind."
+    "Mean and range over the members of each kind, and of each size where they see several."
     columns = {"validation_roc_auc": "AUROC on validation", "roc_auc": "AUROC", "accuracy_fixed": "accuracy at the run's threshold", **{f"{what}_{rule}": f"{what}, {rule}" for what in ("threshold", "accuracy") for rule in RULES}, "sensitivity": "sensitivity", "specificity": "specificity", "bacteria": "sensitivity, bacterial", "virus": "sensitivity, viral", "ece": "ECE"}
     text = lambda v: f"{v.mean():.4f} ({v.min():.3f}–{v.max():.3f})"
-    return pd.DataFrame([{"": title(kind), "trained": len(own), **{words: text(own[c]) for c, words in columns.items()}} for kind, own in table.groupby("kind", sort=False)])
+    kinds = table.kind.map(title) + (", " + table.member.str.extract(r"_(\d+)px$")[0] + " pixels").fillna("")  # networks that see other sizes are of another kind
+    return pd.DataFrame([{"": kind, "trained": len(own), **{words: text(own[c]) for c, words in columns.items()}} for kind, own in table.groupby(kinds, sort=False)])
 
 
 # %%

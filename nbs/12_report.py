@@ -87,8 +87,8 @@ def results_section(folder: Path) -> str: # HTML
 def published_section(folder: Path) -> str: # HTML
     "Trainings of a kind, published results on the same films, and how often test was looked at."
     rows, looks = results_rows(folder), len(read_provenance(folder).get("test_looks", []))
-    apart = [{k: v for k, v in r.items() if k in ("model", "AUROC", "accuracy at the run's threshold", "accuracy at the threshold chosen on validation", "trained")} for r in rows if r["trained"].endswith("apart")]
-    parts = [table_html(apart, "Mean and range over trainings that differ by seed, or seed and fold", sort_from=99).replace('class="scroll"', 'class="scroll fit"')] if apart else []
+    apart = [{k: v for k, v in r.items() if k not in ("training", "parameters")} for r in rows if r["trained"].endswith("apart")]
+    parts = [table_html(apart, "Mean and range over trainings that differ by seed, or seed and fold; accuracies with a rule's name are at the threshold that it chose on validation", sort_from=99).replace('class="scroll"', 'class="scroll fit"')] if apart else []
     if public_test(folder): parts.append('<h3>Published results on the public test films</h3>' + table_html(
         [{"who": who, "AUROC": f"{auroc:.3f}", "accuracy": f"{accuracy:.3f}"} for who, (auroc, accuracy) in PUBLISHED.items()], "Published results on these test films", sort_from=1))
     return "".join(parts) + f'<p class="text">The test films were looked at {looks} time(s) in this run; the record below says when and why.</p>'
@@ -331,10 +331,11 @@ def compact_words(folder: Path) -> str: # HTML
     if "compact" not in stages: return ""
     p, refitted = stages["compact"]["parameters"], any((folder/"predictions/members").glob("compact_s*_r*.csv"))
     left_out = f"Folds {', '.join(map(str, p['only_folds']))} were" if p["only_folds"] else "Each fold that has normal films was"
-    times = "" if refitted else f", {p['seeds']} time(s) with other seeds"
+    times = f", {p['seeds']} time(s) with other seeds"
     folds = {"series": "folds: one for each naming series of the normal films, with as large a share of the pneumonia films as each of the further folds without normal films", "numbers": f"{p['folds']} folds of consecutive patient numbers"}[p.get("folds_by", "numbers")]
-    refits = f" Then {p['refits']} network(s) for each seed learned from all folds; these answer on test." if refitted else " On test all of these networks answer."
-    return (f'<p>The compact networks are other: films of {p["image_size"]} pixels, {"three classes" if p["kinds"] else "two classes"}, AdamW, {p["epochs"]} epochs to the end, augmentation of gray levels, sharpness and shape. The films that are not test were cut into {folds}. '
+    refits = f" Then {p['refits']} network(s) for each seed{' and size' if p.get('sizes') else ''} learned from all folds; these answer on test." if refitted else " On test all of these networks answer."
+    seen = f", which networks see at {' or '.join(map(str, p['sizes']))} pixels" if p.get("sizes") else ""
+    return (f'<p>The compact networks are other: films of {p["image_size"]} pixels{seen}, {"three classes" if p["kinds"] else "two classes"}, AdamW, {p["epochs"]} epochs to the end, augmentation of gray levels, sharpness and shape. The films that are not test were cut into {folds}. '
             f'{left_out} left out in turn{times}, and judged by the network(s) that had not seen it. Those answers choose threshold and temperature.{refits}</p>')
 
 
@@ -557,7 +558,7 @@ with tempfile.TemporaryDirectory() as runs:
 # ## Results for a README
 #
 # Numbers typed by hand grow stale. `results_markdown` makes the table from the files of one or more runs, with published results on the same films beside them, and `write_between` puts it
-# between two markers of a text. A table may be put together from runs that are not all on one machine: `results_in` reads what it already says, and that is kept.
+# between two markers of a text. A table may be put together from runs that are not all on one machine: `results_in` reads what it already says, and that is kept, with a dash where the table did not yet have a column.
 
 # %%
 #| export
@@ -568,23 +569,31 @@ PUBLISHED = {  # results on the same 624 test films: AUROC, accuracy
     "MedMNIST v2 (Yang et al. 2023), ResNet-18, 28 pixels": (.944, .854), "MedMNIST v2, ResNet-18, 224 pixels": (.956, .864), "MedMNIST v2, ResNet-50, 28 pixels": (.948, .854),
     "MedMNIST v2, ResNet-50, 224 pixels": (.962, .884), "MedMNIST v2, auto-sklearn": (.942, .855), "MedMNIST v2, AutoKeras": (.947, .878), "MedMNIST v2, Google AutoML Vision": (.991, .946)}
 
+AT = "accuracy at the run's threshold"
+
 def results_rows(folder: Path) -> list[dict]: # a row a model, and one for each kind of which several were trained
     "A run's models in the columns of the results table."
     import pandas as pd
-    from pneumo_nb.evaluation import span, spread_table, title
+    from pneumo_nb.evaluation import RULES, span, spread_table, title
     if not (folder/"comparison.csv").exists(): raise StudyError(f"Expected comparison.csv in {folder}, found none; run the evaluation first.")
     clean = lambda value, form: form.format(value) if value == value else "–"
-    at = "accuracy at the run's threshold"
-    rows = [{"model": f"{title(r['model'])}", "AUROC": span(r, "roc_auc"), at: span(r, "accuracy"), "accuracy at the threshold chosen on validation": span(r, "chosen_accuracy"),
+    chosen = {(r["model"], r["chosen"]): span(r, "accuracy") for r in pd.read_csv(folder/"metrics/evaluation_thresholds.csv").to_dict("records")}
+    rows = [{"model": title(r["model"]), "AUROC": span(r, "roc_auc"), AT: span(r, "accuracy"), **{f"accuracy, {rule}": chosen.get((r["model"], rule), "–") for rule in RULES},
              "trained": "1" if r["model"] != "compact_ensemble" else f"{member_count(folder)} together", "training": clean(r["training_seconds"], "{:,.0f} s"), "parameters": clean(r.get("parameters", float("nan")), "{:,.0f}")}
             for r in pd.read_csv(folder/"comparison.csv").to_dict("records")]
-    file = folder/"metrics/evaluation_members.csv"
-    members = pd.read_csv(file) if file.exists() and file.stat().st_size > 2 else pd.DataFrame(columns=["kind"])
-    if len(members) and "accuracy_Youden" not in members: raise StudyError(f"Expected trainings judged by each rule in {file}, found an earlier version's; do `pneumo run --run {folder.name} --only evaluation --fresh` first.")
-    for kind, own in members.groupby("kind", sort=False):
-        row = spread_table(own).iloc[0]
-        rows.append({"model": f"{title(kind)}, mean and range", "AUROC": row["AUROC"], at: row["accuracy at the run's threshold"], "accuracy at the threshold chosen on validation": row["accuracy, Youden"], "trained": f"{len(own)} apart", "training": "–", "parameters": "–"})
+    members = read_members(folder)
+    for row in spread_table(members).to_dict("records") if len(members) else []:
+        rows.append({"model": f"{row['']}, mean and range", "AUROC": row["AUROC"], AT: row[AT], **{f"accuracy, {rule}": row[f"accuracy, {rule}"] for rule in RULES}, "trained": f"{row['trained']} apart", "training": "–", "parameters": "–"})
     return rows
+
+def read_members(folder: Path): # data frame: the evaluation's `member_table`, empty without members
+    "What an evaluation found of trainings of a kind."
+    import pandas as pd
+    file = folder/"metrics/evaluation_members.csv"
+    if not file.exists() or file.stat().st_size <= 2: return pd.DataFrame()
+    members = pd.read_csv(file)
+    if "accuracy_Youden" not in members: raise StudyError(f"Expected trainings judged by each rule in {file}, found an earlier version's; do `pneumo run --run {folder.name} --only evaluation --fresh` first.")
+    return members
 
 def public_test(folder: Path) -> bool:
     "Whether a run's test films are, by their numbers and names, those that others published on."
@@ -607,11 +616,11 @@ def results_markdown(
     if len({f["fingerprint"] for f in facts}) > 1: raise StudyError(f"Expected runs on the same films, found {', '.join(f.name for f in folders)} on different ones; print them one by one.")
     new = {folder.name: ([{"model": r["model"], "run": folder.name} | r for r in results_rows(folder)], run_words(folder)) for folder in folders}
     check_others(others or {}, new)
-    said = {**(others or {}), **new}
-    rows = [row for own, _ in said.values() for row in own]
-    if public_test(folders[0]): rows += [{"model": who, "run": "published", "AUROC": f"{auroc:.3f}", "accuracy at the run's threshold": f"{accuracy:.3f}"} for who, (auroc, accuracy) in PUBLISHED.items()]
+    said, columns = {**(others or {}), **new}, next(iter(new.values()))[0][0]
+    rows = [{c: row.get(c, "–") for c in columns} for own, _ in said.values() for row in own]
+    if public_test(folders[0]): rows += [{"model": who, "run": "published", "AUROC": f"{auroc:.3f}", AT: f"{accuracy:.3f}"} for who, (auroc, accuracy) in PUBLISHED.items()]
     return markdown_table(rows) + "\n\n" + " ".join(words for _, words in said.values()) + (
-        " In brackets: 95 % intervals, patients redrawn; in rows of means the range over trainings.")
+        " In brackets: 95 % intervals, patients redrawn; in rows of means the range over trainings. Accuracies with a rule's name: at the threshold that it chose on validation.")
 
 def results_in(text: str) -> dict[str, tuple[list[dict], str]]: # run → its rows, its words; in the table's order
     "What a text's results table says of each run; published rows left out."
@@ -623,12 +632,12 @@ def results_in(text: str) -> dict[str, tuple[list[dict], str]]: # run → its ro
     return {name: ([r for r in rows if r["run"] == name], said.get(name, "")) for name in dict.fromkeys(r["run"] for r in rows) if name != "published"}
 
 def check_others(others: dict, new: dict): # both run → rows, words
-    "Refuse to put runs into a table with other columns, or beside runs on films of another name; more is not known of runs that are not here."
+    "Refuse to put runs into a table whose columns they lack, or beside runs on films of another name; more is not known of runs that are not here."
     films = lambda words: words.partition(": ")[2].partition(",")[0]
     rows, words = next(iter(new.values()))
     for name, (own, said) in others.items():
         if name in new: continue
-        if list(own[0]) != list(rows[0]): raise StudyError(f"Expected the columns {', '.join(rows[0])}, found {', '.join(own[0])} in the table; write all of its runs anew.")
+        if strange := [c for c in own[0] if c not in rows[0]]: raise StudyError(f"Expected no columns but {', '.join(rows[0])}, found {', '.join(strange)} in the table; write all of its runs anew.")
         if films(said) != films(words): raise StudyError(f"Expected runs on {films(words)}, found {name} on {films(said) or 'films that are not named'} in the table; write all of its runs anew.")
 
 
@@ -644,7 +653,7 @@ def run_words(folder: Path) -> str:
     provenance, facts = read_provenance(folder), read_json(folder/"metrics/data.json")
     stages = provenance["stages"]
     films = "drawn phantoms" if facts["source"] == "phantoms" else f"`{Path(facts['root']).name}`"
-    sizes = sorted({str(r["parameters"]["image_size"]) for name, r in stages.items() if name in ("mlp", "cnn", "resnet", "compact")})
+    sizes = sorted({str(size) for name, r in stages.items() if name in ("mlp", "cnn", "resnet", "compact") for size in r["parameters"].get("sizes") or [r["parameters"]["image_size"]]}, key=int)
     seeds = sorted({str(r["parameters"]["seed"]) for name, r in stages.items() if name in ("mlp", "cnn", "resnet", "compact")})
     commits, looks = ", ".join(dict.fromkeys(r["git_commit"][:10] for r in stages.values())), len(provenance.get("test_looks", []))
     return (f"Run `{folder.name}`: {films}, films of {' and '.join(sizes) or 'no'} pixels, seed {', '.join(seeds) or 'none'}, {stages['evaluation']['machine']['cores']} cores, commit {commits}, {looks} look(s) at the test films, threshold {stages['evaluation']['parameters']['threshold']:g}."

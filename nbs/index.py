@@ -86,7 +86,7 @@
 #
 # <!-- results: written by `pneumo results RUN... --write FILE` -->
 #
-# | model | run | AUROC | accuracy at the run's threshold | accuracy at the threshold chosen on validation | trained | training | parameters |
+# | model | run | AUROC | accuracy at the run's threshold | accuracy, Youden | trained | training | parameters |
 # | --- | --- | --- | --- | --- | --- | --- | --- |
 # | compact net | best | 0.9802 (0.969–0.989) | 0.9279 (0.905–0.949) | 0.8942 (0.864–0.920) | 1 | 529 s | 1,229,987 |
 # | compact ensemble | best | 0.9810 (0.971–0.990) | 0.9327 (0.912–0.953) | 0.8878 (0.857–0.914) | 6 together | 2,800 s | 7,379,922 |

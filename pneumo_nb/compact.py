@@ -98,8 +98,8 @@ def check_members(films: Films, fold_of: np.ndarray, params: dict):
     if params["seeds"] < 1: raise StudyError(f"Expected compact.seeds of 1 or more, found {params['seeds']}.")
     if params["workers"] < 1: raise StudyError(f"Expected compact.workers of 1 or more, found {params['workers']}.")
     if params["refits"] < 0: raise StudyError(f"Expected compact.refits of 0 or more, found {params['refits']}.")
-    if len(set(params["sizes"])) < len(params["sizes"]) or not all(8 <= s <= films.size for s in params["sizes"]):
-        raise StudyError(f"Expected each side once in compact.sizes, from 8 pixels to the {films.size} of the films, found {params['sizes']}.")
+    if len(set(params["sizes"])) < len(params["sizes"]) or not all(16 <= s <= films.size for s in params["sizes"]):
+        raise StudyError(f"Expected each side once in compact.sizes, from 16 pixels to the {films.size} of the films, found {params['sizes']}.")
     kinds = films.images.kind.to_numpy()
     for fold in chosen:
         for part, rows in (("in", fold_of == fold), ("outside", (fold_of >= 0) & (fold_of != fold))):
@@ -311,7 +311,7 @@ class LinesTo(io.TextIOBase):
     def __init__(self, lines): self.lines, self.name, self.rest = lines, "", ""
     def write(self, text):
         *whole, self.rest = (self.rest + text).split("\n")
-        for line in whole: self.lines.put(f"{self.name}: {line}")
+        for line in whole: self.lines.put(f"Member {self.name}: {line}")
         return len(text)
 
 def end_with(parent: int): # process id
@@ -342,13 +342,13 @@ def train_ahead(stage: Stage, plan: list[dict]):
     shares = [set(cores[n * each:(n + 1) * each]) if workers * each <= len(cores) else set() for n in range(workers)]
     lines, following = fresh.Queue(), fresh.Value("i", 0)
     started = [fresh.Process(target=train_share, args=(os.getpid(), share, lines, following, stage, plan), daemon=True) for share in shares]
-    print(f"{workers} networks at a time, {each} thread(s) each")
+    print(f"Member networks: {workers} at a time, {each} thread(s) each")
     with patch.dict(os.environ, {name: str(each) for name in ("PNEUMO_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")}):  # read when a process starts
         for process in started: process.start()
     try: print_lines(lines, started)
     finally:
         for process in started: process.kill()
-    if failed := [p.exitcode for p in started if p.exitcode]: print(f"{len(failed)} process(es) ended early; what is missing is trained in line.")
+    if failed := [p.exitcode for p in started if p.exitcode]: print(f"Member networks: {len(failed)} process(es) ended early; what is missing is trained in line.")
 
 def print_lines(lines, processes: list):
     "Print what comes until all processes have ended."

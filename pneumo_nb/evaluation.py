@@ -661,10 +661,11 @@ def member_table(
     return pd.DataFrame(rows)
 
 def spread_table(table: pd.DataFrame) -> pd.DataFrame: # text: a row a kind
-    "Mean and range over the members of each kind."
+    "Mean and range over the members of each kind, and of each size where they see several."
     columns = {"validation_roc_auc": "AUROC on validation", "roc_auc": "AUROC", "accuracy_fixed": "accuracy at the run's threshold", **{f"{what}_{rule}": f"{what}, {rule}" for what in ("threshold", "accuracy") for rule in RULES}, "sensitivity": "sensitivity", "specificity": "specificity", "bacteria": "sensitivity, bacterial", "virus": "sensitivity, viral", "ece": "ECE"}
     text = lambda v: f"{v.mean():.4f} ({v.min():.3f}–{v.max():.3f})"
-    return pd.DataFrame([{"": title(kind), "trained": len(own), **{words: text(own[c]) for c, words in columns.items()}} for kind, own in table.groupby("kind", sort=False)])
+    kinds = table.kind.map(title) + (", " + table.member.str.extract(r"_(\d+)px$")[0] + " pixels").fillna("")  # networks that see other sizes are of another kind
+    return pd.DataFrame([{"": kind, "trained": len(own), **{words: text(own[c]) for c, words in columns.items()}} for kind, own in table.groupby(kinds, sort=False)])
 
 # %% ../nbs/09_evaluation.ipynb #c95317f6
 def evaluation_findings(

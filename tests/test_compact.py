@@ -28,7 +28,7 @@ def home(tmp_path_factory):
     assert done.returncode == 0, done.stdout + done.stderr
     return home
 
-def pneumo(home, *words): return subprocess.run([PNEUMO, *words], cwd=home, capture_output=True, text=True, env=os.environ | dict(PNEUMO_CACHE=str(home/"cache")))
+def pneumo(home, *words, **more): return subprocess.run([PNEUMO, *words], cwd=home, capture_output=True, text=True, env=os.environ | dict(PNEUMO_CACHE=str(home/"cache"), **more))
 
 def test_every_film_of_the_folds_left_out_is_judged_once_by_networks_that_never_saw_it(home):
     run = home/"runs/whole"
@@ -45,7 +45,8 @@ def test_every_film_of_the_folds_left_out_is_judged_once_by_networks_that_never_
         assert f"Member compact_s0_f{f}: {len(learned) - left_out:,} films to learn from, {left_out:,} left out" in logs
         normal = {naming_series(p) for p in learned if "/NORMAL/" in p and fold[p] != f}
         assert len(normal) == 1 and not normal & {naming_series(p) for p in learned if "/NORMAL/" in p and fold[p] == f}
-    assert all(f"Member compact_s{s}_r0: {len(learned):,} films to learn from, 0 left out" in logs for s in (0, 1)) and "Member compact_s1_f" not in logs
+    assert all(f"Member compact_s{s}_r0: {len(learned):,} films to learn from, 0 left out" in logs for s in (0, 1))
+    assert all(logs.count(f"Member compact_s{s}_f{f}: ") == 1 for s in (0, 1) for f in (0, 1))   # each seed has networks of its own for the folds
 
 def test_each_seed_has_an_ensemble_where_several_networks_of_it_answer(home):
     words = [*SMALL, "-p", "compact.epochs=1", "--only", "data,compact,evaluation"]
@@ -112,6 +113,33 @@ def test_a_killed_recipe_goes_on_where_it_was_and_comes_to_the_same_answers(home
     for file in sorted((home/"runs/whole/predictions").rglob("*.csv")):
         assert (run/file.relative_to(home/"runs/whole")).read_bytes() == file.read_bytes(), file.name
 
+def test_networks_trained_side_by_side_are_those_trained_in_line_and_end_with_their_run(home):
+    words = [*SMALL, "-p", "compact.sizes=[32, 24]", "--only", "data,compact,evaluation"]
+    in_line = pneumo(home, "run", "--run", "line", *words, PNEUMO_THREADS="1")
+    assert in_line.returncode == 0, in_line.stdout + in_line.stderr
+    beside, run = ["run", "--run", "beside", *words, "-p", "compact.workers=2"], home/"runs/beside"
+    killed = subprocess.Popen([PNEUMO, *beside], cwd=home, stdout=subprocess.PIPE, text=True, env=os.environ | dict(PNEUMO_CACHE=str(home/"cache")))
+    while killed.poll() is None and len(list(run.glob(".scratch-compact/*/epoch_*.json"))) < 2: time.sleep(.005)
+    assert killed.poll() is None, "the run ended before it could be killed"
+    family = psutil.Process(killed.pid).children(recursive=True)
+    killed.kill()
+    killed.wait()
+    assert len(family) >= 3 and not psutil.wait_procs(family, timeout=60)[1]   # the notebook and its two workers
+    again = pneumo(home, *beside, PNEUMO_THREADS="2")
+    assert again.returncode == 0 and ": epoch " in again.stdout and "2 at a time, 1 thread(s) each" in again.stdout, again.stdout + again.stderr
+    for file in sorted((home/"runs/line/predictions").rglob("*.csv")):
+        assert (run/file.relative_to(home/"runs/line")).read_bytes() == file.read_bytes(), file.name
+
+def test_a_seeds_threshold_comes_from_its_own_networks_averaged_over_sizes(home):
+    from scipy.special import logit
+    read = lambda name: pd.read_csv(home/f"runs/line/predictions/members/{name}.csv").set_index("path").uncalibrated.map(logit)
+    for s in (0, 1):
+        parts, whole = [read(f"compact_s{s}_r0_{size}px") for size in (32, 24)], read(f"compact_ensemble_s{s}")
+        assert set(parts[0].index) == set(parts[1].index) == set(whole.index)   # folds and test
+        assert np.allclose((parts[0] + parts[1]) / 2, whole[parts[0].index], atol=1e-5)
+    table = pneumo(home, "results", "line").stdout
+    assert "| compact net, 32 pixels, mean and range | line |" in table and "films of 24 and 32 pixels" in table
+
 def test_looks_at_test_are_counted_for_good(home):
     looks = lambda: [l["stage"] for l in json.loads((home/"runs/whole/provenance.json").read_text())["test_looks"]]
     assert looks() == ["eda", "evaluation"]
@@ -140,6 +168,10 @@ def test_a_results_table_keeps_runs_that_are_not_here_and_only_if_they_are_compa
     assert both["elsewhere"][1] in elsewhere and both["whole"][1].startswith("Run `whole`: ") and table.read_text().endswith("after\n")
     again = table.read_text()
     assert pneumo(home, "results", "whole", "--write", "TABLE.md", "--add").returncode == 0 and table.read_text() == again
+    earlier = "\n".join(" | ".join(c for n, c in enumerate(line.split(" | ")) if n != 6) if line.startswith("|") else line for line in elsewhere.splitlines()) + "\n"
+    table.write_text(earlier)   # of a version that did not yet have the column
+    assert pneumo(home, "results", "whole", "--write", "TABLE.md", "--add").returncode == 0
+    assert {r["accuracy, sensitivity .98"] for r in results_in(table.read_text())["elsewhere"][0]} == {"–"} and [r["trained"] for r in results_in(table.read_text())["elsewhere"][0]] == [r["trained"] for r in both["elsewhere"][0]]
     for wrong, why in ((elsewhere.replace("drawn phantoms", "`other_films`"), "Expected runs on drawn phantoms, found elsewhere on `other_films`"), (elsewhere.replace("| trained |", "| how often |"), "write all of its runs anew")):
         table.write_text(wrong)
         done = pneumo(home, "results", "whole", "--write", "TABLE.md", "--add")
