@@ -521,7 +521,7 @@ def film_logits(logits: keras.Model, films: Films, rows: np.ndarray, batch_size:
 
 
 # %% [markdown]
-# A network this small keeps two cores less busy than two such networks keep a core each. With `workers` several are trained at the same time, by processes that take the next one of the plan as they get free. They leave what they
+# A network this small keeps two cores less busy than two such networks keep a core each. With `workers` several are trained at the same time, by processes that take the next one of the plan as they get free; two at 96 pixels on two cores got 1.2 times as many films done in a second as one. They leave what they
 # trained where an interrupted training is looked for, and `train_members` takes it up from there; so if a process should fail, its network is trained in line, or its error comes up there.
 
 # %%

@@ -492,7 +492,8 @@ def results_markdown(
     if len({f["fingerprint"] for f in facts}) > 1: raise StudyError(f"Expected runs on the same films, found {', '.join(f.name for f in folders)} on different ones; print them one by one.")
     new = {folder.name: ([{"model": r["model"], "run": folder.name} | r for r in results_rows(folder)], run_words(folder)) for folder in folders}
     check_others(others or {}, new)
-    said, columns = {**(others or {}), **new}, next(iter(new.values()))[0][0]
+    others, columns = others or {}, next(iter(new.values()))[0][0]
+    said = {name: told for name, told in new.items() if name not in others} | others | new  # runs that are new to the table come first
     rows = [{c: row.get(c, "–") for c in columns} for own, _ in said.values() for row in own]
     if public_test(folders[0]): rows += [{"model": who, "run": "published", "AUROC": f"{auroc:.3f}", AT: f"{accuracy:.3f}"} for who, (auroc, accuracy) in PUBLISHED.items()]
     return markdown_table(rows) + "\n\n" + " ".join(words for _, words in said.values()) + (

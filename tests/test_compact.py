@@ -164,7 +164,7 @@ def test_a_results_table_keeps_runs_that_are_not_here_and_only_if_they_are_compa
     done = pneumo(home, "results", "whole", "--write", "TABLE.md", "--add")
     assert done.returncode == 0, done.stderr
     both = results_in(table.read_text())
-    assert list(both) == ["elsewhere", "whole"] and [r | dict(run="") for r in both["elsewhere"][0]] == [r | dict(run="") for r in both["whole"][0]]
+    assert list(both) == ["whole", "elsewhere"] and [r | dict(run="") for r in both["elsewhere"][0]] == [r | dict(run="") for r in both["whole"][0]]
     assert both["elsewhere"][1] in elsewhere and both["whole"][1].startswith("Run `whole`: ") and table.read_text().endswith("after\n")
     again = table.read_text()
     assert pneumo(home, "results", "whole", "--write", "TABLE.md", "--add").returncode == 0 and table.read_text() == again
