@@ -353,7 +353,7 @@ save_figure(stage, figure, "compact_films", "Train films as they are, as the net
 # %% [markdown]
 # ## The same films, smaller
 #
-# A network that sees 64 pixels a side makes other mistakes than one that sees 96, so their mean may be worth more than that of two alike. With `sizes` some members reduce the film before they look at it. That is a layer, too: all members
+# A network that sees 64 pixels a side makes other mistakes than one that sees 96, so their mean may be worth more than that of two alike. (On the public films it is not: README.) With `sizes` some members reduce the film before they look at it. That is a layer, too: all members
 # take films of one size, and are examined, averaged and saved together.
 
 # %%
