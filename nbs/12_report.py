@@ -87,7 +87,7 @@ def results_section(folder: Path) -> str: # HTML
 def published_section(folder: Path) -> str: # HTML
     "Trainings of a kind, published results on the same films, and how often test was looked at."
     rows, looks = results_rows(folder), len(read_provenance(folder).get("test_looks", []))
-    apart = [{k: v for k, v in r.items() if k not in ("training", "parameters")} for r in rows if r["trained"].endswith("apart")]
+    apart = [{k: v.replace("–", "\u2060–\u2060") for k, v in r.items() if k not in ("training", "parameters")} for r in rows if r["trained"].endswith("apart")]
     parts = [table_html(apart, "Mean and range over trainings that differ by seed, or seed and fold; accuracies with a rule's name are at the threshold that it chose on validation", sort_from=99).replace('class="scroll"', 'class="scroll fit"')] if apart else []
     if public_test(folder): parts.append('<h3>Published results on the public test films</h3>' + table_html(
         [{"who": who, "AUROC": f"{auroc:.3f}", "accuracy": f"{accuracy:.3f}"} for who, (auroc, accuracy) in PUBLISHED.items()], "Published results on these test films", sort_from=1))
