@@ -12,6 +12,7 @@ __all__ = ['BANDS', 'RECIPE', 'SHAPE_GAP', 'level_counts', 'match_levels', 'spli
            'swapped_shape', 'learned_weights', 'fold_table', 'tall_markers', 'within', 'compact_findings']
 
 # %% ../nbs/08b_compact.ipynb #9f43945d
+import importlib
 import io
 import multiprocessing
 import os
@@ -335,13 +336,13 @@ def train_share(parent: int, cores: set, lines, following, stage: Stage, plan: l
 # %% ../nbs/08b_compact.ipynb #7d1419c9
 def train_ahead(stage: Stage, plan: list[dict]):
     "Train the members of a plan side by side, and leave them where `train_members` finds them."
-    from pneumo_nb.compact import train_share  # the package's: a process that starts afresh knows nothing of a notebook's
+    share_out = importlib.import_module("pneumo_nb.compact").train_share  # the package's: a process that starts afresh knows nothing of a notebook's
     workers, fresh = min(stage.params["workers"], len(plan)), multiprocessing.get_context("spawn")
     each = max(threads() // workers, 1)
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     shares = [set(cores[n * each:(n + 1) * each]) if workers * each <= len(cores) else set() for n in range(workers)]
     lines, following = fresh.Queue(), fresh.Value("i", 0)
-    started = [fresh.Process(target=train_share, args=(os.getpid(), share, lines, following, stage, plan), daemon=True) for share in shares]
+    started = [fresh.Process(target=share_out, args=(os.getpid(), share, lines, following, stage, plan), daemon=True) for share in shares]
     print(f"Member networks: {workers} at a time, {each} thread(s) each")
     with patch.dict(os.environ, {name: str(each) for name in ("PNEUMO_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")}):  # read when a process starts
         for process in started: process.start()

@@ -464,6 +464,7 @@ def results_rows(folder: Path) -> list[dict]: # a row a model, and one for each 
         rows.append({"model": f"{row['']}, mean and range", "AUROC": row["AUROC"], AT: row[AT], **{f"accuracy, {rule}": row[f"accuracy, {rule}"] for rule in RULES}, "trained": f"{row['trained']} apart", "training": "–", "parameters": "–"})
     return rows
 
+# %% ../nbs/12_report.ipynb #98ad785f
 def read_members(folder: Path): # data frame: the evaluation's `member_table`, empty without members
     "What an evaluation found of trainings of a kind."
     import pandas as pd
