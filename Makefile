@@ -1,10 +1,11 @@
 # make report   the study on phantoms, as web pages; make report DATA=DIR PARAMS=FILE RUN=NAME for other films and settings
 # make docs     the documentation: chapters executed on phantoms, every exported symbol
 # make test     everything that must hold
+# make pictures the README's two pictures, from a report on phantoms; needs Chromium
 # make bench    this project beside the study's own way, in turn; options DATA, SIZE, ROWS, OUT; make growth for larger and larger sets
 # make sync     notebooks, package and README from the percent scripts in nbs/
 .DEFAULT_GOAL := report
-.PHONY: report docs test bench growth sync sync-check pins venv clean
+.PHONY: report docs test pictures bench growth sync sync-check pins venv clean
 
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
@@ -20,12 +21,20 @@ docs: $(BIN)/.installed
 	@$(BIN)/pneumo run -f params/quick.yaml --run docs
 	@$(BIN)/pneumo docs docs
 
+# Two at a time on two cores, each with one thread. Every notebook is a test, too.
+WORKERS ?= 2
 test: export PNEUMO_CACHE = $(CURDIR)/.test-cache
+test: export PNEUMO_THREADS = 1
 test: $(BIN)/.installed
-	$(BIN)/nbdev_test --n_workers 2
-	$(BIN)/pytest -q tests
+	$(BIN)/nbdev_test --n_workers $(WORKERS)
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --durations 10 tests
 	@rm -rf .test-cache
 	@$(MAKE) --no-print-directory sync-check
+
+pictures: $(BIN)/.installed
+	@$(BIN)/pneumo run -f params/quick.yaml --run quick
+	@$(BIN)/pneumo report quick
+	@$(BIN)/pneumo pictures quick
 
 OUT ?= benchmarks/phantoms.json
 
@@ -39,11 +48,12 @@ growth: $(BIN)/.installed
 # The percent script is the source: its cells go into the notebook, which keeps its cell ids, and nbdev cleans that.
 # The script is then written back in Jupytext's own layout, so that a pair is equal to the letter.
 sync: $(BIN)/.installed
-	@for f in nbs/*.py; do $(BIN)/jupytext --quiet --update --to ipynb $$f || exit 1; done
+	@$(BIN)/jupytext --quiet --update --to ipynb nbs/*.py
 	@$(BIN)/nbdev_clean
-	@for f in nbs/*.py; do $(BIN)/jupytext --quiet --to py:percent -o $$f $${f%.py}.ipynb || exit 1; done
+	@$(BIN)/jupytext --quiet --to py:percent nbs/*.ipynb
 	@$(BIN)/nbdev_export
 	@$(BIN)/jupyter nbconvert --log-level ERROR --to markdown --output-dir . --output README nbs/index.ipynb
+	@sed -i.old 's#](assets/#](nbs/assets/#' README.md && rm README.md.old
 
 # In a copy, so that looking changes nothing: sync there must reproduce what is here.
 sync-check: $(BIN)/.installed

@@ -1,7 +1,8 @@
 """This project beside the reference study's own way, in turn, in one process: `make bench`.
 
-Each row runs both ways several times after a warm-up and gives the medians, their spread and the ratio. Ceilings (the
-network alone on films already in memory, large products, plain decoding) are measured in the same run."""
+Each row runs both ways several times after a warm-up and gives the medians, their spread and the ratio.
+Ceilings (the network alone on films already in memory, large products, plain decoding) are measured in the
+same run."""
 import argparse, os, subprocess, sys, tempfile, time
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,23 +13,42 @@ import numpy as np
 import tensorflow as tf
 
 import reference
-from pneumo_nb.cnn import build_cnn, fast_twin
-from pneumo_nb.data import prepare_data
-from pneumo_nb.mlp import build_mlp, fold_channels
-from pneumo_nb.preprocessing import AUGMENTATION, Films, decoded, film_source, load_films
-from pneumo_nb.report import write_between
-from pneumo_nb.resnet import build_resnet, split_model, trunk_features, unfreeze_blocks
-from pneumo_nb.run import machine, open_stage, git_commit, read_json, write_json
+from pneumo_nb.run import git_commit, machine, open_stage, read_json, write_json
+from pneumo_nb.cache import Films, decoded
+from pneumo_nb.views import AUGMENTATION
+from pneumo_nb.batches import Source, film_source
+from pneumo_nb.networks import fast_twin, fold_channels
 from pneumo_nb.training import compile_model
-from pneumo_nb.xai import occlusion_map
+from pneumo_nb.occlusion import occlusion_map
+from pneumo_nb.data import prepare_data
+from pneumo_nb.preprocessing import load_films
+from pneumo_nb.mlp import build_mlp
+from pneumo_nb.cnn import build_cnn
+from pneumo_nb.resnet import build_resnet, split_model, trunk_features, unfreeze_blocks
+from pneumo_nb.results import write_between
 
-BATCH, MARKERS = 32, ("<!-- benchmark: written by `make bench WRITE=FILE` -->", "<!-- end of benchmark -->")
+BATCH = 32
+BETWEEN = "<!-- benchmark: written by `make bench WRITE=FILE` -->", "<!-- end of benchmark -->"
+STUDY_TRAIN, STUDY_VALIDATION = 4183, 1049  # films of the public set
+
+def random_resnet(size: int) -> keras.Model:
+    "ResNet50 with random weights: speed does not depend on them."
+    return build_resnet(size, "none")
+
+class Bench:
+    "Films, both inputs and settings that the rows share."
+    def __init__(self, data: str, size: int, repeats: int):
+        self.work = tempfile.TemporaryDirectory()
+        self.cache = os.environ["PNEUMO_CACHE"] = str(Path(self.work.name)/"cache")
+        self.size, self.repeats = size, repeats
+        self.stage = open_stage("data", Path(self.work.name)/"run")
+        images = prepare_data(self.stage, data, phantom_train=640, phantom_test=32)
+        self.films = load_films(self.stage, size)
+        self.source = film_source(self.films, 1, AUGMENTATION)
+        self.root = Path(images.attrs["root"])
+        self.generator = reference.generators(self.root/"train", size, BATCH)[0]
 
 # What the machine can do
-
-def least_seconds(step, times: int = 6) -> float:
-    "Shortest time of a step: a ceiling is what the machine can do when nothing disturbs it."
-    return min(timed(step) for _ in range(times))
 
 def timed(step) -> float:
     "Seconds a step takes."
@@ -36,141 +56,90 @@ def timed(step) -> float:
     step()
     return time.perf_counter() - start
 
+def least_seconds(step, times: int = 6) -> float:
+    "Shortest time of a step: a ceiling is what the machine can do when nothing disturbs it."
+    return min(timed(step) for _ in range(times))
+
 def ceilings() -> dict: # billions of multiplications and additions a second
     "A large matrix product and a large convolution in float32."
-    a, films, filters = tf.random.normal((3072, 3072)), tf.random.normal((32, 56, 56, 128)), tf.random.normal((3, 3, 128, 128))
+    square = tf.random.normal((3072, 3072))
+    films, filters = tf.random.normal((32, 56, 56, 128)), tf.random.normal((3, 3, 128, 128))
+    product = lambda: tf.matmul(square, square).numpy()
     convolve = tf.function(lambda: tf.nn.conv2d(films, filters, 1, "SAME"))
-    return dict(product=2 * 3072 ** 3 / least_seconds(lambda: tf.matmul(a, a).numpy()) / 1e9,
+    return dict(product=2 * 3072 ** 3 / least_seconds(product) / 1e9,
                 convolution=2 * 32 * 56 * 56 * 9 * 128 * 128 / least_seconds(convolve) / 1e9)
-
-def layer_costs(model) -> list[dict]: # layer, kind, seconds, gflops
-    "Forward and backward through each layer of a network by itself, the first one, too, with the gradient of its input."
-    costs = []
-    for layer in (l for l in model.layers[1:] if not isinstance(l.input, list)):
-        x = tf.random.normal((BATCH, *layer.input.shape[1:]))
-        onto = tf.random.normal((BATCH, *layer.output.shape[1:]))
-        @tf.function
-        def step():
-            with tf.GradientTape() as tape:
-                tape.watch(x)
-                y = layer(x, training=True)
-            return tape.gradient(y, [x, *layer.trainable_variables], output_gradients=onto)
-        step()
-        seconds = least_seconds(step)
-        costs.append(dict(layer=layer.name, kind=type(layer).__name__, seconds=seconds, gflops=gflop(SimpleNamespace(layers=[layer])) * BATCH / seconds if layer.trainable_variables else 0.))
-    return costs
 
 def gflop(model) -> float: # billions
     "Multiplications and additions of training on one film: forward, and about twice that backward."
     total = 0
     for layer in model.layers:
-        if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)):
-            places = np.prod(layer.output.shape[1:-1], initial=1) if isinstance(layer, keras.layers.Conv2D) else 1
+        is_convolution = isinstance(layer, keras.layers.Conv2D)
+        if is_convolution or isinstance(layer, keras.layers.Dense):
+            places = np.prod(layer.output.shape[1:-1], initial=1) if is_convolution else 1
             total += 2 * float(places) * float(np.prod(layer.kernel.shape))
     return 3 * total / 1e9
 
-# Both ways in turn
+def layer_seconds(layer) -> float:
+    "Forward and backward through one layer, with the gradient of its input."
+    x = tf.random.normal((BATCH, *layer.input.shape[1:]))
+    onto = tf.random.normal((BATCH, *layer.output.shape[1:]))
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+        return tape.gradient(y, [x, *layer.trainable_variables], output_gradients=onto)
+    step()
+    return least_seconds(step)
 
-class LastBatch(keras.callbacks.Callback):
-    "When the last train batch was done: before tf.data's wait at the end."
-    def on_train_batch_end(self, batch, logs=None): self.at, self.batches = time.perf_counter(), batch + 1
+def layer_costs(model) -> list[dict]: # layer, kind, seconds, gflops
+    "What each layer of a network costs by itself."
+    costs = []
+    for layer in model.layers[1:]:
+        if isinstance(layer.input, list): continue
+        seconds = layer_seconds(layer)
+        work = gflop(SimpleNamespace(layers=[layer])) * BATCH if layer.trainable_variables else 0.
+        kind = type(layer).__name__
+        costs.append(dict(layer=layer.name, kind=kind, seconds=seconds, gflops=work / seconds))
+    return costs
+
+# Both ways in turn
 
 def in_turn(ways: dict, repeats: int) -> dict[str, list[float]]:
     "Results of each way, one after the other, `repeats` times, after one round that is not counted."
     rounds = [{name: way() for name, way in ways.items()} for _ in range(repeats + 1)][1:]
     return {name: [r[name] for r in rounds] for name in ways}
 
+def ratio_of(medians: dict[str, float], unit: str) -> float | None:
+    "How many times as good this project is. More is better for a rate, less for seconds."
+    if "reference" not in medians: return None
+    ours, theirs = medians["project"], medians["reference"]
+    return ours / theirs if unit.endswith("/s") else theirs / ours
+
 def row(name: str, unit: str, goal: str, results: dict, **more) -> dict:
-    "One line of the table. More is better for a rate, less for seconds; the ratio says how many times as good this project is."
-    middle = {way: float(np.median(values)) for way, values in results.items()}
-    ratio = None
-    if "reference" in middle:
-        ratio = middle["project"] / middle["reference"] if unit.endswith("/s") else middle["reference"] / middle["project"]
-    line = dict(row=name, unit=unit, goal=goal, ratio=ratio, **{f"{way}_median": m for way, m in middle.items()},
+    "One line of the table."
+    medians = {way: float(np.median(values)) for way, values in results.items()}
+    ratio = ratio_of(medians, unit)
+    words = ", ".join(f"{way} {median:,.2f} {unit}" for way, median in medians.items())
+    print(f"  {name}: {words}" + (f", ratio {ratio:.1f}" if ratio else ""), flush=True)
+    return dict(row=name, unit=unit, goal=goal, ratio=ratio,
+                **{f"{way}_median": median for way, median in medians.items()},
                 **{f"{way}_all": values for way, values in results.items()}, **more)
-    print(f"  {name}: " + ", ".join(f"{way} {m:,.2f} {unit}" for way, m in middle.items()) + (f", ratio {ratio:.1f}" if ratio else ""), flush=True)
-    return line
 
-# Rows
+# Input
 
-def pipeline_row(b) -> list[dict]:
-    def ours():
+def pipeline_row(b: Bench) -> list[dict]:
+    paths = b.films.images.path[:256].tolist()
+    def project():
         dataset = iter(b.source.train(BATCH, 1))
         next(dataset)
         return BATCH * 64 / timed(lambda: [next(dataset) for _ in range(64)])
-    def theirs(): return BATCH * 4 / timed(lambda: [next(b.generator) for _ in range(4)])
-    paths = b.films.images.path[:256].tolist()
-    def decode(): return len(paths) / timed(lambda: [*decoded(b.films.images.attrs["root"], paths, b.size)])
-    return [row("augmented input", "films/s", "20x", in_turn(dict(project=ours, reference=theirs, decoding_alone=decode), b.repeats))]
+    def study(): return BATCH * 4 / timed(lambda: [next(b.generator) for _ in range(4)])
+    def decode(): return len(paths) / timed(lambda: [*decoded(b.root, paths, b.size)])
+    results = in_turn(dict(project=project, reference=study, decoding_alone=decode), b.repeats)
+    return [row("augmented input", "films/s", "20x", results)]
 
-def training_rate(model, data, steps: int) -> float: # films/s
-    "From the call of `fit`, so that nothing is read ahead before the clock starts, to the last batch."
-    last, start = LastBatch(), time.perf_counter()
-    model.fit(data, steps_per_epoch=steps, epochs=1, verbose=0, shuffle=False, callbacks=[last])
-    return BATCH * last.batches / (last.at - start)
-
-def training_row(name, build, goal, b, fold=lambda m: m, jit=False, steps=12) -> list[dict]:
-    ours, theirs, rng = fold(build(b.size)), reference.as_the_study_has_it(build, b.size), np.random.default_rng(0)
-    compile_model(ours, 1e-4, jit)
-    reference.compile_as_the_study(theirs)
-    memory = tf.data.Dataset.from_tensors((rng.integers(0, 256, (BATCH, b.size, b.size, 1), np.uint8), rng.integers(0, 2, (BATCH, 1)).astype(np.float32))).cache().repeat()
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    results = in_turn(dict(project=lambda: training_rate(ours, b.source.train(BATCH, 1), steps), in_memory=lambda: training_rate(ours, memory.with_options(options), steps),
-                           reference=lambda: training_rate(theirs, b.generator, steps)), b.repeats)
-    return [row(f"training, {name}", "films/s", goal, results, share_of_in_memory=float(np.median(results["project"]) / np.median(results["in_memory"])),
-                gflops=gflop(build(b.size)) * float(np.median(results["project"])))]
-
-STUDY_FILMS = 4183, 1049  # train and validation films of the public set
-
-def few_films(b, train: int, validation: int) -> Films:
-    "Some train and validation films, for the rows that fill a cache of features."
-    keep = np.concatenate([b.films.rows("train")[:train], b.films.rows("validation")[:validation]])
-    images = b.films.images.iloc[keep].reset_index(drop=True)
-    return Films(images, b.films.pixels[keep])
-
-def whole_training(epochs: int, train_rate: float, judge_rate: float, before: float = 0.) -> float:
-    "Seconds of a training on the study's numbers of films, from measured films/s."
-    return before + epochs * (STUDY_FILMS[0] / train_rate + STUDY_FILMS[1] / judge_rate)
-
-def resnet_rows(b, views=2) -> list[dict]:
-    "Speeds are measured on some films and multiplied up to the study's; each epoch of either way costs the same."
-    films = few_films(b, 128, 32)
-    source, judged = film_source(films, 1, AUGMENTATION, views), films.rows("validation")
-    model, theirs = build_resnet(b.size, "none"), reference.as_the_study_has_it(lambda size: build_resnet(size, "none"), b.size)
-    lower, top, _ = trunk_features(model, source, 3, views)
-    (front, back), head = split_model(model, 3), split_model(model, 0)[1]
-    compile_model(head, 1e-4)
-    reference.compile_as_the_study(theirs)
-    some = films.rows("train")[:2 * BATCH]
-    def through_trunk():
-        for i in range(0, len(some), BATCH): back.get_layer("blocks").predict_on_batch(front.predict_on_batch(source.training(0, some[i:i + BATCH])))
-    def judge_rate(network, data, n): return n / timed(lambda: network.predict(data, verbose=0))
-    def judge_study(): return 2 * BATCH / timed(lambda: [theirs.predict_on_batch(next(b.generator)[0]) for _ in range(2)])
-    def project_frozen():
-        passes = (views * STUDY_FILMS[0] + STUDY_FILMS[1]) * timed(through_trunk) / len(some)
-        return whole_training(20, training_rate(head, top.train(BATCH, 1), 130), judge_rate(head, top.judge(judged, BATCH), len(judged)), passes)
-    def study(epochs): return lambda: whole_training(epochs, training_rate(theirs, b.generator, 10), judge_study())
-    note = dict(views=views, note=f"multiplied up to {STUDY_FILMS[0]:,} train and {STUDY_FILMS[1]:,} validation films")
-    lines = [row("ResNet50 frozen, 20 epochs", "s", "10x", in_turn(dict(project=project_frozen, reference=study(20)), b.repeats), **note)]
-    for network in (model, theirs): unfreeze_blocks(network, 3)
-    compile_model(back, 1e-5)
-    reference.compile_as_the_study(theirs, 1e-5)
-    def project_tuned(): return whole_training(10, training_rate(back, lower.train(BATCH, 1), 10), judge_rate(back, lower.judge(judged, BATCH), len(judged)))
-    return lines + [row("ResNet50 fine-tuned, 10 epochs", "s", "3x", in_turn(dict(project=project_tuned, reference=study(10)), b.repeats), **note)]
-
-def occlusion_rows(b) -> list[dict]:
-    lines, film = [], b.films.pixels[:1]
-    color = np.repeat(film[0, ..., None] / 255, 3, axis=-1).astype(np.float32)
-    for name, build, goal in (("MLP", build_mlp, "50x"), ("CNN", build_cnn, "10x"), ("ResNet50", lambda size: build_resnet(size, "none"), "2x")):
-        ours, theirs = build(b.size), reference.as_the_study_has_it(build, b.size)
-        positions = len(range(0, b.size - 19, 10)) ** 2
-        def study(): return timed(lambda: reference.occlusion_map(theirs, color, rows=3)) * positions / (3 * positions ** .5)
-        lines.append(row(f"occlusion map, {name}", "s", goal, in_turn(dict(project=lambda: timed(lambda: occlusion_map(ours, film)), reference=study), b.repeats),
-                         reference_positions=positions, note="the reference ran 3 rows of positions, scaled to all"))
-    return lines
-
-def second_run_row(b) -> list[dict]:
+def second_run_row(b: Bench) -> list[dict]:
     def first():
         with tempfile.TemporaryDirectory() as cache:
             os.environ["PNEUMO_CACHE"] = cache
@@ -178,73 +147,225 @@ def second_run_row(b) -> list[dict]:
     def second():
         os.environ["PNEUMO_CACHE"] = b.cache
         return timed(lambda: load_films(b.stage, b.size))
-    return [row("decoded films, second run", "s", "decodes nothing", in_turn(dict(project=second, first_run=first), b.repeats), films=len(b.films.images))]
+    results = in_turn(dict(project=second, first_run=first), b.repeats)
+    return [row("decoded films, second run", "s", "decodes nothing", results, films=len(b.films.images))]
 
-def command_rows(b) -> list[dict]:
-    def run(*words): return lambda: timed(lambda: subprocess.run(words, check=True, capture_output=True))
-    return [row("import pneumo_nb", "s", "0.3 s", in_turn(dict(project=run(sys.executable, "-c", "import pneumo_nb")), b.repeats)),
-            row("pneumo --help", "s", "1 s", in_turn(dict(project=run(str(Path(sys.executable).with_name("pneumo")), "--help")), b.repeats))]
+# Training
 
-ROWS = {"pipeline": pipeline_row, "mlp": lambda b: training_row("MLP", build_mlp, "5x", b, fold_channels, jit=True, steps=16),
-        "cnn": lambda b: training_row("CNN", build_cnn, "1.4x", b, fast_twin), "resnet": resnet_rows, "occlusion": occlusion_rows,
-        "second": second_run_row, "commands": command_rows}
+class LastBatch(keras.callbacks.Callback):
+    "When the last train batch was done: before tf.data's wait at the end."
+    def on_train_batch_end(self, batch, logs=None): self.at, self.batches = time.perf_counter(), batch + 1
+
+def training_rate(model, data, steps: int) -> float: # films/s
+    "From the call of `fit`, so that nothing is read ahead before the clock starts, to the last batch."
+    last, start = LastBatch(), time.perf_counter()
+    model.fit(data, steps_per_epoch=steps, epochs=1, verbose=0, shuffle=False, callbacks=[last])
+    return BATCH * last.batches / (last.at - start)
+
+def films_in_memory(size: int): # tf.data.Dataset
+    "One batch of noise again and again: input that costs nothing."
+    rng, options = np.random.default_rng(0), tf.data.Options()
+    films = rng.integers(0, 256, (BATCH, size, size, 1), np.uint8)
+    labels = rng.integers(0, 2, (BATCH, 1)).astype(np.float32)
+    options.autotune.enabled = False
+    return tf.data.Dataset.from_tensors((films, labels)).cache().repeat().with_options(options)
+
+def training_row(name, build, goal, b: Bench, fold=lambda model: model, jit=False, steps=12) -> list[dict]:
+    ours, theirs = fold(build(b.size)), reference.as_the_study_has_it(build, b.size)
+    compile_model(ours, 1e-4, jit)
+    reference.compile_as_the_study(theirs)
+    memory = films_in_memory(b.size)
+    def project(): return training_rate(ours, b.source.train(BATCH, 1), steps)
+    def in_memory(): return training_rate(ours, memory, steps)
+    def study(): return training_rate(theirs, b.generator, steps)
+    results = in_turn(dict(project=project, in_memory=in_memory, reference=study), b.repeats)
+    rate, alone = float(np.median(results["project"])), float(np.median(results["in_memory"]))
+    return [row(f"training, {name}", "films/s", goal, results, share_of_in_memory=rate / alone,
+                gflops=gflop(build(b.size)) * rate)]
+
+def mlp_row(b: Bench) -> list[dict]:
+    return training_row("MLP", build_mlp, "5x", b, fold_channels, jit=True, steps=16)
+
+def cnn_row(b: Bench) -> list[dict]:
+    return training_row("CNN", build_cnn, "1.4x", b, fast_twin)
+
+# ResNet50: speeds are measured on some films and multiplied up to the study's; every epoch costs the same
+
+def few_films(b: Bench, train: int, validation: int) -> Films:
+    "Some train and validation films, for the rows that fill a cache of features."
+    keep = np.concatenate([b.films.rows("train")[:train], b.films.rows("validation")[:validation]])
+    images = b.films.images.iloc[keep].reset_index(drop=True)
+    return Films(images, b.films.pixels[keep])
+
+def whole_training(epochs: int, train_rate: float, predict_rate: float, before: float = 0.) -> float:
+    "Seconds of a training on the study's numbers of films, from measured films/s."
+    return before + epochs * (STUDY_TRAIN / train_rate + STUDY_VALIDATION / predict_rate)
+
+def predict_rate(network, source: Source) -> float: # films/s
+    "Prediction of the validation films."
+    rows = source.films.rows("validation")
+    data = source.judge(rows, BATCH)
+    return len(rows) / timed(lambda: network.predict(data, verbose=0))
+
+def trunk_seconds(front, back, source: Source) -> float: # a film
+    "One pass through the frozen trunk, in its two parts."
+    some = source.films.rows("train")[:2 * BATCH]
+    def through_trunk():
+        for start in range(0, len(some), BATCH):
+            lower = front.predict_on_batch(source.training(0, some[start:start + BATCH]))
+            back.get_layer("blocks").predict_on_batch(lower)
+    return timed(through_trunk) / len(some)
+
+def resnet_rows(b: Bench, views=2) -> list[dict]:
+    source = film_source(few_films(b, 128, 32), 1, AUGMENTATION, views)
+    model, theirs = random_resnet(b.size), reference.as_the_study_has_it(random_resnet, b.size)
+    lower, top, _ = trunk_features(model, source, 3, views)
+    (front, back), head = split_model(model, 3), split_model(model, 0)[1]
+    def study(epochs):
+        def predictions(): return [theirs.predict_on_batch(next(b.generator)[0]) for _ in range(2)]
+        return lambda: whole_training(epochs, training_rate(theirs, b.generator, 10),
+                                      2 * BATCH / timed(predictions))
+    def frozen():
+        passes = (views * STUDY_TRAIN + STUDY_VALIDATION) * trunk_seconds(front, back, source)
+        train_rate = training_rate(head, top.train(BATCH, 1), 130)
+        return whole_training(20, train_rate, predict_rate(head, top), passes)
+    def tuned():
+        train_rate = training_rate(back, lower.train(BATCH, 1), 10)
+        return whole_training(10, train_rate, predict_rate(back, lower))
+    scaled = f"multiplied up to {STUDY_TRAIN:,} train and {STUDY_VALIDATION:,} validation films"
+    about = dict(views=views, note=scaled)
+    compile_model(head, 1e-4)
+    reference.compile_as_the_study(theirs)
+    results = in_turn(dict(project=frozen, reference=study(20)), b.repeats)
+    lines = [row("ResNet50 frozen, 20 epochs", "s", "10x", results, **about)]
+    for network in (model, theirs): unfreeze_blocks(network, 3)
+    compile_model(back, 1e-5)
+    reference.compile_as_the_study(theirs, 1e-5)
+    results = in_turn(dict(project=tuned, reference=study(10)), b.repeats)
+    return [*lines, row("ResNet50 fine-tuned, 10 epochs", "s", "3x", results, **about)]
+
+# Explanations
+
+def occlusion_row(name, build, goal, b: Bench) -> dict:
+    film = b.films.pixels[:1]
+    in_colour = np.repeat(film[0, ..., None] / 255, 3, axis=-1).astype(np.float32)
+    ours, theirs = build(b.size), reference.as_the_study_has_it(build, b.size)
+    along = len(range(0, b.size - 19, 10))  # positions of the patch along one axis
+    def project(): return timed(lambda: occlusion_map(ours, film))
+    def study(): return timed(lambda: reference.occlusion_map(theirs, in_colour, rows=3)) * along / 3
+    results = in_turn(dict(project=project, reference=study), b.repeats)
+    return row(f"occlusion map, {name}", "s", goal, results, reference_positions=along ** 2,
+               note="the reference ran 3 rows of positions, scaled to all")
+
+def occlusion_rows(b: Bench) -> list[dict]:
+    networks = ("MLP", build_mlp, "50x"), ("CNN", build_cnn, "10x"), ("ResNet50", random_resnet, "2x")
+    return [occlusion_row(name, build, goal, b) for name, build, goal in networks]
+
+# Commands
+
+def command_rows(b: Bench) -> list[dict]:
+    def seconds(*words):
+        def run(): return timed(lambda: subprocess.run(words, check=True, capture_output=True))
+        return in_turn(dict(project=run), b.repeats)
+    pneumo = str(Path(sys.executable).with_name("pneumo"))
+    return [row("import pneumo_nb", "s", "0.3 s", seconds(sys.executable, "-c", "import pneumo_nb")),
+            row("pneumo --help", "s", "1 s", seconds(pneumo, "--help"))]
+
+ROWS = {"pipeline": pipeline_row, "mlp": mlp_row, "cnn": cnn_row, "resnet": resnet_rows,
+        "occlusion": occlusion_rows, "second": second_run_row, "commands": command_rows}
 
 # The table
 
+def number(value: float | None) -> str:
+    "A value with as many digits as it deserves."
+    if value is None: return ""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 2 else f"{value:.2f}"
+
+def spread(line: dict, way: str) -> str:
+    "A way's median, lowest and highest."
+    values = line.get(f"{way}_all")
+    if not values: return ""
+    return f"{number(line[f'{way}_median'])} ({number(min(values))}–{number(max(values))})"
+
+def table_line(line: dict) -> str:
+    "One row of Markdown."
+    ratio = "" if line["ratio"] is None else f"{number(line['ratio'])}x"
+    measured = f"{line['row']}, {line['unit']}"
+    cells = measured, spread(line, "project"), spread(line, "reference"), ratio, line["goal"]
+    return f"| {' | '.join(cells)} |"
+
+def conditions(result: dict) -> str:
+    "On what the rows were measured."
+    top, cores = result["ceilings"], result["machine"]["cores"]
+    return (f"Medians, lowest and highest of {result['repeats']} runs in turn at {result['size']} pixels "
+            f"on {result['films']}; {cores} cores, {top['product']:,.0f} GFLOP/s in a large product and "
+            f"{top['convolution']:,.0f} in a large convolution; commit {result['commit'][:10]}.")
+
+def training_words(result: dict) -> list[str]:
+    "How near training comes to what the machine can do."
+    trainings = {line["row"].split(", ")[1]: line for line in result["rows"] if "share_of_in_memory" in line}
+    if not trainings: return []
+    shares = "; ".join(f"{name} {line['share_of_in_memory']:.0%}" for name, line in trainings.items())
+    sentences = ["Speed of training with its input, as a share of that on films already in memory: "
+                 f"{shares}."]
+    if "CNN" in trainings:
+        rate = trainings["CNN"]["gflops"]
+        share = rate / result["ceilings"]["convolution"]
+        sentences.append(f"Training the CNN does {rate:,.0f} GFLOP/s, "
+                         f"{share:.0%} of the large convolution's.")
+    return sentences
+
+def layer_words(result: dict) -> list[str]:
+    "Where a step of the CNN goes, kind by kind."
+    layers, seconds = result.get("cnn_layers", []), {}
+    if not layers: return []
+    for cost in layers: seconds[cost["kind"]] = seconds.get(cost["kind"], 0) + cost["seconds"]
+    whole = sum(cost["seconds"] for cost in layers)
+    shares = sorted(((part / whole, kind) for kind, part in seconds.items()), reverse=True)
+    kinds = ", ".join(f"{kind} {share:.0%}" for share, kind in shares if share > .01)
+    rates = ", ".join(f"{cost['gflops']:.0f}" for cost in layers if "Conv" in cost["kind"])
+    return [f"Its layers one by one, forward and backward, take {whole:.2f} s a batch: {kinds}; "
+            f"its convolutions, from first to last, do {rates} GFLOP/s."]
+
 def table(result: dict) -> str: # Markdown
     "The JSON's numbers, for reading."
-    def number(v): return "" if v is None else f"{v:,.0f}" if v >= 100 else f"{v:.1f}" if v >= 2 else f"{v:.2f}"
-    def spread(line, way):
-        values = line.get(f"{way}_all")
-        return "" if not values else f"{number(line[f'{way}_median'])} ({number(min(values))}–{number(max(values))})"
-    lines = ["| what | this project | the study's way | ratio | goal |", "| --- | --- | --- | --- | --- |"]
-    lines += [f"| {r['row']}, {r['unit']} | {spread(r, 'project')} | {spread(r, 'reference')} | {'' if r['ratio'] is None else number(r['ratio']) + 'x'} | {r['goal']} |" for r in result["rows"]]
-    top, m = result["ceilings"], result["machine"]
-    alone = "; ".join(f"{r['row'].split(', ')[1]} {r['share_of_in_memory']:.0%}" for r in result["rows"] if "share_of_in_memory" in r)
-    return "\n".join(lines) + (f"\n\nMedians, lowest and highest of {result['repeats']} runs in turn at {result['size']} pixels on {result['films']}; "
-        f"{m['cores']} cores, {top['product']:,.0f} GFLOP/s in a large product and {top['convolution']:,.0f} in a large convolution; commit {result['commit'][:10]}."
-        + (f" Speed of training with its input, as a share of that on films already in memory: {alone}." if alone else "")
-        + "".join(f" Training the CNN does {r['gflops']:,.0f} GFLOP/s, {r['gflops'] / top['convolution']:.0%} of the large convolution's." for r in result["rows"] if r["row"] == "training, CNN")
-        + layer_words(result))
+    head = ["| what | this project | the study's way | ratio | goal |", "| --- | --- | --- | --- | --- |"]
+    words = [conditions(result), *training_words(result), *layer_words(result)]
+    return "\n".join([*head, *map(table_line, result["rows"]), "", " ".join(words)])
 
-def layer_words(result: dict) -> str:
-    "Where a step of the CNN goes, kind by kind."
-    layers = result.get("cnn_layers", [])
-    whole, kinds = sum(c["seconds"] for c in layers), dict.fromkeys(c["kind"] for c in layers)
-    shares = sorted(((sum(c["seconds"] for c in layers if c["kind"] == kind) / whole, kind) for kind in kinds), reverse=True)
-    if not layers: return ""
-    rates = [f"{c['gflops']:.0f}" for c in layers if "Conv" in c["kind"]]
-    return (f" Its layers one by one, forward and backward, take {whole:.2f} s a batch: " + ", ".join(f"{kind} {share:.0%}" for share, kind in shares if share > .01)
-            + f"; its convolutions, from first to last, do {', '.join(rates)} GFLOP/s.")
+# The command
 
-class Bench:
-    "Films, both inputs and settings that the rows share."
-    def __init__(self, data: str, size: int, repeats: int):
-        self.work = tempfile.TemporaryDirectory()
-        self.cache = os.environ["PNEUMO_CACHE"] = str(Path(self.work.name)/"cache")
-        self.size, self.repeats, self.stage = size, repeats, open_stage("data", Path(self.work.name)/"run")
-        images = prepare_data(self.stage, data, phantom_train=640, phantom_test=32)
-        self.films = load_films(self.stage, size)
-        self.source, self.folder = film_source(self.films, 1, AUGMENTATION), Path(images.attrs["root"])/"train"
-        self.generator = reference.generators(self.folder, size, BATCH)[0]
-
-def main():
+def arguments() -> argparse.ArgumentParser:
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ask.add_argument("--rows", default=",".join(ROWS), help=f"comma-separated, of {', '.join(ROWS)}")
     ask.add_argument("--size", type=int, default=224, help="side of the films, pixels")
-    ask.add_argument("--data", default="", help="folder with train/ and test/; without it, phantoms are drawn")
+    ask.add_argument("--data", default="", help="folder with train/ and test/; without it, phantoms")
     ask.add_argument("--repeats", type=int, default=3)
     ask.add_argument("--out", default="benchmarks/phantoms.json", help="JSON to write")
-    ask.add_argument("--write", default="", help="put the table of --out between the benchmark markers of this file; measures nothing")
+    ask.add_argument("--write", default="", help="put the table of --out between the benchmark markers of "
+                     "this file, such as nbs/39_findings.py; measures nothing")
+    return ask
+
+def measure(chosen: list[str], data: str, size: int, repeats: int) -> dict:
+    "The rows asked for, and the machine that they were measured on."
+    bench = Bench(data, size, repeats)
+    count = len(bench.films.images)
+    films = f"{Path(data).name} ({count:,} films)" if data else f"{count} phantoms"
+    result = dict(machine=machine(), commit=git_commit(), size=size, repeats=repeats, films=films,
+                  ceilings=ceilings(), rows=[line for name in chosen for line in ROWS[name](bench)])
+    if "cnn" in chosen: result["cnn_layers"] = layer_costs(fast_twin(build_cnn(size)))
+    return result
+
+def main():
+    ask, start = arguments(), time.time()
     asked = ask.parse_args()
-    if asked.write: return print(f"Wrote the table into {write_between(Path(asked.write), table(read_json(asked.out)), MARKERS)}")
+    if asked.write:
+        file = write_between(Path(asked.write), table(read_json(asked.out)), BETWEEN)
+        return print(f"Wrote the table into {file}")
     chosen = asked.rows.split(",")
-    if wrong := [r for r in chosen if r not in ROWS]: ask.error(f"expected rows among {', '.join(ROWS)}, found {', '.join(wrong)}")
-    bench, start = Bench(asked.data, asked.size, asked.repeats), time.time()
-    result = dict(machine=machine(), commit=git_commit(), size=asked.size, repeats=asked.repeats,
-                  films=f"{Path(asked.data).name} ({len(bench.films.images):,} films)" if asked.data else f"{len(bench.films.images)} phantoms", ceilings=ceilings())
-    result |= dict(rows=[line for name in chosen for line in ROWS[name](bench)])
-    if "cnn" in chosen: result["cnn_layers"] = layer_costs(fast_twin(build_cnn(asked.size)))
+    unknown = [name for name in chosen if name not in ROWS]
+    if unknown: ask.error(f"expected rows among {', '.join(ROWS)}, found {', '.join(unknown)}")
+    result = measure(chosen, asked.data, asked.size, asked.repeats)
     result["seconds"] = time.time() - start
     write_json(asked.out, result)
     print(f"\n{table(result)}\n\n{asked.out} written; {result['seconds']:,.0f} s")

@@ -1,7 +1,126 @@
-"""Every test has a cache of its own, so that it neither finds nor leaves anything."""
+"""Every test has a cache of its own. One run of the recipe, killed and taken up again, serves two files."""
+import json, os, shutil, subprocess, sys, time
+from dataclasses import dataclass
+from pathlib import Path
+
 import pytest
+import yaml
+
+PNEUMO = str(Path(sys.executable).with_name("pneumo"))
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("PNEUMO_CACHE", str(tmp_path/"cache"))
     return tmp_path/"cache"
+
+# ---- the recipe
+
+RECIPE = {"data.phantom_train": 80, "data.phantom_test": 24, "common.image_size": 24, "common.batch_size": 16,
+          "compact.widths": [4, 8], "compact.epochs": 12, "compact.refits": 2}
+
+IN_LINE = """
+import json, sys
+from pneumo_nb.run import open_stage, write_csv
+from pneumo_nb.compact import (answering, chosen_folds, keep_models, make_folds, member_table, plan_members,
+                               pool_groups, train_members)
+from pneumo_nb.preprocessing import load_films
+folder, p = sys.argv[1], json.loads(sys.argv[2])
+stage = open_stage("compact", folder, **p)
+films = load_films(stage, p["image_size"], p["seed"])
+fold_of = make_folds(films.images, p["folds_by"], p["folds"])
+plan = plan_members(p, chosen_folds(films, fold_of, p["only_folds"]), p["refits"])
+networks, answers, histories = train_members(stage, films, fold_of, plan)
+pools = pool_groups(films, fold_of, answers)
+write_csv(stage.path("members/compact.csv"), member_table(answers, pools))
+keep_models(stage, networks, pools, histories, answering(answers))
+"""
+
+@dataclass
+class RecipeRun:
+    "One run by the command line, and what was seen when it was killed in the middle."
+    home: Path           # where the command is called
+    began: str           # what the command printed before it was killed
+    family: int          # processes that it had started
+    alive: int           # of these, how many outlived it
+    left: list[str]      # files that it left
+    done: dict[str, int] # member → epochs done by then
+    went_on: str         # what the command printed that took the run up again
+    in_line: Path        # the same trained without a break, one network after the other
+
+    @property
+    def folder(self): return self.home/"runs/recipe"
+
+    def pneumo(self, *words): return pneumo(self.home, *words)
+
+def variables(home, **more): return os.environ | dict(PNEUMO_CACHE=str(home/"cache")) | more
+
+def pneumo(home, *words, **more):
+    return subprocess.run([PNEUMO, *words], cwd=home, capture_output=True, text=True, timeout=300,
+                          env=variables(home, **more))
+
+def wait_until(condition, process, seconds=120):
+    "Wait for something that a command does; fail if it ends, or takes too long."
+    end = time.time() + seconds
+    while not condition():
+        assert process.poll() is None, "the command ended too early"
+        assert time.time() < end, f"what was waited for did not come within {seconds} s"
+        time.sleep(.005)
+
+def epochs_done(folder):
+    "Member → the last epoch whose state is there."
+    states = sorted(folder.glob(".scratch-compact/*/epoch_*.json"))
+    return {state.parent.name: int(state.stem.removeprefix("epoch_")) for state in states}
+
+def kill_in_the_middle(command):
+    """Kill a command but nothing that it started: how many processes that were, how many of them live on.
+
+    A notebook notices only after a second that its command is gone. Until then its workers are stopped, so
+    that they are in the middle of a training when they find the notebook gone."""
+    import psutil
+    notebooks = psutil.Process(command.pid).children()
+    workers = [worker for notebook in notebooks for worker in notebook.children(recursive=True)]
+    for worker in workers: worker.suspend()
+    command.kill()
+    command.wait()
+    _, alive = psutil.wait_procs(notebooks, timeout=60)
+    for worker in workers: worker.resume()
+    _, still = psutil.wait_procs(workers, timeout=60)
+    return len(notebooks + workers), len(alive + still)
+
+def begin_in_line(home, folder):
+    "Train the recipe of a run on its films in one go, one network after the other, on one thread."
+    for file in ("images.csv", "metrics/data.json"):
+        (home/"line"/file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder/file, home/"line"/file)
+    params = yaml.safe_load((folder/"params.yaml").read_text())["compact"]
+    return subprocess.Popen([sys.executable, "-c", IN_LINE, home/"line", json.dumps(params)],
+                            stdout=subprocess.DEVNULL, env=variables(home, PNEUMO_THREADS="1"))
+
+@pytest.fixture(scope="session")
+def recipe(tmp_path_factory):
+    """The recipe on phantoms, begun side by side and ended in line.
+
+    It is killed when two of four members are trained and the others are in training, and taken up again."""
+    home = tmp_path_factory.mktemp("recipe")
+    folder = home/"runs/recipe"
+    asked = [word for name, value in RECIPE.items() for word in ("-p", f"{name}={json.dumps(value)}")]
+    words = ["run", "--run", "recipe", *asked, "--only", "data,compact"]
+    with open(home/"began.txt", "w") as printed:
+        command = subprocess.Popen([PNEUMO, *words], cwd=home, stdout=printed,
+                                   env=variables(home, PNEUMO_WORKERS="2", PNEUMO_THREADS="2"))
+    wait_until(lambda: len(epochs_done(folder)) == 4, command)
+    family, alive = kill_in_the_middle(command)
+    left, done = [f.relative_to(folder).as_posix() for f in folder.rglob("*")], epochs_done(folder)
+    began = (home/"began.txt").read_text()
+    line = begin_in_line(home, folder)
+    again = pneumo(home, *words, PNEUMO_THREADS="1")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert line.wait(timeout=300) == 0
+    return RecipeRun(home, began, family, alive, left, done, again.stdout, home/"line")
+
+@pytest.fixture(scope="session")
+def evaluated(recipe):
+    "That run, evaluated."
+    done = recipe.pneumo("run", "--run", "recipe", "--only", "evaluation")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return recipe

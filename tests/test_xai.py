@@ -1,41 +1,70 @@
-"""Occlusion against a plain double loop, and against a model whose answer is known."""
+"""Occlusion against a plain double loop and known answers, one contract for all methods, and the chapter."""
+from pathlib import Path
+
 import keras
+import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 
 from pneumo_nb.cnn import build_cnn
+from pneumo_nb.explanation import METHODS, Method, explain
 from pneumo_nb.mlp import build_mlp
+from pneumo_nb.networks import as_model, film_network, pneumonia_logits
+from pneumo_nb.occlusion import occlusion_map, patch_positions, split_chain
+from pneumo_nb.preprocessing import load_films
 from pneumo_nb.resnet import build_resnet
-from pneumo_nb.run import StudyError, set_seed
-from pneumo_nb.xai import occlusion_map, patch_positions, split_chain
+from pneumo_nb.run import StudyError, open_stage, read_provenance, set_seed, write_csv, write_json
+
+L, conv, pool = keras.layers, keras.layers.Conv2D, keras.layers.MaxPooling2D
+
+
+# The map by the obvious way
 
 def plain_loop(model, image, patch, stride, fill):
-    "Cover, predict, add up, divide: one film, one prediction at a time."
+    "Cover, predict, add up, divide: every covered film whole."
     h, w = image.shape
     rows, columns = ([*range(0, n - patch, stride), n - patch] for n in (h, w))
+    corners = [(r, c) for r in rows for c in columns]
+    films = np.repeat(image[None, ..., None], 1 + len(corners), axis=0)
+    for film, (r, c) in zip(films[1:], corners): film[r:r + patch, c:c + patch] = fill
+    base, *covered = np.asarray(model(films))[:, 0]
     total, times = np.zeros((h, w)), np.zeros((h, w))
-    base = float(model(image[None, ..., None])[0, 0])
-    for r in rows:
-        for c in columns:
-            covered = image.copy()
-            covered[r:r + patch, c:c + patch] = fill
-            total[r:r + patch, c:c + patch] += base - float(model(covered[None, ..., None])[0, 0])
-            times[r:r + patch, c:c + patch] += 1
+    for probability, (r, c) in zip(covered, corners):
+        total[r:r + patch, c:c + patch] += float(base) - float(probability)
+        times[r:r + patch, c:c + patch] += 1
     assert times.min() >= 1
     return total / times
+
+def random_films(shape, count=1, seed=4):
+    return np.random.default_rng(seed).uniform(0, 255, (count, *shape)).astype(np.float32)
+
+def check_against_loop(model, patch, stride, fill=127.5, films=1, windowed=True):
+    "Equal maps, which are not all zero, from the way that is meant to be taken."
+    assert bool(split_chain(model)[0]) == windowed
+    images = random_films(model.input_shape[1:3], films)
+    maps = occlusion_map(model, images, patch, stride, fill, batch_size=7)
+    assert len(maps) == films and all(np.abs(m).max() > 1e-4 for m in maps)
+    for image, change in zip(images, maps):
+        expected = plain_loop(model, image, patch, stride, fill)
+        np.testing.assert_allclose(change, expected, rtol=0, atol=2e-6)
 
 @pytest.fixture(scope="module")
 def model():
     set_seed(0)
-    return keras.Sequential([keras.Input((23, 31, 1)), keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(4, 3, activation="relu"),
-                             keras.layers.Flatten(), keras.layers.Dense(1, "sigmoid")])
+    return keras.Sequential([keras.Input((23, 31, 1)), L.Rescaling(1 / 255), conv(4, 3, activation="relu"),
+                             L.Flatten(), L.Dense(1, "sigmoid")])
 
-@pytest.mark.parametrize("patch, stride, fill", [(5, 3, 127.5), (4, 4, 0.), (7, 2, 255.), (23, 1, 127.5), (1, 1, 127.5)])
+@pytest.mark.parametrize("patch, stride, fill", [(5, 3, 127.5), (4, 4, 0.), (7, 2, 255.), (23, 1, 127.5),
+                                                 (1, 1, 127.5)])
 def test_equals_a_plain_double_loop(model, patch, stride, fill):
-    images = np.random.default_rng(1).uniform(0, 255, (2, 23, 31)).astype(np.float32)
+    images = random_films((23, 31), 2, seed=1)
     maps = occlusion_map(model, images, patch, stride, fill, batch_size=13)
-    assert maps.shape == (2, 23, 31) and maps.dtype == np.float32
-    for image, change in zip(images, maps): np.testing.assert_allclose(change, plain_loop(model, image, patch, stride, fill), atol=2e-6)
+    for image, change in zip(images, maps):
+        np.testing.assert_allclose(change, plain_loop(model, image, patch, stride, fill), atol=2e-6)
+
+
+# Networks of every make
 
 def as_if_trained(model, seed=3):
     "The model with biases and running statistics that are not zero and one."
@@ -44,56 +73,66 @@ def as_if_trained(model, seed=3):
         if "kernel" not in w.path: w.assign(rng.uniform(.5, 1.5, w.shape))
     return model
 
-def check_against_loop(model, patch, stride, fill=127.5, films=1, windowed=True):
-    "Equal maps, which are not all zero, from the way that is meant to be taken."
-    assert bool(split_chain(model)[0]) == windowed
-    images = np.random.default_rng(4).uniform(0, 255, (films, *model.input_shape[1:3])).astype(np.float32)
-    maps = occlusion_map(model, images, patch, stride, fill, batch_size=7)
-    assert len(maps) == films and all(np.abs(m).max() > 1e-4 for m in maps)
-    for image, change in zip(images, maps): np.testing.assert_allclose(change, plain_loop(model, image, patch, stride, fill), rtol=0, atol=2e-6)
-
 def sequential(shape, *layers):
     set_seed(5)
-    return as_if_trained(keras.Sequential([keras.Input((*shape, 1)), keras.layers.Rescaling(1 / 255), *layers]))
+    return as_if_trained(keras.Sequential([keras.Input((*shape, 1)), L.Rescaling(1 / 255), *layers]))
 
-L, conv, pool = keras.layers, keras.layers.Conv2D, keras.layers.MaxPooling2D
 SMALL = {
-    "same, odd sizes, pooling drops a row": ((37, 45), [conv(4, 3, padding="same", activation="relu"), pool(2), L.BatchNormalization(),
-                                                        conv(6, 3, padding="same", activation="relu"), pool(2), L.BatchNormalization(), L.Flatten()]),
-    "valid, and windows that shrink": ((19, 24), [conv(3, 5, activation="relu"), pool((3, 2)), conv(3, (3, 2)), L.ReLU(), L.Flatten()]),
-    "strides, and strides beyond the kernel": ((30, 26), [conv(4, 4, strides=2, padding="same"), L.Activation("tanh"), pool(1, strides=3), L.Flatten()]),
-    "same pooling with negative values": ((21, 23), [conv(4, 3, padding="same"), L.Dropout(.5), pool(3, strides=2, padding="same"), L.Flatten()]),
-    "dilation": ((20, 20), [conv(3, 3, dilation_rate=2, padding="same", use_bias=False), conv(3, 3, dilation_rate=(1, 3)), L.Flatten()]),
-    "no flatten": ((20, 23), [conv(4, 3, padding="same"), pool(2), L.GlobalAveragePooling2D()]),
-    "a layer that windows do not know": ((20, 23), [conv(4, 3), L.LayerNormalization(), L.AveragePooling2D(2), L.Flatten(), L.Dropout(.3)]),
-    "nothing but a flatten": ((15, 12), [L.Flatten(), L.Dense(6, "relu"), L.Dropout(.5)])}
+    "same, odd sizes, pooling drops a row": ((37, 45), lambda: [
+        conv(4, 3, padding="same", activation="relu"), pool(2), L.BatchNormalization(),
+        conv(6, 3, padding="same", activation="relu"), pool(2), L.BatchNormalization(), L.Flatten()]),
+    "valid, and windows that shrink": ((19, 24), lambda: [
+        conv(3, 5, activation="relu"), pool((3, 2)), conv(3, (3, 2)), L.ReLU(), L.Flatten()]),
+    "strides, and strides beyond the kernel": ((30, 26), lambda: [
+        conv(4, 4, strides=2, padding="same"), L.Activation("tanh"), pool(1, strides=3), L.Flatten()]),
+    "same pooling with negative values": ((21, 23), lambda: [
+        conv(4, 3, padding="same"), L.Dropout(.5), pool(3, strides=2, padding="same"), L.Flatten()]),
+    "dilation": ((20, 20), lambda: [
+        conv(3, 3, dilation_rate=2, padding="same", use_bias=False), conv(3, 3, dilation_rate=(1, 3)),
+        L.Flatten()]),
+    "no flatten": ((20, 23), lambda: [conv(4, 3, padding="same"), pool(2), L.GlobalAveragePooling2D()]),
+    "a layer that windows do not know": ((20, 23), lambda: [
+        conv(4, 3), L.LayerNormalization(), L.AveragePooling2D(2), L.Flatten(), L.Dropout(.3)]),
+    "nothing but a flatten": ((15, 12), lambda: [L.Flatten(), L.Dense(6, "relu"), L.Dropout(.5)])}
 
 @pytest.mark.parametrize("name", SMALL)
-@pytest.mark.parametrize("patch, stride", [(6, 5), (3, 3), (11, 9)])
-def test_windows_equal_the_loop(name, patch, stride):
+def test_windows_equal_the_loop(name):
     shape, layers = SMALL[name]
-    layers = [layer.__class__.from_config(layer.get_config()) for layer in layers]
-    check_against_loop(sequential(shape, *layers, L.Dense(1, "sigmoid")), patch, stride)
+    network = sequential(shape, *layers(), L.Dense(1, "sigmoid"))
+    for patch, stride in ((6, 5), (3, 3), (11, 9)): check_against_loop(network, patch, stride)
 
-@pytest.mark.parametrize("build, windowed", [(build_mlp, True), (build_cnn, True), (lambda size: build_resnet(size, "none"), False)])
+def build_small_ensemble(size):
+    networks = [film_network(size, (4, 8), 3, "local") for _ in range(2)]
+    return as_model(pneumonia_logits(networks, flip=True))
+
+@pytest.mark.parametrize("build, windowed", [(lambda: as_if_trained(build_mlp(48)), True),
+                                             (lambda: as_if_trained(build_cnn(48)), True),
+                                             (lambda: build_resnet(32, "none"), False),
+                                             (lambda: build_small_ensemble(32), False)])
 def test_models_of_the_study_equal_the_loop(build, windowed):
     set_seed(6)
-    model = build(48)
-    check_against_loop(model if model.name.startswith("resnet") else as_if_trained(model), 16, 16, films=2, windowed=windowed)
+    check_against_loop(build(), 16, 16, windowed=windowed)
 
 @pytest.mark.parametrize("seed", range(12))
 def test_random_networks_equal_the_loop(seed):
     rng = np.random.default_rng(seed)
     def draw():
-        kind, padding = rng.choice(["conv", "pool", "norm"], p=[.5, .3, .2]), str(rng.choice(["same", "valid"]))
+        kind = rng.choice(["conv", "pool", "norm"], p=[.5, .3, .2])
+        padding = str(rng.choice(["same", "valid"]))
         if kind == "norm": return L.BatchNormalization()
         size, strides = [int(n) for n in rng.integers(1, 4, 2)], int(rng.integers(1, 3))
-        return pool(size, strides, padding) if kind == "pool" else conv(4, size, strides, padding, activation=str(rng.choice(["tanh", "linear"])))
+        if kind == "pool": return pool(size, strides, padding)
+        return conv(4, size, strides, padding, activation=str(rng.choice(["tanh", "linear"])))
     first = conv(4, 3, padding="same", activation="tanh")
-    model = sequential(rng.integers(24, 40, 2), first, *(draw() for _ in range(3)), L.Flatten(), L.Dense(1))   # no sigmoid either
-    model.layers[-1].kernel.assign(model.layers[-1].kernel * .2)
+    layers = [first, *(draw() for _ in range(3)), L.Flatten(), L.Dense(1)]   # no sigmoid either
+    network = sequential(rng.integers(24, 40, 2), *layers)
+    network.layers[-1].kernel.assign(network.layers[-1].kernel * .2)
     patch = int(rng.integers(2, 20))
-    check_against_loop(model, patch, int(rng.integers(max(1, patch // 2), patch + 1)), fill=float(rng.uniform(0, 255)))
+    stride = int(rng.integers(max(1, patch // 2), patch + 1))
+    check_against_loop(network, patch, stride, fill=float(rng.uniform(0, 255)))
+
+
+# What windows cannot do
 
 def own_class():
     class Squared(keras.Model):
@@ -102,47 +141,132 @@ def own_class():
     return Squared(inputs, L.Dense(1, "sigmoid")(L.Flatten()(L.Rescaling(1 / 255)(inputs))))
 
 def skipping():
-    x = inputs = keras.Input((12, 14, 1))
-    x = conv(3, 3, padding="same", activation="relu")(L.Rescaling(1 / 255)(x))
-    return keras.Model(inputs, L.Dense(1, "sigmoid")(L.Flatten()(L.Add()([x, conv(3, 3, padding="same")(x)]))))
+    inputs = keras.Input((12, 14, 1))
+    x = conv(3, 3, padding="same", activation="relu")(L.Rescaling(1 / 255)(inputs))
+    x = L.Add()([x, conv(3, 3, padding="same")(x)])
+    return keras.Model(inputs, L.Dense(1, "sigmoid")(L.Flatten()(x)))
 
 def whole_numbers():
     inputs = keras.Input((12, 14, 1), dtype="uint8")
     return keras.Model(inputs, L.Dense(1)(L.Flatten()(L.Rescaling(1 / 255)(inputs))))
 
 def per_image():
-    return sequential((12, 14), conv(3, 3, activation=lambda x: x - keras.ops.mean(x, (1, 2), keepdims=True)), L.Flatten(), L.Dense(1, "sigmoid"))
+    centred = conv(3, 3, activation=lambda x: x - keras.ops.mean(x, (1, 2), keepdims=True))
+    return sequential((12, 14), centred, L.Flatten(), L.Dense(1, "sigmoid"))
 
 @pytest.mark.parametrize("make", [own_class, skipping, whole_numbers, per_image])
 def test_what_windows_cannot_do_is_done_whole(make):
     set_seed(7)
     check_against_loop(make(), 4, 3, fill=100, windowed=False)
 
-@pytest.mark.parametrize("layer, settings", [(conv(2, 3, dtype="mixed_bfloat16"), {}), (L.Dropout(.5), dict(training=True)), (L.BatchNormalization(axis=1), {}),
-                                             (conv(2, 1, data_format="channels_first"), {}), (L.Softmax(axis=1), {})])
+@pytest.mark.parametrize("layer, settings", [
+    (lambda: conv(2, 3, dtype="mixed_bfloat16"), {}), (lambda: L.Dropout(.5), dict(training=True)),
+    (lambda: L.BatchNormalization(axis=1), {}), (lambda: conv(2, 1, data_format="channels_first"), {}),
+    (lambda: L.Softmax(axis=1), {})])
 def test_windows_end_before_what_is_not_local(layer, settings):
     inputs = keras.Input((12, 14, 1))
-    assert split_chain(keras.Model(inputs, L.Dense(1)(L.Flatten()(layer(inputs, **settings))))) == ([], [])
+    x = L.Flatten()(layer()(inputs, **settings))
+    assert split_chain(keras.Model(inputs, L.Dense(1)(x))) == ([], [])
 
-def test_a_second_map_of_the_same_model_is_the_same(model):
-    film = np.random.default_rng(8).uniform(0, 255, (1, 23, 31))
-    np.testing.assert_array_equal(occlusion_map(model, film, 5, 3), occlusion_map(model, film, 5, 3))
+
+# Known answers
 
 def test_linear_model_has_a_known_answer():
-    weights = (np.random.default_rng(2).integers(-64, 64, (10, 10)) / 64).astype(np.float32)  # so that sums are exact
-    linear = keras.Sequential([keras.Input((10, 10, 1)), keras.layers.Flatten(), keras.layers.Dense(1, use_bias=False)])
+    weights = np.random.default_rng(2).integers(-64, 64, (10, 10)) / 64   # so that sums are exact
+    linear = keras.Sequential([keras.Input((10, 10, 1)), L.Flatten(), L.Dense(1, use_bias=False)])
     linear.set_weights([weights.reshape(-1, 1)])
     image = np.full((1, 10, 10), 101, np.uint8)
     maps = occlusion_map(linear, image, patch_size=1, stride=1, fill=100.)
     np.testing.assert_array_equal(maps[0], weights)   # covering a pixel takes one gray value off
-    np.testing.assert_array_equal(maps, occlusion_map(linear, image[..., None], patch_size=1, stride=1, fill=100.))
 
-@pytest.mark.parametrize("size, patch, stride", [(224, 20, 10), (10, 3, 3), (11, 3, 3), (50, 7, 5), (8, 8, 1)])
+@pytest.mark.parametrize("size, patch, stride", [(224, 20, 10), (10, 3, 3), (11, 3, 3), (50, 7, 5),
+                                                 (8, 8, 1)])
 def test_every_pixel_is_covered(size, patch, stride):
     starts = patch_positions(size, patch, stride)
     assert sorted({p for s in starts for p in range(s, s + patch)}) == list(range(size))
 
-@pytest.mark.parametrize("wrong, says", [(dict(stride=21), "leaves pixels uncovered"), (dict(patch_size=40), "1 to the film's 23 pixels"),
+@pytest.mark.parametrize("wrong, says", [(dict(stride=21), "leaves pixels uncovered"),
+                                         (dict(patch_size=40), "1 to the film's 23 pixels"),
                                          (dict(patch_size=0), "found 0"), (dict(fill=300), "found 300")])
 def test_bad_settings_are_refused(model, wrong, says):
     with pytest.raises(StudyError, match=says): occlusion_map(model, np.zeros((1, 23, 31)), **wrong)
+
+
+# One contract for all methods
+
+@pytest.mark.parametrize("method", METHODS)
+def test_contract_of_every_method(model, method):
+    films = random_films((23, 31), 3, seed=8)
+    before = films.copy()
+    maps = explain(model, films, method)
+    assert maps.shape == films.shape and maps.dtype == np.float32
+    assert np.isfinite(maps).all() and all(np.abs(change).max() > 0 for change in maps)
+    np.testing.assert_array_equal(films, before)
+    np.testing.assert_array_equal(METHODS[method].function(model, films), maps)
+    np.testing.assert_array_equal(explain(model, films[..., None], method), maps)
+    one_by_one = np.concatenate([explain(model, film[None], method) for film in films])
+    np.testing.assert_allclose(one_by_one, maps, rtol=0, atol=1e-6)
+    assert explain(model, films[:0], method).shape == (0, 23, 31)
+    for outside in (films - 250, films + 250):
+        for function in (METHODS[method].function, lambda m, x: explain(m, x, method)):
+            with pytest.raises(StudyError, match="gray values from 0 to 255"): function(model, outside)
+    with pytest.raises(StudyError, match="found surprise"): explain(model, films, method, surprise=1)
+
+
+# The chapter
+
+NOTEBOOK = Path(__file__).parents[1]/"nbs/31_xai.ipynb"
+
+def run_chapter(**parameters):
+    "Execute the chapter's cells in this process."
+    space = {"__name__": "__main__"}
+    for cell in nbformat.read(NOTEBOOK, 4).cells:
+        if cell.cell_type != "code": continue
+        exec(compile(cell.source, str(NOTEBOOK), "exec"), space)
+        if "parameters" in cell.metadata.get("tags", []): space |= parameters
+    return space
+
+def keep_tiny_model(stage, name, size):
+    "A random network of this size, with predictions of which half are above .5."
+    set_seed(size)
+    inputs = keras.Input((size, size, 1))
+    x = L.Flatten()(conv(2, 5, strides=4, activation="relu")(L.Rescaling(1 / 255)(inputs)))
+    network = keras.Model(inputs, L.Dense(1, "sigmoid")(x))
+    films = load_films(stage, size)
+    table = films.images[["path", "split", "label"]].assign(uncalibrated=.5)
+    odds = network.predict(films.pixels[..., None], verbose=0)[:, 0]
+    network.layers[-1].bias.assign_sub([np.median(np.log(odds / (1 - odds)))])
+    table["probability"] = network.predict(films.pixels[..., None], verbose=0)[:, 0]
+    write_csv(stage.path(f"predictions/{name}.csv"), table[table.split != "train"])
+    stage.path("models").mkdir(exist_ok=True)
+    network.save(stage.path(f"models/{name}.keras"))
+
+@pytest.fixture
+def run(tmp_path):
+    "A run of two models that take films of different sizes; the second is the better one."
+    stage = open_stage("xai", tmp_path/"run")
+    for name, size in (("mlp", 32), ("cnn", 48)): keep_tiny_model(stage, name, size)
+    comparison = [dict(model="mlp", roc_auc=.6), dict(model="cnn", roc_auc=.7)]
+    write_json(stage.path("metrics/evaluation.json"), dict(threshold=.5, best="cnn", comparison=comparison))
+    return stage.folder
+
+def test_chapter_compares_models_of_two_film_sizes_by_every_method(run, monkeypatch):
+    "A method is one entry in the table: figures and the pointing game follow."
+    def brightness(model, images, scale: float = 1 / 255): return (images * scale).astype(np.float32)
+    added = Method(brightness, "brightness map", "gray", "the film is bright")
+    monkeypatch.setitem(METHODS, "brightness", added)
+    validation = pd.read_csv(run/"predictions/cnn.csv").query("split == 'validation'").path.iloc[0]
+    space = run_chapter(run_dir=str(run), paths=[validation], mistakes_shown=1)
+    assert space["ranking"] == ["cnn", "mlp"]
+    for maps in space["maps"].values():
+        assert {name: m.shape for name, m in maps.items()} == {"cnn": (1, 48, 48), "mlp": (1, 32, 32)}
+    names = ["xai_cnn", "xai_mlp", "xai_mistakes_cnn", "xai_mistakes_mlp", "xai_beside"]
+    methods = ["", *(f"_{method}" for method in list(METHODS)[1:])]
+    figures = {file.stem for file in (run/"figures").glob("*.png")}
+    assert figures == {name + method for name in names for method in methods}
+    assert list(pd.read_csv(run/"metrics/xai.csv")) == ["film", "true", "MLP", "CNN"]
+    pointing = pd.read_csv(run/"metrics/xai_pointing.csv")
+    assert list(pointing) == ["model", "films", "hits", "blind", "method"]
+    assert len(pointing) == 2 * len(METHODS)
+    notes = read_provenance(run)["stages"]["xai"]["notes"]
+    assert any(validation in note and "may have been learned from" in note for note in notes)

@@ -1,0 +1,737 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: python3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Phantoms
+#
+# > Procedural chest X-rays of imaginary children, with the truth kept beside them
+
+# %%
+#| default_exp phantom
+
+# %%
+#| export
+from dataclasses import dataclass
+from pathlib import Path
+import os, shutil, tempfile
+
+import cv2
+import numpy as np
+
+from pneumo_nb.run import StudyError, read_json, rng_for, threads, write_json
+from pneumo_nb.style import CLASS_NAMES
+
+# %%
+#| hide
+import matplotlib.pyplot as plt
+from fastcore.test import test_eq, test_fail
+from pneumo_nb.style import plot_style, show_figure
+plot_style()
+
+
+# %% [markdown]
+# Real films of children are personal, large, and not ours to ship. A **phantom** is a drawing that obeys the
+# same physics. X-rays are weakened exponentially by what lies in their way. Bone weakens them more than soft
+# tissue does, and air hardly at all. So we add up how much tissue each ray meets, and turn the sum into gray
+# at the end.
+#
+# Phantoms let anyone run the whole study in minutes and show every figure in public. They also let us check
+# an explanation against the truth, since we know where the disease was drawn. They say nothing about how well
+# a model reads real films.
+#
+# ## A child's anatomy
+#
+# Everything that stays the same between two films of one child is drawn once, from the seed and the patient's
+# number. Lengths are fractions of the film: x from -1 (left edge) to 1, y from 0 (top) to 1.
+
+# %%
+#| export
+@dataclass
+class _Anatomy:
+    "What all films of one patient share; lengths in units of half the film's width (x) or its height (y)."
+    chest_width: float     # half width of the body at heart level
+    apex: float            # y of the lungs' upper ends
+    base: float            # y of the right dome of the diaphragm
+    heart_size: float      # half width of the heart
+    heart_x: float         # its middle; positive is the image's right, the patient's left
+    rib_count: int         # pairs
+    rib_slope: float       # how steeply the ribs fall towards the sides
+    bone: float            # how much bone weakens the beam
+    aspect: float          # width / height of the films
+
+
+# %%
+#| export
+def draw_anatomy(
+    rng: np.random.Generator,
+) -> _Anatomy:
+    "A random child."
+    return _Anatomy(
+        chest_width=rng.uniform(.72, .86), apex=rng.uniform(.13, .19), base=rng.uniform(.66, .76),
+        heart_size=rng.uniform(.25, .33), heart_x=rng.uniform(.06, .13), rib_count=int(rng.integers(8, 11)),
+        rib_slope=rng.uniform(.05, .10), bone=rng.uniform(.75, 1.1), aspect=rng.uniform(1.0, 1.5))
+
+
+# %%
+child = draw_anatomy(rng_for(42, "show"))
+test_eq(child, draw_anatomy(rng_for(42, "show")))
+child
+
+
+# %% [markdown]
+# ## Soft tissue, lungs and heart
+#
+# `_smooth_step` gives borders the slight unsharpness of a real film.
+
+# %%
+#| export
+def _smooth_step(
+    distance, # signed distance to a border, positive inside
+    width,    # over which the border fades
+):
+    "0 outside, 1 inside, a smooth ramp between."
+    t = np.asarray(distance * (1 / width) + .5)
+    np.clip(t, 0, 1, out=t)  # in place: drawing a film is mostly waiting for fresh memory
+    ramp = 3 - 2 * t
+    ramp *= t
+    ramp *= t
+    return ramp
+
+
+# %%
+test_eq(_smooth_step(np.array([-1, -.5, 0, .5, 1]), width=1), [0, 0, .5, 1, 1])
+
+
+# %% [markdown]
+# A lung is a smooth shape. The chest wall bounds it outside, the mediastinum inside, and the dome of the
+# diaphragm below.
+
+# %%
+#| export
+def _lung_field(
+    child: _Anatomy,
+    x, y,      # coordinates, broadcast to (H, W)
+    side: int, # -1 the image's left (the patient's right lung), 1 the other
+) -> np.ndarray: # (H, W) float, 1 inside the lung
+    "How much of each ray's path lies in one lung."
+    height = np.clip((y - child.apex) / (child.base + .12 - child.apex), 0, 1)
+    outer = child.chest_width * (.30 + .62 * np.sqrt(np.clip(height * 1.5, 0, 1)) - .02 * height)
+    inner = .13 + .05 * height
+    middle, half = side * (outer + inner) / 2, np.maximum((outer - inner) / 2, 1e-3)
+    dome = child.base + (.02 if side > 0 else 0) + .16 * ((x - side * .34) / .55) ** 2
+    across = _smooth_step(half - np.abs(x - middle), .05)
+    return across * _smooth_step(dome - y, .02) * _smooth_step(y - child.apex, .05)
+
+
+# %%
+#| export
+def _heart_field(
+    child: _Anatomy,
+    x, y, # coordinates, broadcast to (H, W)
+) -> np.ndarray: # (H, W) float, 1 inside the heart
+    "An egg whose tip points to the image's lower right, and the great vessels above it."
+    dx, dy = x - child.heart_x, y - (child.base - .12)
+    u, v = dx + .55 * dy, dy - .10 * dx
+    egg = 1 - np.sqrt((u / child.heart_size) ** 2 + (v / .22) ** 2)
+    trunk = _smooth_step(.13 + .05 * (y - .3) - np.abs(x - .02), .10)
+    vessels = trunk * _smooth_step(child.base - .02 - y, .2)
+    return np.maximum(_smooth_step(egg, .30), .7 * vessels * _smooth_step(y - .08, .2))
+
+
+# %% [markdown]
+# The heart lies mostly to the image's right, and no lung reaches the film's upper or lower edge.
+
+# %%
+y, x = np.mgrid[0:1:240j, -1:1:300j]
+lungs = sum(_lung_field(child, x, y, side) for side in (-1, 1))
+heart = _heart_field(child, x, y)
+assert lungs[120, 75] > .9 and lungs[120, 225] > .5
+test_eq([lungs[5].max(), lungs[-5].max()], [0, 0])
+assert heart[:, 150:].sum() > heart[:, :150].sum()
+
+
+# %% [markdown]
+# ## Bones
+#
+# Ribs are tubes: their walls stand edge-on to the beam and look brighter than their middle. Each pair runs
+# from the spine up and outwards, over the side of the chest, and forward down again, where it is fainter.
+
+# %%
+#| export
+def _stroke(
+    layer: np.ndarray,  # (H, W) uint8, drawn on in place
+    points: np.ndarray, # (n, 2) x in [-1, 1], y in [0, 1]
+    width: float,       # in pixels
+    value: int,         # gray 0-255
+):
+    "A smooth line with sub-pixel corners."
+    h, w = layer.shape
+    pixels = np.stack([(points[:, 0] + 1) / 2 * w, points[:, 1] * h], axis=1)
+    sixteenths = np.round(pixels * 16).astype(np.int32)
+    cv2.polylines(layer, [sixteenths], False, int(value), max(1, round(width)), cv2.LINE_AA, 4)
+
+
+# %%
+layer = np.zeros((9, 9), np.uint8)
+_stroke(layer, np.array([[-1, .5], [1, .5]]), width=1, value=200)   # from edge to edge, half way down
+print(layer[:, 4])
+assert layer[4, 4] > 50 and not layer[:3].any() and not layer[7:].any()
+
+
+# %%
+#| export
+def _rib_line(
+    child: _Anatomy,
+    number: int, # from 0, the uppermost
+    side: int,   # -1 or 1
+    front: bool, # the front part, from the side down towards the breastbone, or the back part
+) -> np.ndarray: # (24, 2) points
+    "The course of one rib."
+    t = np.linspace(0, 1, 24)
+    start = child.apex - .01 + number * (child.base + .16 - child.apex) / child.rib_count
+    reach = child.chest_width * (.30 + .62 * np.sqrt(np.clip((start - child.apex + .08) * 2, 0, 1)))
+    if front:
+        fall = start + .03 + child.rib_slope * (1.2 + 1.6 * t)
+        return np.stack([side * reach * (1 - .62 * t), fall], axis=1)
+    rise = .05 * np.sin(np.pi * np.minimum(t * 1.25, 1))
+    back = start - rise + child.rib_slope * 1.6 * t ** 2.2
+    return np.stack([side * (.07 + (reach - .07) * np.sin(t * np.pi / 2)), back], axis=1)
+
+
+# %%
+#| export
+def _ribs(
+    child: _Anatomy,
+    shape: tuple[int, int], # (H, W)
+) -> np.ndarray: # (H, W) uint8
+    "All ribs: bright walls, darker marrow, faint front parts."
+    h, back, front = shape[0], np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
+    for side in (-1, 1):
+        for n in range(child.rib_count):
+            _stroke(back, _rib_line(child, n, side, False), .026 * h, 170)
+            _stroke(back, _rib_line(child, n, side, False), .015 * h, 95)
+            if n > 1: _stroke(front, _rib_line(child, n, side, True), .022 * h, 60)
+    return cv2.GaussianBlur(cv2.max(back, front), (0, 0), max(.6, h / 260))
+
+
+# %%
+#| export
+def _shoulders(
+    child: _Anatomy,
+    shape: tuple[int, int], # (H, W)
+) -> np.ndarray: # (H, W) uint8
+    "Clavicles, shoulder blades and upper arms."
+    h, apex, layer, t = shape[0], child.apex, np.zeros(shape, np.uint8), np.linspace(0, 1, 16)
+    for side in (-1, 1):
+        rise = apex + .015 - .07 * t + .02 * np.sin(2 * np.pi * t)
+        clavicle = np.stack([side * (.06 + .60 * t), rise], axis=1)
+        _stroke(layer, clavicle, .030 * h, 190)
+        _stroke(layer, clavicle, .014 * h, 130)
+        blade = [[side * .66, apex - .02], [side * .72, apex + .20], [side * .60, apex + .10]]
+        _stroke(layer, np.array(blade), .022 * h, 70)
+        arm = np.array([[side * .80, apex - .04], [side * 1.02, apex + .22]])
+        _stroke(layer, arm, .065 * h, 150)
+        _stroke(layer, arm, .040 * h, 110)
+    return cv2.GaussianBlur(layer, (0, 0), max(.8, h / 180))
+
+
+# %%
+#| export
+def _spine(
+    shape: tuple[int, int], # (H, W)
+) -> np.ndarray: # (H, W) float32
+    "Vertebrae: bright bodies with darker discs between and a round pedicle on each side."
+    h, w = shape
+    y, x = np.ogrid[0:1:h*1j, -1:1:w*1j]
+    phase = (y * 15 + .3) % 1
+    body = _smooth_step(.085 - np.abs(x), .03) * (.45 + .35 * _smooth_step(.38 - np.abs(phase - .5), .12))
+    pedicle = np.exp(-((np.abs(x) - .055) / .018) ** 2 - ((phase - .42) / .16) ** 2)
+    return (body + .25 * pedicle).astype(np.float32)
+
+
+# %%
+#| export
+def _bones(
+    child: _Anatomy,
+    shape: tuple[int, int], # (H, W)
+) -> np.ndarray: # (H, W) float32, about 0 to 1
+    "Ribs, shoulders and spine."
+    return (_ribs(child, shape).astype(np.float32) + _shoulders(child, shape)) / 255 + _spine(shape)
+
+
+# %% [markdown]
+# ## Vessels and texture
+#
+# Healthy lungs are not empty: vessels branch from the hilum, the lung's root, and get fine near the edge.
+# Interstitial disease hides among them. So an empty lung with one cloud in it would be too easy a task.
+
+# %%
+#| export
+def _vessels(
+    child: _Anatomy,
+    shape: tuple[int, int], # (H, W)
+    rng: np.random.Generator,
+    count: int, # branches a side
+) -> np.ndarray: # (H, W) float32
+    "Branching vessels, thick at the hilum and fading outwards."
+    h, layer, t = shape[0], np.zeros(shape, np.uint8), np.linspace(0, 1, 10)
+    for side in (-1, 1):
+        hilum = np.array([side * .17, child.apex + .55 * (child.base - child.apex)])
+        for _ in range(count):
+            angle, length = rng.uniform(-1.25, 1.25), rng.uniform(.15, .5)
+            bend = rng.normal(0, .06) * t ** 2
+            across, down = side * length * np.cos(angle) * t, .55 * length * np.sin(angle) * t + bend
+            path = hilum + np.stack([across, down], axis=1)
+            for part in range(3):
+                piece = path[part * 3:part * 3 + 4]
+                _stroke(layer, piece, (.011 - .003 * part) * h, 120 - 32 * part)
+    return cv2.GaussianBlur(layer, (0, 0), max(.5, h / 300)).astype(np.float32) / 255
+
+
+# %% [markdown]
+# [The figure](#fig-phantom_layers) shows these layers one by one, brighter where more tissue or air is met.
+
+# %%
+shape = lungs.shape
+layers = {"lungs": lungs, "heart": heart, "bones": _bones(child, shape),
+          "vessels": _vessels(child, shape, rng_for(42, "vessels"), count=18)}
+figure, axes = plt.subplots(1, 4, figsize=(12, 2.6))
+for ax, (words, layer) in zip(axes, layers.items()):
+    ax.imshow(layer)
+    ax.set_title(words)
+    ax.axis("off")
+show_figure(figure, "phantom_layers", "The layers of one phantom.",
+            "Two lungs, a heart leaning to the right, ribs with spine and shoulders, and branching vessels.");
+
+
+# %% [markdown]
+# Texture comes from smooth noise: the usual sum of random fields at doubling scales.
+
+# %%
+#| export
+def _smooth_noise(
+    rng: np.random.Generator,
+    shape: tuple[int, int], # (H, W)
+    cells: int,             # coarsest grid, cells over the height
+    octaves: int = 3,
+) -> np.ndarray: # (H, W) float32, mean about 0, deviation 1
+    "Random field with structure at `octaves` scales."
+    total = np.zeros(shape, np.float32)
+    for octave in range(octaves):
+        n = cells * 2 ** octave
+        grid = rng.standard_normal((n, max(2, n * shape[1] // shape[0])), dtype=np.float32)
+        total += cv2.resize(grid, shape[::-1], interpolation=cv2.INTER_CUBIC) / 2 ** octave
+    return total / total.std()
+
+
+# %%
+noise = _smooth_noise(rng_for(1), (120, 150), cells=6)
+print(noise.shape, noise.dtype)
+assert abs(noise.std() - 1) < 1e-3 and abs(np.diff(noise)).mean() < .3   # neighbours are alike
+
+
+# %% [markdown]
+# ## Disease
+#
+# *Bacterial* pneumonia fills the air spaces of a lobe: one soft, dense patch with uneven edges. *Viral*
+# pneumonia thickens the tissue between them: fine streaks on both sides, densest near the middle. Some cases
+# are faint. The films of healthy children have their own clouds (skin folds, rotation), so no model can be
+# right every time.
+
+# %%
+#| export
+def _lobar_opacity(
+    child: _Anatomy,
+    x, y,                    # coordinates, broadcast to (H, W)
+    lungs: np.ndarray,       # (H, W), 1 inside the lungs
+    rng: np.random.Generator,
+) -> np.ndarray: # (H, W) float32, about 0 to 1
+    "A soft patch in one lobe of one lung."
+    side = rng.choice([-1, 1])
+    cx = side * rng.uniform(.28, .48)
+    cy = child.apex + rng.choice([.24, .55, .80]) * (child.base - child.apex)
+    rx, ry = rng.uniform(.15, .28), rng.uniform(.10, .19)
+    tilt = rng.uniform(-.5, .5)
+    u, v = (x - cx) + tilt * (y - cy), (y - cy) - .3 * tilt * (x - cx)
+    edge = .30 * _smooth_noise(rng, lungs.shape, 6)
+    patch = _smooth_step(1 - np.sqrt((u / rx) ** 2 + (v / ry) ** 2) + edge, 1.1)
+    return (lungs * patch).astype(np.float32)
+
+
+# %%
+#| export
+def _interstitial_texture(
+    child: _Anatomy,
+    x, y,                    # coordinates, broadcast to (H, W)
+    lungs: np.ndarray,       # (H, W), 1 inside the lungs
+    rng: np.random.Generator,
+) -> np.ndarray: # (H, W) float32, about 0 to 1
+    "Fine streaks in both lungs, densest around the hila."
+    ridges = 1 - np.abs(_smooth_noise(rng, lungs.shape, 20, 2))
+    haze = .5 + .25 * _smooth_noise(rng, lungs.shape, 5, 2)
+    middle = child.apex + .6 * (child.base - child.apex)
+    across = -((np.abs(x) - .22) / rng.uniform(.25, .38)) ** 2
+    near = np.exp(across - ((y - middle) / rng.uniform(.16, .24)) ** 2)
+    return (lungs * near * np.clip(.75 * np.clip(ridges, 0, 1) + .35 * haze, 0, 1)).astype(np.float32)
+
+
+# %%
+#| export
+_DISEASES = {"normal": None, "bacteria": _lobar_opacity, "virus": _interstitial_texture}
+
+# %% [markdown]
+# A patch lies in one lung; streaks lie in both:
+
+# %%
+x32, y32 = x.astype(np.float32), y.astype(np.float32)
+patch, streaks = (disease(child, x32, y32, lungs, rng_for(3)) for disease in list(_DISEASES.values())[1:])
+sides = lambda layer: sorted([layer[:, :150].sum(), layer[:, 150:].sum()])
+assert sides(patch)[0] < .05 * sides(patch)[1] and sides(streaks)[0] > .5 * sides(streaks)[1]
+
+
+# %% [markdown]
+# ## One film
+#
+# The body is a flattened cylinder, so the beam's path through it is longest in the middle. `_attenuation`
+# adds up what the beam meets on its way.
+
+# %%
+#| export
+def _body(
+    child: _Anatomy,
+    x, y, # coordinates, broadcast to (H, W)
+) -> np.ndarray: # (H, W)
+    "How thick the body is: neck, then shoulders, then chest."
+    trunk = child.chest_width * 1.10 + .16 * _smooth_step(.26 - y, .34)
+    width = .30 + (trunk - .30) * _smooth_step(y - .05, .16)
+    return np.sqrt(np.clip(1 - (x / width) ** 2, 0, 1))
+
+def _stomach_bubble(child: _Anatomy, x, y) -> np.ndarray: # (H, W), 1 inside
+    "Air below the dome of the diaphragm."
+    across = _smooth_step(1 - np.abs(x - .30) / .16, 1)
+    return across * _smooth_step(1 - np.abs(y - child.base - .13) / .05, 1)
+
+
+# %%
+#| export
+def _attenuation(
+    child: _Anatomy,
+    x, y,              # coordinates, broadcast to (H, W)
+    lungs: np.ndarray, # (H, W), 1 inside
+    heart: np.ndarray, # (H, W), 1 inside
+    rng: np.random.Generator,
+) -> np.ndarray: # (H, W) float32; the beam leaves exp(-attenuation) of itself
+    "What weakens the beam in a healthy child."
+    shape, body = lungs.shape, _body(child, x, y)
+    total = 1.40 * np.sqrt(body * np.sqrt(body))
+    total -= lungs * body * (1.00 + .08 * _smooth_noise(rng, shape, 3, 2))
+    total += .45 * heart + .30 * _smooth_step(y - child.base - .04, .12) * body
+    total -= .35 * rng.uniform(0, 1) * _stomach_bubble(child, x, y)
+    total += .50 * child.bone * _bones(child, shape) * np.maximum(_smooth_step(body, .5), .6)
+    total += .22 * lungs * _vessels(child, shape, rng, int(rng.integers(12, 26)))
+    return (total + .06 * lungs * _smooth_noise(rng, shape, 4)).astype(np.float32)
+
+
+# %% [markdown]
+# The film is exposed after the law of Beer and Lambert, seen on a negative: gray = 255 (1 -
+# exp(-attenuation)). Then come the exposure's contrast, quantum noise, the collimator's edges and the side
+# marker.
+
+# %%
+#| export
+def _expose(
+    total: np.ndarray, # (H, W) attenuation
+    rng: np.random.Generator,
+) -> np.ndarray: # (H, W) uint8
+    "Turn attenuation into gray, with the exposure's contrast, noise, edges and marker."
+    h, w = total.shape
+    gray = 1 - np.exp(-rng.uniform(.75, 1.0) * np.maximum(total, 0))
+    gray = rng.uniform(0, .06) + rng.uniform(1.0, 1.12) * gray ** rng.uniform(1.0, 1.4)
+    gray += rng.normal(0, .04) * np.linspace(-1, 1, w, dtype=np.float32)
+    strength, grain = rng.uniform(.012, .03), rng.standard_normal((h, w), dtype=np.float32)
+    gray += strength * cv2.GaussianBlur(grain, (0, 0), .7)
+    film = np.clip(gray * 255, 0, 255).astype(np.uint8)
+    left, top = int(w * rng.uniform(0, .03)), int(h * rng.uniform(0, .02))
+    film[:, :left] = 4
+    film[:top] = 4
+    place = (int(w * rng.uniform(.03, .09)), int(h * rng.uniform(.12, .30)))
+    font, thickness = cv2.FONT_HERSHEY_SIMPLEX, max(1, h // 220)
+    cv2.putText(film, "R", place, font, h / 520, 235, thickness, cv2.LINE_AA)
+    return film
+
+
+# %% [markdown]
+# No two films of one child lie alike: each is turned, shifted and zoomed a little. Tissue is laid out 224
+# pixels high; exposure and noise come at the film's own size.
+
+# %%
+#| export
+def _film_coordinates(
+    shape: tuple[int, int], # (H, W)
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]: # x, y: (H, W) float32
+    "Where each pixel lies in the child, who stands slightly turned, shifted and zoomed."
+    y, x = np.ogrid[0:1:shape[0]*1j, -1:1:shape[1]*1j]
+    turn, dx, dy, zoom = rng.normal(0, .025), rng.normal(0, .04), rng.normal(0, .02), rng.uniform(.94, 1.08)
+    across = (x - dx) / zoom + turn * (y - .5)
+    down = (y - .5 - dy) / zoom - turn * x * .5 + .5
+    return across.astype(np.float32), down.astype(np.float32)
+
+
+# %%
+#| export
+def draw_film(
+    child: _Anatomy,         # from `draw_anatomy`
+    kind: str,               # "normal", "bacteria" or "virus"
+    rng: np.random.Generator,
+    height: int = 360,       # pixels; the width follows from the anatomy's aspect
+) -> tuple[np.ndarray, np.ndarray]: # film (H, W) uint8, mask (H, W) bool: where disease was drawn
+    "One frontal film of one child."
+    shape, size = (224, round(224 * child.aspect)), (round(height * child.aspect), height)
+    x, y = _film_coordinates(shape, rng)
+    lungs = np.clip(sum(_lung_field(child, x, y, side) for side in (-1, 1)), 0, 1)
+    heart = _heart_field(child, x, y)
+    lungs *= 1 - .85 * heart
+    total, mask = _attenuation(child, x, y, lungs, heart, rng), np.zeros(shape, bool)
+    if disease := _DISEASES[kind]:
+        opacity = disease(child, x, y, lungs, rng)
+        total += rng.uniform(.35, 1.2) * opacity
+        mask = cv2.GaussianBlur(opacity, (0, 0), 6) > .15  # the region, not each streak
+    total = cv2.resize(total, size, interpolation=cv2.INTER_CUBIC)
+    mask = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+    return _expose(total, rng), mask
+
+
+# %% [markdown]
+# Twelve children, in [the figure](#fig-phantom_children). The outline in the lower rows is the truth that is
+# kept beside the set. Look at how faint some of the diseased regions are, and how much a healthy film can
+# look like a veiled one. The films differ in width because children's films do; that says nothing about the
+# class.
+
+# %%
+figure, axes = plt.subplots(3, 4, figsize=(12, 8))
+for row, kind in zip(axes, _DISEASES):
+    for n, ax in enumerate(row):
+        film, mask = draw_film(draw_anatomy(rng_for(7, kind, n)), kind, rng_for(7, kind, n, 1))
+        ax.imshow(film, vmin=0, vmax=255, aspect="auto")
+        ax.axis("off")
+        if mask.any(): ax.contour(mask, [.5], colors="#F0E442", linewidths=1)
+    row[0].set_title(f"{kind}, four children", loc="left")
+alt = ("Twelve drawn chest films: four healthy children, four with one dense patch, four with streaks on "
+       "both sides; the diseased regions are outlined.")
+caption = "Phantoms: normal, bacterial and viral, with the drawn disease outlined."
+show_figure(figure, "phantom_children", caption, alt);
+
+# %% [markdown]
+# The same generators give the same film, and healthy children have an empty mask.
+
+# %%
+film, mask = draw_film(draw_anatomy(rng_for(1)), "bacteria", rng_for(2), height=200)
+print(film.shape, film.dtype, mask.dtype)
+test_eq((film.shape[0], film.shape), (200, mask.shape))
+test_eq(film, draw_film(draw_anatomy(rng_for(1)), "bacteria", rng_for(2), height=200)[0])
+assert mask.any() and not draw_film(draw_anatomy(rng_for(1)), "normal", rng_for(2))[1].any()
+
+# %% [markdown]
+# ## A whole set
+#
+# The set has the folders and file names of the public one, so everything downstream treats both alike. There
+# are two naming series for healthy children, and `person12_bacteria_34.jpeg` for the sick. A few children
+# have several films. Pneumonia is far more frequent in train than in test, and `val` is tiny. One thing
+# differs on purpose: a film's size says nothing about its class.
+
+# %%
+#| export
+_NORMAL_SHARE = {"train": 1341 / 5216, "test": 234 / 624, "val": .5}  # as in the public set
+_BACTERIA_SHARE = .65  # of the films with pneumonia
+
+def _kind_counts(
+    split: str, # train, test or val
+    n: int,     # films in it
+) -> dict[str, int]: # kind → films; every kind once n is 3 or more
+    "How many films of each kind a split holds."
+    normal = min(max(1, round(n * _NORMAL_SHARE[split])), max(n - 2, 0))
+    bacteria = min(max(1, round((n - normal) * _BACTERIA_SHARE)), max(n - normal - 1, 0))
+    return {"normal": normal, "bacteria": bacteria, "virus": n - normal - bacteria}
+
+
+# %%
+test_eq(_kind_counts("test", 624), {"normal": 234, "bacteria": 254, "virus": 136})
+test_eq(_kind_counts("train", 3), {"normal": 1, "bacteria": 1, "virus": 1})
+
+
+# %%
+#| export
+def _file_name(
+    kind: str,
+    patient: int, # number, apart for each kind
+    number: int,  # film of this patient, from 1
+    count: int,   # films of this patient
+    serial: int,  # film of the set, from 1
+) -> str:
+    "A name as in the public set."
+    if kind != "normal": return f"person{patient}_{kind}_{serial}.jpeg"
+    series = "IM" if patient % 2 else "NORMAL2-IM"
+    return f"{series}-{patient:04d}-0001{f'-{number:04d}' if count > 1 else ''}.jpeg"
+
+
+# %%
+test_eq(_file_name("virus", 12, 1, 1, 34), "person12_virus_34.jpeg")
+test_eq(_file_name("normal", 7, 2, count=3, serial=9), "IM-0007-0001-0002.jpeg")
+test_eq(_file_name("normal", 8, 1, count=1, serial=9), "NORMAL2-IM-0008-0001.jpeg")
+
+
+# %% [markdown]
+# Who appears where is settled before anything is drawn. A patient never appears in two splits, as it should
+# be in any study; whether the public films keep to that is looked at in the chapter on the data.
+
+# %%
+#| export
+@dataclass
+class _PlannedFilm:
+    "One film to draw."
+    split: str   # train, test or val
+    kind: str    # normal, bacteria or virus
+    patient: int # numbered apart for each kind
+    number: int  # film of this patient, from 1
+    name: str    # file name
+
+    @property
+    def place(self) -> Path:
+        "Where the film lies in the set."
+        return Path(self.split, CLASS_NAMES[self.kind != "normal"], self.name)
+
+
+# %%
+#| export
+def _plan_films(
+    sizes: dict[str, int], # split → number of films
+    seed: int,
+) -> list[_PlannedFilm]:
+    "Who is on which film; patients have one to three films and stay in one split."
+    rng, films, patient = rng_for(seed, "plan"), [], dict.fromkeys(_DISEASES, 0)
+    for split, n in sizes.items():
+        for kind, left in _kind_counts(split, n).items():
+            while left:
+                count = min(left, int(rng.choice([1, 1, 1, 2, 3])))
+                patient[kind] += 1
+                for number in range(1, count + 1):
+                    name = _file_name(kind, patient[kind], number, count, serial=len(films) + 1)
+                    films.append(_PlannedFilm(split, kind, patient[kind], number, name))
+                left -= count
+    return films
+
+
+# %%
+films = _plan_films(dict(train=240, test=60, val=16), seed=42)
+print(len(films), "films, for example", ", ".join(f.name for f in films[59:64]))
+test_eq(len({f.name for f in films}), len(films))
+
+
+# %% [markdown]
+# Each film is drawn from its own generator, so the threads that share the work cannot change the result. The
+# masks go to `masks/`, in the same layout, where nothing mistakes them for films.
+
+# %%
+#| export
+def _write_film(
+    root: Path, # whose folders are there already
+    film: _PlannedFilm,
+    seed: int,
+):
+    "Draw one film and its mask, and write both."
+    child = draw_anatomy(rng_for(seed, film.kind, film.patient))
+    rng = rng_for(seed, film.kind, film.patient, film.number)
+    pixels, mask = draw_film(child, film.kind, rng, height=int(rng.integers(260, 460)))
+    mask_path = (root/"masks"/film.place).with_suffix(".png")
+    for path, image in ((root/film.place, pixels), (mask_path, mask.astype(np.uint8) * 255)):
+        if not cv2.imwrite(str(path), image): raise OSError(f"could not write {path}: is the disk full?")
+
+
+# %%
+#| export
+def _draw_into(
+    root: Path, # an empty folder
+    films: list[_PlannedFilm],
+    seed: int,
+):
+    "Draw all films and masks, on all threads."
+    from concurrent.futures import ThreadPoolExecutor
+    for top in (root, root/"masks"):
+        for folder in {film.place.parent for film in films}: (top/folder).mkdir(parents=True)
+    with ThreadPoolExecutor(threads()) as pool: list(pool.map(lambda f: _write_film(root, f, seed), films))
+
+
+# %% [markdown]
+# A set that is there already, drawn with the same numbers, is used again. A folder with something else in it
+# is left alone.
+
+# %%
+#| export
+def _is_drawn(
+    root: Path,
+    wanted: dict, # films of each split, and the seed
+) -> bool: # refused if there is something else
+    "Whether the phantoms are there already."
+    is_free = not root.exists() or (root.is_dir() and not any(root.iterdir()))
+    if is_free: return False
+    record = root/"phantom.json"
+    if record.is_file() and read_json(record) == wanted: return True
+    raise StudyError(f"Expected an absent or empty folder for phantoms, found files in {root}; "
+                     "remove it or choose another.")
+
+
+# %%
+#| export
+def make_dataset(
+    root: str | Path,    # folder to make; must be absent, empty, or hold the same phantoms already
+    n_train: int = 240,  # films
+    n_test: int = 60,
+    seed: int = 42,
+    n_val: int = 16,     # may be 0
+) -> Path: # `root`, with {train,test,val}/{NORMAL,PNEUMONIA}/*.jpeg and masks/
+    "Draw a phantom set in the layout of the public one."
+    root, wanted = Path(root), dict(train=n_train, test=n_test, val=n_val, seed=seed)
+    if min(n_train, n_test) < 3 or n_val < 0 or 0 < n_val < 3: raise StudyError(
+        f"Expected at least 3 films in train and test (one of each kind; val may have none), found {wanted}.")
+    if _is_drawn(root, wanted): return root
+    root.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".partial-{os.getpid()}-", dir=root.parent))
+    try:
+        _draw_into(partial, _plan_films({s: n for s, n in wanted.items() if s != "seed" and n}, seed), seed)
+        write_json(partial/"phantom.json", wanted)
+        partial.chmod(0o755)
+        os.replace(partial, root)
+    finally: shutil.rmtree(partial, ignore_errors=True)
+    return root
+
+
+# %% [markdown]
+# The same seed gives the same bytes.
+
+# %%
+with tempfile.TemporaryDirectory() as folder:
+    few = dict(n_train=9, n_test=6, n_val=0, seed=1)
+    one, two = (make_dataset(Path(folder)/name, **few) for name in ("one", "two"))
+    files = sorted(f.relative_to(one) for f in one.rglob("*.*g"))
+    test_eq(len(files), 2 * 15)
+    for f in files: test_eq((one/f).read_bytes(), (two/f).read_bytes())
+    test_eq(make_dataset(one, **few), one)
+    test_fail(lambda: make_dataset(one, 9, 6, seed=2), contains="Expected an absent or empty folder")
+    test_fail(lambda: make_dataset(two, n_train=2), contains="at least 3 films in train and test")
+
+# %% [markdown]
+# What the phantoms leave out: the variety of real disease (effusions, collapse, air bronchograms), devices
+# and tubes, rotation beyond a few degrees, and every bias of a real collection. A model that does well here
+# has learned to see clouds and streaks in a drawing.

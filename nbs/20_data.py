@@ -1,0 +1,342 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: python3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Data
+#
+# > Which films there are, whose they are, what is wrong with them, and who goes into which split
+
+# %%
+#| default_exp data
+
+# %%
+#| export
+from pathlib import Path
+
+import pandas as pd
+
+from pneumo_nb.run import Stage, StudyError, note, read_json, write_csv, write_json
+from pneumo_nb.style import COLOURS
+from pneumo_nb.phantom import make_dataset
+from pneumo_nb.films import check_dataset, data_fingerprint, patient_id, scan_dataset
+from pneumo_nb.splits import split_patients
+
+# %%
+#| hide
+from fastcore.test import test_close, test_eq, test_fail
+from IPython.display import Markdown, display
+from pneumo_nb.run import finish, open_stage
+from pneumo_nb.style import WORDS, plot_style, readable, save_figure
+plot_style()
+
+# %% tags=["parameters"]
+run_dir = ""               # the run directory; "" for a temporary one
+seed = 42                  # decides who goes into validation (and what phantoms look like)
+data_dir = ""              # folder with train/ and test/; "" draws phantoms
+phantom_train = 360        # phantom films to draw for train …
+phantom_test = 120         # … and for test
+validation_fraction = 0.2  # share of the train films set aside, by whole patients
+
+# %%
+#| export
+STAGE = {
+    "reads": [],
+    "writes": ["images.csv", "metrics/data.json", "metrics/data_checks.csv", "cache/phantoms_*/phantom.json"],
+    "card": ["data_patients"],
+    "paths": {"data_dir": [""]},
+    "methods": """
+        <p>Of the films that are not test, {{ "{:.0%}".format(p.validation_fraction) }} are set aside for
+        validation, whole patients at a time, with as many of each kind as in the whole; seed {{ p.seed }}.
+        Chapters that make folds of their own do not use this validation set.</p>""",
+}
+
+
+# %% [markdown]
+# Can a result on these films mean anything? The public set (Kermany et al., *Cell* 172, 2018;
+# doi:10.17632/rscbjbr9sj) holds 5,856 frontal films of children of one to five years from one hospital. Three
+# questions come before any model sees a pixel. Does a child appear both where a model learns and where it is
+# judged? Is every file what it claims to be? And can a stranger repeat the split?
+#
+# For the public set the answers are good, as far as names tell. No patient is in two splits and no file is
+# damaged. Of the 5,856 films 62 are byte-identical copies, all within one split and with one label. The seed
+# and a fingerprint of all films fix the split. There are two limits. This was counted on a copy of the set
+# squashed to 224 pixels. And nobody published a table of patients: who is on a film is read from its name,
+# which is an assumption.
+#
+# This run's own answers follow.
+#
+# ## Which films
+#
+# Without a folder, a run draws phantoms and keeps them in its own cache.
+
+# %%
+#| export
+def _film_folder(
+    stage: Stage,
+    data_dir: str, # "" for phantoms
+    seed: int,
+    phantom_train: int,
+    phantom_test: int,
+) -> Path: # absolute
+    "The folder of a run's films, drawn now if need be."
+    if data_dir: return Path(data_dir).expanduser().resolve()
+    drawn = stage.path("cache", f"phantoms_{phantom_train}_{phantom_test}_{seed}")
+    return make_dataset(drawn, phantom_train, phantom_test, seed)
+
+
+# %% [markdown]
+# Whatever is left out is named in the run's notes, with the reason. So is a set without test films, since its
+# models will be judged on the films that chose their epoch.
+
+# %%
+#| export
+def _note_what_is_missing(
+    stage: Stage,
+    images: pd.DataFrame,     # with its splits
+    left_out: dict[str, str], # path → reason
+    root: Path,               # of the set
+):
+    "Write into the run's notes which films are left out, and that there is no test."
+    if "test" not in set(images.split):
+        note(stage, f"there is no test/ in {root.name}, so models will be judged on validation, "
+                    "which also chose their epoch.")
+    for path, reason in left_out.items(): note(stage, f"left out {path}: {reason}")
+
+
+# %%
+#| export
+def _check_classes(images: pd.DataFrame): # split, label
+    "Refuse a split that leaves train or validation without one of the classes."
+    for name in ("train", "validation"):
+        classes = images.label[images.split == name].nunique()
+        if classes == 2: continue
+        raise StudyError(f"Expected films of both classes in {name}, found {classes} class(es) "
+                         "after whole patients were set aside; give more films of more patients, "
+                         "or change validation_fraction or seed.")
+
+
+# %%
+one_class = pd.DataFrame(dict(split=["train", "train", "validation"], label=[0, 1, 1]))
+test_fail(lambda: _check_classes(one_class), contains="both classes in validation, found 1 class(es)")
+
+
+# %% [markdown]
+# The stage writes `images.csv`, from which every later stage starts. Two files tell about it.
+# `metrics/data.json` names the folder that the films lie in, and their **data fingerprint**, equal only for
+# equal sets. `metrics/data_checks.csv` holds what the checks found.
+
+# %%
+#| export
+def _write_data(
+    stage: Stage,
+    scanned: pd.DataFrame,    # from `scan_dataset`
+    images: pd.DataFrame,     # with its splits
+    left_out: dict[str, str], # path → reason
+):
+    "Write the three files."
+    root = Path(scanned.attrs["root"])
+    source = "phantoms" if (root/"phantom.json").exists() else "folder"
+    facts = dict(root=root, source=source, fingerprint=data_fingerprint(images), left_out=left_out)
+    write_json(stage.path("metrics/data.json"), facts)
+    write_csv(stage.path("metrics/data_checks.csv"), check_dataset(root, scanned))
+    write_csv(stage.path("images.csv"), images)
+
+
+# %%
+#| export
+def prepare_data(
+    stage: Stage,               # any stage; the files go into its run directory
+    data_dir: str = "",         # "" draws phantoms into the run's cache
+    seed: int = 42,
+    phantom_train: int = 60,    # films
+    phantom_test: int = 24,
+    validation_fraction: float = .2, # of the films of each kind that are not test
+) -> pd.DataFrame: # what images.csv holds; attrs: root, left_out
+    "Find or draw the films, check and split them, and write images.csv with its two companions."
+    root = _film_folder(stage, data_dir, seed, phantom_train, phantom_test)
+    scanned = scan_dataset(root)
+    images = split_patients(scanned, validation_fraction, seed).reset_index(drop=True)
+    leaked = sorted({*scanned.path} - {*images.path})
+    left_out = scanned.attrs["left_out"] | dict.fromkeys(leaked, "its patient is also in test")
+    _note_what_is_missing(stage, images, left_out, root)
+    _check_classes(images)
+    _write_data(stage, scanned, images, left_out)
+    images.attrs.update(root=str(root), left_out=left_out)
+    return images
+
+
+# %%
+films = dict(data_dir=data_dir, phantom_train=phantom_train, phantom_test=phantom_test,
+             validation_fraction=validation_fraction)
+stage = open_stage("data", run_dir, seed=seed, **films)
+images = prepare_data(stage, seed=seed, **films)
+counts = images.groupby(["split", "kind"]).agg(films=("path", "size"), patients=("patient_id", "nunique"))
+print("Fingerprint of these films:", data_fingerprint(images))
+counts.unstack("kind")
+
+
+# %% [markdown]
+# The 16 published `val` films are too few to steer anything and have joined train. Validation is cut from
+# train by the seed. The test films stay as they were published.
+#
+# ## What was found
+
+# %%
+#| export
+def _splits_in_words(images: pd.DataFrame) -> list[str]: # lines of Markdown
+    "How many films and patients each split has, and how common pneumonia is there."
+    parts = images.groupby("split").agg(films=("path", "size"), patients=("patient_id", "nunique"),
+                                        share=("label", "mean"))
+    across = parts.patients.sum() - images.patient_id.nunique()
+    listed = "; ".join(f"{p.Index}: {p.films:,} films of {p.patients:,}, {p.share:.1%} with pneumonia"
+                       for p in parts.itertuples())
+    lines = [f"- **{len(images):,} films of {images.patient_id.nunique():,} patients** "
+             f"(patients as the names tell). {listed}.", f"- Patients in more than one split: **{across}**."]
+    if "test" in parts.index and abs(parts.share["train"] - parts.share["test"]) > .02:
+        lines.append("- Pneumonia is not equally common in train and test, so a threshold that suits one "
+                     "need not suit the other.")
+    return lines
+
+
+# %%
+#| export
+def _checks_in_words(checks: pd.DataFrame) -> str: # a line of Markdown
+    "What the checks found."
+    problems = [f"{row.films} × {row.problem}" + ("" if row.serious else " (spoils no result)")
+                for row in checks.itertuples() if row.films]
+    return f"- The checks found: {'; '.join(problems)}." if problems else "- The checks found nothing wrong."
+
+
+# %%
+copies = pd.DataFrame(dict(problem=["hidden file, ignored", "same bytes in two splits"], films=[3, 0],
+                           serious=[False, True]))
+test_eq(_checks_in_words(copies), "- The checks found: 3 × hidden file, ignored (spoils no result).")
+test_eq(_checks_in_words(copies[1:]), "- The checks found nothing wrong.")
+
+
+# %%
+#| export
+def data_findings(
+    images: pd.DataFrame, # with split train, validation, test
+    checks: pd.DataFrame, # from `check_dataset`
+) -> str: # Markdown
+    "What the data stage found, in words."
+    return "\n".join([*_splits_in_words(images), _checks_in_words(checks)])
+
+
+# %%
+checks = pd.read_csv(stage.path("metrics/data_checks.csv"), keep_default_na=False)
+display(Markdown(data_findings(images, checks)))
+
+
+# %% [markdown]
+# ## How many films a patient has
+#
+# [The figure](#fig-data_patients) sorts the films by how many their patient has. Whoever has several makes a
+# split by film unfair: the model would be judged on children that it knows.
+
+# %%
+#| export
+def _plot_patients(
+    images: pd.DataFrame, # kind, patient_id, path
+): # matplotlib Figure
+    "Films of each kind, by how many films their patient has."
+    import matplotlib.pyplot as plt
+    of_patient = images.groupby("patient_id").path.transform("size")
+    steps = pd.cut(of_patient, [0, 1, 2, 4, 8, 1000], labels=["1", "2", "3 to 4", "5 to 8", "over 8"])
+    counts = pd.crosstab(steps, images.kind)
+    kinds = [kind for kind in COLOURS if kind in counts]
+    figure, ax = plt.subplots(figsize=(7, 3))
+    counts[kinds].plot.bar(ax=ax, rot=0, width=.8, color=[COLOURS[kind] for kind in kinds])
+    ax.set(xlabel="films of the patient", ylabel="films")
+    ax.legend(title=None)
+    return figure
+
+
+# %%
+save_figure(stage, _plot_patients(images), "data_patients",
+            "Films of each kind by the number of films that their patient has.",
+            "Bars in groups from one film a patient to more than eight, with a colour for each kind.")
+
+
+# %% [markdown]
+# How much would a split by film give away? A validation film whose patient has others is fair only if all of
+# those are in validation, too. The more films there are, the less likely that is.
+
+# %%
+#| export
+def _chance_of_leak(
+    images: pd.DataFrame, # path, patient_id; films that are not test
+    fraction: float,      # share of films that goes to validation
+) -> pd.Series: # (n,) probability
+    "How likely another film of its patient is in train, if validation films are drawn one by one."
+    others = images.groupby("patient_id").path.transform("size") - 1
+    return 1 - fraction ** others
+
+
+# %%
+family = pd.DataFrame(dict(path=["a", "b", "c"], patient_id=["one", "one", "two"]))
+test_close(_chance_of_leak(family, .2), [.8, .8, 0])   # nothing can leak of a single film
+
+# %% [markdown]
+# The last column of this table is the share of validation films that would be expected to have another film
+# of the same child in train. It is for this run's films that are not test, drawn one by one.
+
+# %%
+outside = images[images.split != "test"]
+of_patient = outside.groupby("patient_id").path.transform("size")
+leaked = _chance_of_leak(outside, validation_fraction)
+spread = outside.assign(most=of_patient, leaked=leaked).groupby("kind").agg(
+    films=("path", "size"), patients=("patient_id", "nunique"), most=("most", "max"),
+    leaked=("leaked", "mean"))
+display(Markdown(f"Split by film, **{leaked.mean():.0%}** of the validation films would be expected to have "
+                 "another film of their patient in train. Split by patient, none has."))
+readable(spread).style.format({WORDS["leaked"]: "{:.0%}"})
+
+# %% [markdown]
+# ## What is wrong with the films
+#
+# Each row is one check. The notebook on films spoils a set on purpose and shows what they find there.
+
+# %%
+readable(checks).style.hide(axis="index")
+
+# %%
+record = finish(stage)
+
+
+# %% [markdown]
+# ## For later chapters
+#
+# Later chapters call `load_images`. Where a notebook is opened alone, in an empty run directory, it draws a
+# small phantom set and says so.
+
+# %%
+#| export
+def load_images(
+    stage: Stage,
+    seed: int = 42,
+) -> pd.DataFrame: # what images.csv holds; attrs: root, source, fingerprint
+    "The films of this run; a quick phantom set if the data stage has not run here."
+    if not stage.path("images.csv").exists():
+        prepare_data(stage, seed=seed)
+        note(stage, "no images.csv in this run, so a quick phantom set of 100 films was drawn.")
+    images, facts = pd.read_csv(stage.path("images.csv")), read_json(stage.path("metrics/data.json"))
+    images.attrs.update({key: facts[key] for key in ("root", "source", "fingerprint")})
+    return images
+
+
+# %%
+test_eq(load_images(stage).path.tolist(), images.path.tolist())
+test_eq(load_images(stage).attrs["root"], images.attrs["root"])

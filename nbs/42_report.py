@@ -1,0 +1,673 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: python3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The report
+#
+# > A run's site: a landing page, its chapters, the operating point, methods and limits
+
+# %%
+#| default_exp report
+
+# %%
+#| export
+import html, json, re, tempfile
+from pathlib import Path
+
+from pneumo_nb.run import StudyError, atomic_path, read_json, read_provenance, stage_words, stages
+from pneumo_nb.style import COLOURS, WORDS, model_order, model_style, model_title
+from pneumo_nb.pages import (
+    Figure, as_html, fill, finish_pages, front_matter, html_cell, processed, project_folder, render,
+    stage_pages, table_html, with_front_matter)
+from pneumo_nb.results import PUBLISHED, is_public_test, results_rows
+
+# %%
+#| hide
+import nbformat
+import nbformat.v4 as nb
+from fastcore.test import test_eq, test_fail
+
+# %% [markdown]
+# A report should be true on its own. Someone who reads nothing else must find the question, the films, the
+# results, what they are worth and what they are not. So every number on these pages is read from the run's
+# files when the report is made; nothing is typed. Sentences that belong to one stage stand in its
+# declaration.
+#
+# ## The films, in one table
+
+# %%
+#| export
+_KINDS = {"normal": "normal", "bacteria": "bacterial pneumonia", "virus": "viral pneumonia"}
+
+
+# %%
+#| export
+def films_rows(folder: Path) -> list[dict]: # split, films, each kind, pneumonia, patients
+    "How many films and patients are in each split; nothing if the run has no films."
+    import pandas as pd
+    if not (folder/"images.csv").exists(): return []
+    images = pd.read_csv(folder/"images.csv")
+    splits = [s for s in ("train", "validation", "test") if (images.split == s).any()]
+    return [_films_row(s, images[images.split == s]) for s in splits] + [_films_row("all", images)]
+
+
+# %%
+#| export
+def _films_row(split: str, images) -> dict:
+    "Films of one split by kind."
+    counts = images.kind.value_counts()
+    kinds = {words: f"{counts.get(kind, 0):,}" for kind, words in _KINDS.items()}
+    return {"split": split, "films": f"{len(images):,}", **kinds,
+            "pneumonia": f"{images.label.mean():.1%}", "patients": f"{images.patient_id.nunique():,}"}
+
+
+# %%
+#| export
+def _facts(folder: Path, file: str) -> dict: # {} where the run does not have it
+    "A JSON file of a run."
+    return read_json(folder/file) if (folder/file).exists() else {}
+
+
+# %%
+#| export
+def data_section(folder: Path) -> str: # HTML
+    "What the films are, in words and in numbers."
+    facts, rows = _facts(folder, "metrics/data.json"), films_rows(folder)
+    table = table_html(rows, "Films and patients", sort_from=99) if rows else ""
+    return fill("data", source=facts.get("source"), folder=Path(facts.get("root", "")).name,
+                cautions=_stage_sentences(folder, "data_remark"), table=_markup(table))
+
+
+# %%
+#| export
+def _markup(text: str): # markupsafe.Markup
+    "HTML that a template takes as it is."
+    from markupsafe import Markup
+    return Markup(text)
+
+
+# %%
+#| export
+def _stage_sentences(folder: Path, key: str) -> list: # of Markup
+    "What the run's stages have to say."
+    sentences = [stage_words(folder, name, key) for name in stages()]
+    return [_markup(text) for text in sentences if text]
+
+
+# %% [markdown]
+# ## The results
+
+# %%
+#| export
+_NO_BREAK = "\u2060–\u2060"  # an interval is not broken at its dash
+
+
+# %%
+#| export
+def _fitted_table(rows: list[dict], caption: str, sort_from: int) -> str: # HTML
+    "A table whose columns share the width of the page."
+    unbroken = [{key: str(value).replace("–", _NO_BREAK) for key, value in row.items()} for row in rows]
+    return table_html(unbroken, caption, sort_from=sort_from).replace('class="scroll"', 'class="scroll fit"')
+
+
+# %%
+#| export
+def results_section(folder: Path) -> str: # HTML
+    "The comparison, if the run has one, beside trainings of a kind and published results."
+    import pandas as pd
+    from pneumo_nb.evaluation import comparison_table
+    if not (folder/"comparison.csv").exists(): return fill("results", table="")
+    comparison = pd.read_csv(folder/"comparison.csv")
+    first, split = comparison.iloc[0], read_json(folder/"metrics/evaluation.json")["split"]
+    caption = f"The models on {first.films:,} {split} films"
+    table = _fitted_table(comparison_table(comparison).to_dict("records"), caption, sort_from=2)
+    return fill("results", table=_markup(table), threshold=first.threshold,
+                share=(first.fn + first.tp) / first.films, cautions=_stage_sentences(folder, "caution"),
+                spread=_markup(_spread_section(folder)), published=_markup(_published_table(folder)),
+                looks=_looks(folder))
+
+
+# %%
+#| export
+def _looks(folder: Path) -> int:
+    "How often this run's stages looked at the test films."
+    return len(read_provenance(folder).get("test_looks", []))
+
+
+# %%
+#| export
+def _spread_section(folder: Path) -> str: # HTML
+    "Mean and range over trainings of a kind."
+    rows = [{k: v for k, v in row.items() if k not in ("training", "parameters")}
+            for row in results_rows(folder) if row["trained"].endswith("apart")]
+    caption = ("Mean and range over trainings that differ by seed, or seed and fold; accuracies with a "
+               "rule's name are at the threshold that it chose on validation")
+    return _fitted_table(rows, caption, sort_from=99) if rows else ""
+
+def _published_table(folder: Path) -> str: # HTML
+    "Published results, where they are on the same films."
+    if not is_public_test(folder): return ""
+    rows = [{"who": who, "AUROC": f"{auroc:.3f}", "accuracy": f"{accuracy:.3f}"}
+            for who, (auroc, accuracy) in PUBLISHED.items()]
+    return table_html(rows, "Published results on these test films", sort_from=1)
+
+
+# %% [markdown]
+# ## What ran
+#
+# Which code, on which machine, with which parameters, how long, and what it had to say.
+
+# %%
+#| export
+def _records(folder: Path) -> list: # pairs of name and record
+    "Records of stages in the study's order, whenever they ran."
+    done = read_provenance(folder)["stages"]
+    return [(name, done[name]) for name in stages() if name in done]
+
+
+# %%
+#| export
+def parameters_section(folder: Path) -> str: # HTML
+    "Every stage with its parameters and costs."
+    listed = lambda params: html.escape(", ".join(f"{k} = {v}" for k, v in params.items()))
+    memory = lambda record: f"{record['peak_memory_mb']:,} MB" if record["peak_memory_mb"] else "–"
+    rows = [{"stage": name, "seconds": f"{record['seconds']:,.1f}", "peak memory": memory(record),
+             "parameters": listed(record["parameters"])} for name, record in _records(folder)]
+    table = table_html(rows, "Stages, their costs and parameters", escape=False, sort_from=99) if rows else ""
+    return re.sub(r"<td>(?=[^<]* = )", '<td class="words">', table)
+
+
+# %%
+#| export
+def provenance_section(folder: Path) -> str: # HTML
+    "Code, machine, packages, films, and the notes that stages left."
+    provenance, records = read_provenance(folder), _records(folder)
+    if not records: return ""
+    machine = records[-1][1]["machine"]
+    facts = {"code, commit": ", ".join(dict.fromkeys(record["git_commit"] for _, record in records)),
+             "films, fingerprint": provenance.get("data_fingerprint", "–"),
+             "begun": min(record["started"] for _, record in records),
+             "machine": f"{machine['processor']}, {machine['cores']} cores, {machine['system']}",
+             "packages": ", ".join(f"{k} {v}" for k, v in records[-1][1]["versions"].items())}
+    notes = [(name, text) for name, record in records for text in record["notes"]]
+    return fill("provenance", facts=facts, notes=notes, looks=provenance.get("test_looks", []))
+
+
+# %% [markdown]
+# ## One figure a chapter
+#
+# The landing page shows, for each chapter, the figure that its stage names, and one film with its
+# explanation.
+
+# %%
+#| export
+def _card_figure(page: str, figures: dict[str, Figure]) -> Figure | None:
+    "The figure that stands for a chapter: the first of those that its stage names, else the chapter's first."
+    on_page = {name: figure for name, figure in figures.items() if figure.page == page}
+    stage = stages().get(Path(page).stem)
+    wanted = [name for name in (stage.card if stage else []) if name in on_page]
+    return on_page[wanted[0]] if wanted else next(iter(on_page.values()), None)
+
+
+# %%
+#| export
+def chapter_cards(
+    chapters: list[dict],       # front matter of each
+    figures: dict[str, Figure], # of the site
+) -> str: # HTML
+    "The chapters, each with its blurb and its telling figure."
+    return fill("cards", cards=[_card(about, figures) for about in chapters])
+
+def _card(about: dict, figures: dict[str, Figure]) -> dict:
+    "What the card of one chapter shows."
+    page, blurb = about["output-file"], _markup(as_html(about.get("description", "")))
+    return dict(page=page, title=about["title"], blurb=blurb, figure=_card_figure(page, figures))
+
+
+# %%
+#| export
+def explained_film(figures: dict[str, Figure]) -> str: # HTML
+    "One film with what the models looked at."
+    figure = _card_figure("xai.html", figures)
+    return fill("explained", figure=figure) if figure else ""
+
+
+# %%
+plot = lambda name: Figure(name, "1.1", "eda.html", "Films", "Films", 4, 2)
+plots = {name: plot(name) for name in ("eda_counts", "eda_samples")}
+test_eq(_card_figure("eda.html", plots).name, "eda_samples")   # which the stage names
+test_eq(_card_figure("methods.html", plots), None)
+
+
+# %% [markdown]
+# ## The conclusion
+#
+# A few sentences, each made from a number in the run's files.
+
+# %%
+#| export
+def conclusion(
+    folder: Path, # an evaluated run
+) -> list[str]: # sentences
+    "What the run as a whole shows."
+    facts = read_json(folder/"metrics/evaluation.json")
+    lines = [*_best_sentences(facts), *_difference_sentences(facts["pairs"]), *_shift_sentences(folder),
+             *_size_sentences(_facts(folder, "metrics/eda_sizes.json"))]
+    return lines + ([] if facts["split"] == "test" else [_NO_TEST])
+
+_NO_TEST = ("There were no test films: these numbers come from validation films, which also chose epoch or "
+            "temperature, and are too kind.")
+
+
+# %%
+#| export
+def _best_sentences(facts: dict) -> list[str]:
+    "The model with the highest AUROC, and all in their order."
+    rows = sorted(facts["comparison"], key=lambda row: -row["roc_auc"])
+    best = next(row for row in rows if row["model"] == facts["best"])
+    listed = ", ".join(f"{model_title(row['model'])} {row['roc_auc']:.3f}" for row in rows)
+    return [f"At a threshold of {facts['threshold']:g} the model with the highest AUROC, "
+            f"{model_title(best['model'])}, finds {best['tp']} of {best['tp'] + best['fn']} pneumonia films "
+            f"and calls {best['fp']} of {best['fp'] + best['tn']} normal films pneumonia.",
+            f"AUROC from the highest to the lowest (0.5 is guessing, 1 is perfect): {listed}."]
+
+
+# %%
+#| export
+def _difference_sentences(pairs: list[dict]) -> list[str]:
+    "How many pairs of models differ in their calls."
+    if not pairs: return []
+    differing = sum(pair["p_calls_holm"] < .05 for pair in pairs)
+    others = "." if differing == len(pairs) else "; the others cannot be told apart."
+    return [f"Compared by right and wrong calls at this threshold, {differing} of {len(pairs)} pairs of "
+            f"models differ by more than chance (an exact test over patients, corrected after Holm){others}"]
+
+
+# %%
+#| export
+def shift_rows(folder: Path) -> list[dict]: # model, AUROC on validation and on test
+    "How much better each model looks on validation than on test."
+    import pandas as pd
+    if _facts(folder, "metrics/evaluation.json").get("split") != "test": return []
+    comparison = pd.read_csv(folder/"comparison.csv").dropna(subset=["roc_auc", "validation_roc_auc"])
+    return [{"model": model_title(row.model), "AUROC, validation": f"{row.validation_roc_auc:.4f}",
+             "AUROC, test": f"{row.roc_auc:.4f}",
+             "difference": f"{row.roc_auc - row.validation_roc_auc:+.4f}"}
+            for row in comparison.itertuples()]
+
+
+# %%
+#| export
+def _shift_sentences(folder: Path) -> list[str]:
+    "Whether all models did less well on test."
+    rows = shift_rows(folder)
+    if not rows or not all(row["difference"].startswith("-") for row in rows): return []
+    return ["Every model did less well on test than on validation films, so less should be expected of films "
+            "from elsewhere."]
+
+
+# %%
+#| export
+def _size_sentences(size: dict) -> list[str]: # `size`: from the exploration, or {}
+    "What size and shape of the films give away."
+    if not size or size["constant"] or not size["auroc"]: return []
+    meaning = ("the part of a score that needs no lung." if size["low"] > .5 else
+               "which cannot be told from guessing.")
+    return [f"Size and shape of the films alone reach an AUROC of {size['auroc']:.3f} on train and "
+            f"validation films, {meaning}"]
+
+
+# %%
+wide = dict(constant=False, auroc=.9, low=.8)
+assert _size_sentences(wide)[0].endswith("the part of a score that needs no lung.")
+test_eq(_size_sentences({}), [])
+
+# %% [markdown]
+# ## The landing page
+
+# %%
+#| export
+_QUESTION = """Can a network tell from a frontal chest X-ray whether a child has pneumonia, how sure can we be
+of the answer, and what does the network look at? Networks of several kinds are trained on films of some
+children, judged on films of others, and explained by covering the films piece by piece."""
+
+_LIMITS_WORDS = """<p class="text">One test set, films squashed to a square, no films of another hospital: the
+chapter on <a href="methods.html">methods and limits</a> says what that means. This is a study, not a medical
+device.</p>"""
+
+
+# %%
+#| export
+def landing_page(
+    folder: Path,
+    chapters: list[dict], # front matter of each
+    figures: dict[str, Figure],
+): # nbformat notebook
+    "The first page of a report."
+    evaluated = (folder/"metrics/evaluation.json").exists()
+    closing = _paragraph(" ".join(conclusion(folder))) if evaluated else ""
+    parts = {"Question": _paragraph(_QUESTION), "Data": data_section(folder),
+             "Results": results_section(folder), "Conclusion": closing,
+             "One film, explained": explained_film(figures), "Chapters": chapter_cards(chapters, figures),
+             "Parameters": parameters_section(folder),
+             "Provenance": provenance_section(folder), "Limits": _LIMITS_WORDS}
+    blurb = "What was asked, what came out, and what it is worth"
+    return with_front_matter(_sections(parts), "Pneumonia on chest X-rays", blurb, "index.html")
+
+
+# %%
+#| export
+def _paragraph(text: str) -> str: # HTML
+    return f'<p class="text">{html.escape(text)}</p>'
+
+
+# %%
+#| export
+def _sections(parts: dict[str, str]) -> list: # nbformat cells
+    "Headings with what stands below them; those without anything are left out."
+    from nbformat import v4
+    named = [(heading, text) for heading, text in parts.items() if text]
+    pairs = [(v4.new_markdown_cell(f"## {heading}"), html_cell(text)) for heading, text in named]
+    return [cell for pair in pairs for cell in pair]
+
+
+# %% [markdown]
+# ## The operating point
+#
+# A model gives probabilities; a clinic needs a yes or no. Where to put the threshold depends on what a missed
+# child and a false alarm cost, and on how many children are sick. One page lets a reader move both and see
+# what happens to the films of this run. It counts as `classification_metrics` does. The curves are drawn by
+# [Observable Plot](https://observablehq.com/plot/), which lies in the site's `assets/`, so the page works
+# without a network. Before any script has run, it shows the run's own threshold.
+
+# %%
+#| export
+def _operating_models(folder: Path) -> list[dict]: # name, title, colour, label, probability
+    "Labels and probabilities of the films that each model is judged on."
+    import pandas as pd
+    from pneumo_nb.evaluation import test_films
+    files = sorted((folder/"predictions").glob("*.csv"), key=lambda file: model_order(file.stem))
+    if not files: return []
+    _, tables = test_films({file.stem: pd.read_csv(file) for file in files})
+    look = lambda name: dict(name=name, title=model_title(name), colour=model_style(name)["color"])
+    return [look(name) | dict(label=table.label.tolist(), probability=table.probability.tolist())
+            for name, table in tables.items()]
+
+_RATES = {"sensitivity": ("sensitivity: pneumonia films called pneumonia", "recall_pneumonia"),
+          "specificity": ("specificity: normal films called normal", "recall_normal"),
+          "accuracy": ("accuracy: films called right", "accuracy"),
+          "ppv": ("positive predictive value (PPV): called pneumonia and right, at this prevalence",
+                  "precision_pneumonia"),
+          "npv": ("negative predictive value (NPV): called normal and right, at this prevalence",
+                  "precision_normal")}
+
+
+# %%
+#| export
+def _operating_numbers(model: dict, threshold: float) -> dict: # counts, rates
+    "Confusion matrix and rates, as they are before any script runs."
+    from pneumo_nb.measures import classification_metrics
+    metrics = classification_metrics(model["label"], model["probability"], threshold)
+    percent = lambda value: "undefined" if value != value else f"{100 * value:.2f} %"
+    (tn, fp), (fn, tp) = metrics["confusion_matrix"]
+    return dict(counts=dict(tn=tn, fp=fp, fn=fn, tp=tp),
+                rates=[(key, words, percent(metrics[measure])) for key, (words, measure) in _RATES.items()])
+
+
+# %%
+#| export
+def operating_page(folder: Path): # nbformat notebook, or None without predictions
+    "The page on which a reader moves the threshold."
+    models = _operating_models(folder)
+    if not models: return None
+    threshold = _facts(folder, "metrics/evaluation.json").get("threshold", .5)
+    prevalence = 100 * sum(models[0]["label"]) / len(models[0]["label"])
+    data = json.dumps(models).replace("<", "\\u003c")
+    body = fill("operating_point", models=models, threshold=threshold, prevalence=prevalence,
+                data=_markup(data), **_operating_numbers(models[0], threshold))
+    blurb = "Move the threshold, and see which films are found, missed and falsely called"
+    return with_front_matter([html_cell(body)], "Operating point", blurb, "operating_point.html")
+
+
+# %% [markdown]
+# ## Methods and limits
+#
+# What a reader must know before believing a number, with the run's own facts where there are any.
+
+# %%
+#| export
+_LIMITS = {
+    "who is on a film": """Patients are inferred from the names of files. If two names mean one
+        child, films of that child may lie on both sides of a split.""",
+    "whose films": """The public films show children of one to five years from one hospital in
+        Guangzhou. Nothing here says how a model does on adults, other hospitals, other machines.""",
+    "the label": """Two physicians graded each film, a third checked the test films; poor films had
+        been removed before. So a model is compared with readers of the same film, not with a
+        culture or the course of the disease, and their disagreement is not in the numbers.
+        Bacterial and viral pneumonia often look alike on a film.""",
+    "other disease": """A film here is normal or pneumonia. There are no films with only a pleural
+        effusion, a collapsed lung, heart failure, tuberculosis or a foreign body, so nothing is
+        known about how a model calls them.""",
+    "how films were taken": """Age within one to five years, sex, position, exposure, tubes and
+        electrodes are not recorded. The sicker child is more often filmed lying down and with
+        lines; a model may score by that.""",
+    "the form of the film": """Originals differ in size and aspect between the classes, and
+        squashing turns that into the shape of the chest. A model may score by it; on copies that
+        were squashed before, nothing can measure how much.""",
+    "validation is too kind": """Test films are other stretches of the patient numbers and look
+        different, as the chapter on exploration measures. Validation drawn at random from train
+        does not feel that, and where a network keeps its best epoch, validation chose it. Folds
+        across the naming series or along the numbers feel some of it.""",
+    "chance": """Intervals hold the chance of which patients were tested, not that of the training.
+        Where several networks differ by seed, or seed and fold, alone, their range is given; the
+        others were trained once.""",
+    "looking again": """Each look at the test films is a chance to tune to them. The record counts
+        the looks of this run, not those of earlier runs or of others who published on the same
+        films.""",
+    "prevalence": """Pneumonia is probably more common in these films than among children sent for a
+        chest film. Accuracy and the predictive values depend on that. Sensitivity and specificity
+        stay only if the pneumonias are as marked and the other children as well as here.""",
+}
+
+# %%
+#| export
+_DEVICE = """<p class="text"><strong>None of this is a medical device.</strong> No child should be treated, or
+sent home, by these models.</p>"""
+
+def methods_page(folder: Path): # nbformat notebook
+    "How it was done, and what the numbers cannot say."
+    rows = [{"limit": name, "what it means": " ".join(text.split())} for name, text in _LIMITS.items()]
+    table = table_html(rows, "What these numbers cannot say", sort_from=99)
+    table = table.replace("<td>", '<td class="words">')
+    phantoms = _facts(folder, "metrics/data.json").get("source") == "phantoms"
+    shift, caption = shift_rows(folder), "AUROC of each model on validation and on test films"
+    parts = {"Methods": fill("methods", stages=_stage_sentences(folder, "methods")),
+             "Limits": fill("limits", phantoms=phantoms, table=_markup(table)),
+             "Validation and test in this run": table_html(shift, caption, sort_from=99) if shift else "",
+             "Use": _DEVICE}
+    blurb = "How it was done, and what the numbers cannot say"
+    return with_front_matter(_sections(parts), "Methods and limits", blurb, "methods.html")
+
+
+# %% [markdown]
+# ## The report
+#
+# The report shows the study's chapters alone. Below the title of each stands where its notebook can be had.
+
+# %%
+#| export
+def _executed_notebooks(folder: Path) -> dict[str, Path]: # file name → file, in the study's order
+    "The chapters that a run has."
+    files = [folder/"notebooks"/f"{stage.notebook}.ipynb" for stage in stages().values()]
+    executed = {file.name: file for file in files if file.exists()}
+    if not executed: raise StudyError(
+        f"Expected executed notebooks in {folder/'notebooks'}, found none; do `pneumo run` first.")
+    return executed
+
+
+# %%
+#| export
+def offer_notebook(notebook, name: str): # `notebook`, changed in place
+    "Say below the title where the notebook of a page can be had."
+    from nbformat import v4
+    notebook.cells.insert(1, v4.new_markdown_cell(f"{_notebook_links(name)}\n\n{_FOLDED}"))
+
+_FOLDED = ("Code is folded. Where a sentence ends in a colon and nothing follows, the folded code checks it; "
+           "the chapter would not exist had the check failed.")
+
+
+# %%
+#| export
+def _notebook_links(name: str) -> str: # markdown
+    "Links to the executed notebook, and to Colab and Kaggle once settings.ini names a repository there."
+    from configparser import ConfigParser
+    settings = ConfigParser(delimiters=["="], interpolation=None)
+    settings.read(project_folder()/"settings.ini", encoding="utf-8")
+    home, branch = settings["DEFAULT"]["git_url"], settings["DEFAULT"]["branch"]
+    repository = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?/?", home)
+    links = {"executed notebook": f"notebooks/{name}"}
+    if repository:
+        file = f"{repository[1]}/blob/{branch}/nbs/{name}"
+        links |= {"source": f"https://github.com/{file}",
+                  "open in Colab": f"https://colab.research.google.com/github/{file}",
+                  "open in Kaggle": f"https://kaggle.com/kernels/welcome?src=https://github.com/{file}"}
+    return " · ".join(f"[{words}]({link})" for words, link in links.items())
+
+
+# %%
+#| export
+def report_pages(
+    folder: Path,  # a run directory
+    staging: Path, # takes the figures
+) -> tuple[dict, dict]: # file name → page, in order; file name → executed notebook
+    "All pages of a run's report."
+    sources = _executed_notebooks(folder)
+    chapters = {name: processed(file) for name, file in sources.items()}
+    for name, notebook in chapters.items(): offer_notebook(notebook, name)
+    figures = finish_pages(dict(enumerate(chapters.values(), 1)), staging)
+    operating = operating_page(folder)
+    extra = {"operating_point.ipynb": operating} if operating else {}
+    extra["methods.ipynb"] = methods_page(folder)
+    shown = [front_matter(page) for page in [*chapters.values(), *extra.values()]]
+    index = landing_page(folder, shown, figures)
+    return {"index.ipynb": index, **chapters, **extra}, sources
+
+
+# %%
+#| export
+def render_report(
+    folder: str | Path, # a run directory
+) -> tuple[Path, str]: # the landing page, what rendered it
+    "Make `site/` from a run, and in `runs/` the list of all runs."
+    folder = Path(folder)
+    _executed_notebooks(folder)  # refused before anything is written
+    with tempfile.TemporaryDirectory(prefix="pneumo-site-") as staging:  # Quarto passes over hidden folders
+        staging = Path(staging)
+        pages, sources = report_pages(folder, staging)
+        stage_pages(staging, project_folder(), f"Run {folder.name}", pages, sources)
+        by = render(staging, folder/"site")
+    runs = folder.resolve().parent
+    if runs.name == "runs": write_runs_index(runs)  # elsewhere an index.html may be another's
+    return folder/"site/index.html", by
+
+
+# %% [markdown]
+# ## All runs side by side
+#
+# `runs/index.html` has a row for each model of each run and sorts by any column. It shows those parameters in
+# which the runs differ.
+
+# %%
+#| export
+_RUN_COLUMNS = ["roc_auc", "accuracy", "recall_pneumonia", "recall_normal", "f1_normal", "f1_pneumonia",
+                "average_precision", "brier", "training_seconds"]
+
+
+# %%
+#| export
+def _run_parameters(folder: Path) -> dict | None: # "stage.name" → value; None if the record cannot be read
+    "All parameters of a run's stages."
+    try: records = read_provenance(folder)["stages"]
+    except StudyError as e:
+        print(f"Note: {folder.name} is left out of the list of runs. {e}")
+        return None
+    return {f"{stage}.{name}": v for stage, r in records.items() for name, v in r["parameters"].items()}
+
+
+# %%
+#| export
+def _runs_rows(runs: Path) -> list[dict]: # a row a run and model
+    "Metrics of every run, and the parameters in which they differ."
+    folders = sorted(file.parent for file in runs.glob("*/provenance.json"))
+    each = {folder: params for folder in folders if (params := _run_parameters(folder)) is not None}
+    names = dict.fromkeys(name for params in each.values() for name in params)
+    differing = [name for name in names if len({str(params.get(name)) for params in each.values()}) > 1]
+    values = lambda params: {name: params.get(name, "–") for name in differing}
+    return [row for folder, params in each.items() for row in _run_rows(folder, values(params))]
+
+
+# %%
+#| export
+def _run_rows(folder: Path, differing: dict) -> list[dict]:
+    "A row for each model of one run; cells are HTML."
+    import pandas as pd
+    begun = min((r["started"] for r in read_provenance(folder)["stages"].values()), default="")[:16]
+    compared = folder/"comparison.csv"
+    models = pd.read_csv(compared).to_dict("records") if compared.exists() else [{"model": "–"}]
+    name = html.escape(folder.name)
+    link = f'<a href="{name}/site/index.html">{name}</a>' if (folder/"site/index.html").exists() else name
+    parameters = {key: html.escape(str(value)) for key, value in differing.items()}
+    head = {"run": link, "begun (UTC)": begun.replace("T", " ")}
+    return [{**head, "model": html.escape(model_title(model["model"])), **_run_cells(model), **parameters}
+            for model in models]
+
+
+# %%
+#| export
+def _run_cells(model: dict) -> dict:
+    "The measures of one model that the list shows."
+    defined = {key: model[key] for key in _RUN_COLUMNS if key in model and model[key] == model[key]}
+    digits = lambda key: 0 if key.endswith("seconds") else 4
+    return {WORDS[key]: f"{value:.{digits(key)}f}" for key, value in defined.items()}
+
+
+# %%
+#| export
+def write_runs_index(runs: Path) -> Path: # the page
+    "Write `index.html` beside the runs."
+    assets, rows = project_folder()/"nbs/assets", _runs_rows(runs)
+    read = lambda name: _markup((assets/name).read_text(encoding="utf-8"))
+    caption = "A row a run and model; click a heading to sort"
+    table = table_html(rows, caption, escape=False, sort_from=0) if rows else ""
+    text = fill("runs", styles=read("layout.css") + read("study.css"), script=read("sortable.auto.min.js"),
+                table=_markup(table))
+    with atomic_path(runs/"index.html") as partial: partial.write_text(text + "\n", encoding="utf-8")
+    return runs/"index.html"
+
+
+# %% [markdown]
+# A run with one executed chapter gives a landing page, that chapter, and methods and limits:
+
+# %%
+with tempfile.TemporaryDirectory() as runs:
+    folder = Path(runs)/"small"
+    test_fail(lambda: render_report(folder), contains="do `pneumo run` first")
+    cells = [nb.new_markdown_cell("# Data\n\n> Which films there are"), nb.new_code_cell("1 + 1")]
+    (folder/"notebooks").mkdir(parents=True)
+    nbformat.write(nb.new_notebook(cells=cells), folder/"notebooks/20_data.ipynb")
+    index, by = render_report(folder)
+    print(sorted(p.name for p in index.parent.iterdir()), "by", by)
+    landing = index.read_text()
+    assert "Which films there are" in landing and "This run has not been evaluated" in landing
+    test_eq([d.name for d in folder.glob(".partial-*")], [])

@@ -1,0 +1,256 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: python3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Execution
+#
+# > Notebooks run in order by papermill, each skipped where nothing has changed
+
+# %%
+#| default_exp execution
+
+# %%
+#| export
+import os, shutil, sys, time
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from pathlib import Path
+
+from pneumo_nb.run import (
+    Declaration, StudyError, atomic_path, read_provenance, stages, stale_reason, write_json)
+from pneumo_nb.pages import project_folder
+
+# %%
+#| hide
+import io, tempfile
+from fastcore.test import test_eq, test_fail
+
+
+# %% [markdown]
+# The notebooks are the study; this runs them. [papermill](https://papermill.readthedocs.io) executes each
+# with its parameters and keeps the executed copy in the run directory.
+#
+# ## One notebook
+#
+# While a notebook runs, its lines on epochs and its notes pass on to the terminal.
+
+# %%
+#| export
+class EpochLines:
+    "Passes a notebook's epoch lines on to the terminal."
+    def __init__(self, out): self.out, self.rest = out, ""
+    def flush(self): self.out.flush()
+
+    def write(self, text: str):
+        *lines, self.rest = (self.rest + text).split("\n")
+        for line in lines:
+            if line.startswith(("epoch ", "Note: ", "Member ")) or "continues after" in line:
+                self.out.write(f"      {line}\n")
+
+
+# %%
+lines = EpochLines(io.StringIO())
+lines.write("No run\nepoch  1/3  loss")
+lines.write(" .5\n")
+test_eq(lines.out.getvalue(), "      epoch  1/3  loss .5\n")
+
+
+# %% [markdown]
+# TensorFlow writes to standard error before anyone can stop it, so that goes to a file.
+
+# %%
+#| export
+@contextmanager
+def stderr_to(file: Path):
+    "Send this process's and its kernels' standard error to a file."
+    file.parent.mkdir(parents=True, exist_ok=True)
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(file, "w") as log: os.dup2(log.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+# %% [markdown]
+# papermill writes the executed notebook beside its final name. The notebook itself records its provenance
+# when it is done. If it fails, what it showed so far is kept as `NN_name.failed.ipynb`, and the reason is one
+# sentence.
+
+# %%
+#| export
+def execute_notebook(
+    notebook: Path,
+    kept: Path,   # where the executed copy goes
+    params: dict,
+    log: Path,    # takes the kernel's standard error
+):
+    "Execute a notebook; what it showed until it failed is kept beside its place."
+    from papermill.exceptions import PapermillExecutionError
+    failed = kept.with_suffix(".failed.ipynb")
+    failed.unlink(missing_ok=True)
+    try: _execute(notebook, kept, failed, params, log)
+    except PapermillExecutionError as e:
+        reason = e.evalue if e.ename == "StudyError" else f"{e.ename}: {e.evalue}"
+        raise StudyError(f"{kept.stem} failed: {reason} (what it showed until then: {failed})") from None
+    except RuntimeError as e:  # the kernel itself died, for want of memory perhaps
+        raise StudyError(f"{kept.stem} failed: {e}; its last words are in {log}.") from None
+
+
+# %%
+#| export
+def _execute(notebook: Path, kept: Path, failed: Path, params: dict, log: Path):
+    "Let papermill execute a notebook into `kept`, or as far as it came into `failed`."
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+    options = dict(cwd=str(notebook.parent), kernel_name="python3", progress_bar=False,
+                   stdout_file=EpochLines(sys.stdout))
+    with atomic_path(kept) as partial:
+        try:
+            with stderr_to(log):
+                papermill.execute_notebook(str(notebook), str(partial), params, **options)
+        except PapermillExecutionError:
+            os.replace(partial, failed)
+            raise
+
+
+# %% [markdown]
+# ## Which stages can run
+#
+# With `--only`, a stage must find what it reads. An earlier stage that was done with other parameters is an
+# error, rather than a quick phantom in its place. So is one that is missing, where the later stage cannot do
+# without.
+
+# %%
+#| export
+_NEEDED = ("data", "preprocessing")  # whoever reads these must find them; for others there is a stand-in
+
+
+# %%
+#| export
+def check_upstream(
+    folder: Path,
+    chosen: list[str],       # stages to run
+    params: dict[str, dict],
+):
+    "Refuse to run a stage on earlier ones that are missing or out of date."
+    done = read_provenance(folder)["stages"]
+    for name in chosen:
+        for other in _upstream(name):
+            if other.name in chosen: continue
+            advice = f"add {other.name} to --only, or leave --only out."
+            if other.name not in done and other.name in _NEEDED: raise StudyError(
+                f"{name} builds on {other.name}, which has not been run in {folder.name}; {advice}")
+            why = stale_reason(folder, other.name, params[other.name]) if other.name in done else ""
+            if why: raise StudyError(f"{name} builds on {other.name}, which is out of date ({why}); {advice}")
+        _check_models(folder, name, {*chosen, *done})
+
+
+# %%
+#| export
+def _upstream(name: str) -> list[Declaration]:
+    "The stages that write what a stage reads."
+    feeds = lambda other: any(fnmatch(w, r) for w in other.outputs for r in stages()[name].reads)
+    return [other for other in stages().values() if other.name != name and feeds(other)]
+
+
+# %%
+#| export
+def _check_models(folder: Path, name: str, there: set[str]):
+    "Refuse a stage that judges predictions where no stage makes any."
+    training = [stage.name for stage in stages().values() if stage.models]
+    judges = "predictions/*.csv" in stages()[name].reads
+    if judges and not there & {*training}: raise StudyError(
+        f"{name} needs at least one of {', '.join(training)}, and none has been run in {folder.name}; "
+        "add one to --only.")
+
+
+# %%
+assert {"data"} <= {stage.name for stage in _upstream("eda")}
+with tempfile.TemporaryDirectory() as folder:
+    test_fail(lambda: check_upstream(Path(folder), ["eda"], {}), contains="eda builds on data")
+    test_fail(lambda: check_upstream(Path(folder), ["data", "evaluation"], {}), contains="at least one of")
+
+
+# %% [markdown]
+# ## A run
+#
+# Stages run in the study's order. Each is skipped when nothing that it depends on has changed.
+
+# %%
+#| export
+def run_stages(
+    folder: Path,
+    chosen: list[str],
+    params: dict[str, dict],
+    fresh: bool, # run them even if nothing has changed
+):
+    "Run the chosen stages in order, skipping what is up to date."
+    for number, name in enumerate(chosen, 1):
+        head = f"[{number}/{len(chosen)}] {name:<14}"
+        if why := _why_run(folder, name, params[name], fresh):
+            print(f"{head} {why} …", flush=True)
+            if fresh: _forget_stage(folder, name)
+            print(f"{' ' * len(head)} {_execute_stage(folder, name, params[name])}", flush=True)
+        else: print(f"{head} unchanged, skipped", flush=True)
+
+
+# %%
+#| export
+def _why_run(folder: Path, name: str, params: dict, fresh: bool) -> str: # "" where the stage can be skipped
+    "Why a stage runs."
+    if fresh: return "asked to start afresh"
+    if why := stale_reason(folder, name, params): return why
+    executed = folder/"notebooks"/f"{stages()[name].notebook}.ipynb"
+    return "" if executed.exists() else "its executed notebook is missing"
+
+
+# %%
+#| export
+def _execute_stage(folder: Path, name: str, params: dict) -> str: # what it took
+    "Execute one stage's notebook into the run directory."
+    start, file = time.time(), f"{stages()[name].notebook}.ipynb"
+    params = params | dict(run_dir=str(folder))
+    execute_notebook(project_folder()/"nbs"/file, folder/"notebooks"/file, params, folder/".kernel.log")
+    peak = read_provenance(folder)["stages"][name]["peak_memory_mb"]
+    return f"done in {time.time() - start:.1f} s" + (f", {peak:,} MB at most" if peak else "")
+
+
+# %%
+#| export
+def _forget_stage(folder: Path, name: str):
+    "Drop a stage's record and whatever an interrupted training left."
+    provenance = read_provenance(folder)
+    if provenance["stages"].pop(name, None): write_json(folder/"provenance.json", provenance)
+    shutil.rmtree(folder/f".scratch-{name}", ignore_errors=True)
+
+_PLACES = ("cache", "models", "history", "predictions", "members", "metrics", "figures", "notebooks", "site")
+
+def clear_partial(folder: Path):
+    "Remove half-written files that a killed process left; the caller holds the run's lock."
+    places = [folder, *(folder/place for place in _PLACES), *folder.glob(".scratch-*/*")]
+    for debris in [file for place in places for file in place.glob(".partial-[0-9]*-*")]:
+        if debris.is_dir(): shutil.rmtree(debris)
+        else: debris.unlink(missing_ok=True)
+
+
+# %%
+with tempfile.TemporaryDirectory() as folder:
+    for name in (".partial-7-images.csv", "models/.partial-7-cnn.keras", "mine.txt"):
+        (Path(folder)/name).parent.mkdir(exist_ok=True)
+        (Path(folder)/name).write_text("half")
+    clear_partial(Path(folder))
+    test_eq(sorted(f.name for f in Path(folder).rglob("*") if f.is_file()), ["mine.txt"])

@@ -1,0 +1,451 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: python3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The command line
+#
+# > `pneumo` runs the notebooks in order, with parameters, and makes reports and tables of what they leave
+
+# %%
+#| default_exp cli
+
+# %%
+#| export
+import os
+from pathlib import Path
+
+import click
+import yaml
+
+from pneumo_nb.run import StudyError, atomic_path, read_json, stages
+from pneumo_nb.parameters import (
+    declared_parameters, drop_undeclared, load_params, parse_override, resolve_params)
+from pneumo_nb.pages import project_folder
+from pneumo_nb.execution import check_upstream, clear_partial, execute_notebook, run_stages, stderr_to
+
+# %%
+#| hide
+import tempfile
+from click.testing import CliRunner
+from fastcore.test import test_eq, test_fail
+
+
+# %% [markdown]
+# Everything heavy is imported when it is needed, so that `pneumo --help` answers at once.
+#
+# ## What was asked
+#
+# A parameter file, single values on top (`-p cnn.epochs=3`), and a data folder make the parameters of all
+# stages. An existing run keeps its own parameters unless a file is given. So one stage can be redone without
+# repeating the rest of the command.
+
+# %%
+#| export
+def known_parameters() -> dict[str, dict]: # stage → {parameter: default}
+    "What the notebooks declare."
+    nbs = project_folder()/"nbs"
+    return {name: declared_parameters(nbs/f"{stage.notebook}.ipynb") for name, stage in stages().items()}
+
+
+# %%
+#| export
+def _parameter_source(
+    folder: Path,
+    file: str | None, # asked for
+) -> tuple[Path, bool]: # file, and whether it is the run's own
+    "Where parameters come from."
+    kept = folder/"params.yaml"
+    if file: return Path(file), False
+    return (kept, True) if kept.exists() else (project_folder()/"params/quick.yaml", False)
+
+
+# %%
+#| export
+def asked_parameters(
+    folder: Path,        # the run directory, which may not exist yet
+    file: str | None,    # parameter file
+    overrides: list[str],
+    data: str | None,    # folder with films
+    known: dict[str, dict],
+) -> tuple[dict[str, dict], list[str], str]: # stage → parameters; the stages to run; where both came from
+    "The parameters of every stage."
+    source, is_kept = _parameter_source(folder, file)
+    sections, chosen = load_params(source)
+    if is_kept:
+        sections, dropped = drop_undeclared(sections, known)
+        for name in dropped: click.echo(f"Note: this run's params.yaml holds {name}, which no notebook "
+                                        "declares any more; it is left out.")
+    sections = _overridden(sections, overrides, known)
+    if data is not None: sections.setdefault("data", {})["data_dir"] = data
+    return _absolute_paths(resolve_params(sections, known)), chosen, str(source)
+
+
+# %%
+#| export
+def _overridden(sections: dict, overrides: list[str], known: dict) -> dict:
+    "Sections with single values on top; what is asked now wins over what a file says of single stages."
+    sections = {section: dict(values) for section, values in sections.items()}
+    for section, name, value in sorted(map(parse_override, overrides), key=lambda o: o[0] != "common"):
+        sections.setdefault(section, {})[name] = value
+        if section == "common":
+            for stage in known: sections.get(stage, {}).pop(name, None)
+    return sections
+
+
+# %%
+#| export
+def _absolute_paths(params: dict[str, dict]) -> dict[str, dict]: # `params`, changed in place
+    "Files and folders that parameters name, as absolute paths: notebooks run in another folder."
+    for name, stage in stages().items():
+        for parameter, words in stage.paths.items():
+            value = params[name][parameter]
+            if value and value not in words: params[name][parameter] = str(Path(value).expanduser().resolve())
+    return params
+
+
+# %%
+known = known_parameters()
+params, chosen, source = asked_parameters(Path("no_run"), None, ["cnn.epochs=9"], None, known)
+test_eq((params["cnn"]["epochs"], chosen, Path(source).name), (9, list(stages()), "quick.yaml"))
+best = project_folder()/"params/best.yaml"
+test_eq(asked_parameters(Path("no_run"), best, [], None, known)[1],
+        ["data", "eda", "compact", "evaluation", "xai"])
+test_fail(lambda: asked_parameters(Path("no_run"), None, ["cnn.epoch=9"], None, known),
+          contains="known in cnn: batch_size, epochs")
+
+
+# %% [markdown]
+# ## Where a run is
+
+# %%
+#| export
+def run_folder(name: str) -> Path: # absolute
+    "`runs/NAME` here, or the folder itself if a path is given; refused if it is something else than a run."
+    if not name.strip() or Path(name).name in ("", ".", "..") or set(name) & set("{}"):
+        raise StudyError(f"Expected a name such as monday for --run (without braces), found {name!r}.")
+    folder = (Path(name) if os.sep in name else Path("runs")/name).resolve()
+    is_run = any((folder/mark).exists() for mark in ("params.yaml", "provenance.json", ".lock"))
+    is_free = not folder.exists() or folder.is_dir() and not any(folder.iterdir())
+    if is_run or is_free: return folder
+    raise StudyError(f"Expected a run or an empty folder at {folder}, found other files; "
+                     "choose another --run.")
+
+
+# %%
+#| export
+def existing_run(name: str) -> Path:
+    "The folder of a run that exists."
+    folder = run_folder(name)
+    if (folder/"provenance.json").exists(): return folder
+    there = ", ".join(sorted(p.parent.name for p in Path("runs").glob("*/provenance.json")))
+    advice = f"there are: {there}." if there else "do `pneumo run` first."
+    raise StudyError(f"Expected a run in {folder}, found none; {advice}")
+
+
+# %% [markdown]
+# ## Commands
+#
+# A command ends a `StudyError`, or a file that cannot be used, with one sentence and exit status 1.
+
+# %%
+#| export
+class Group(click.Group):
+    "Commands that end a mistake with one sentence."
+    def __init__(self, *words, **options):
+        super().__init__(*words, **options)
+        self.__wrapped__ = self.callback  # documentation shows the function
+
+    def invoke(self, ctx):
+        try: return super().invoke(ctx)
+        except StudyError as e: raise click.ClickException(str(e)) from None
+        except OSError as e:
+            file, reason = e.filename or "a file", e.strerror or e
+            raise click.ClickException(f"Could not use {file}: {reason}.") from None
+
+
+# %%
+#| export
+class Command(click.Command):
+    "A command whose documentation is that of its function."
+    def __init__(self, *words, **options):
+        super().__init__(*words, **options)
+        self.__wrapped__ = self.callback
+
+Group.command_class = Command
+
+
+# %%
+#| export
+@click.group(cls=Group, context_settings=dict(help_option_names=["-h", "--help"], max_content_width=110))
+def main():
+    "Pneumonia detection from chest X-rays: a reproducible study."
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # a debugger's warning in every kernel
+
+
+# %% [markdown]
+# ### Running the study
+
+# %%
+#| export
+_STAGES = ", ".join(stages())
+
+
+# %%
+#| export
+def _chosen_stages(only: str) -> list[str]: # in the study's order
+    "The stages that `--only` names."
+    names = [s.strip() for s in only.split(",") if s.strip()]
+    if wrong := [name for name in names if name not in stages()] or not names: raise StudyError(
+        f"Expected stages among {_STAGES} for --only, found {', '.join(wrong) if names else 'none'}.")
+    return [name for name in stages() if name in names]
+
+
+# %%
+#| export
+@main.command()
+@click.option("-f", "file", metavar="FILE",
+              help="Parameter file. Default: the run's own, or params/quick.yaml for a new run.")
+@click.option("-p", "overrides", multiple=True, metavar="STAGE.NAME=VALUE",
+              help="One parameter, such as evaluation.threshold=0.4; repeatable.")
+@click.option("--data", metavar="DIR", help="Folder with train/ and test/. Default: draw phantoms.")
+@click.option("--run", "name", metavar="NAME",
+              help="Name of the run, in runs/. Default: the parameter file's name.")
+@click.option("--only", metavar="STAGES",
+              help=f"Comma-separated, of: {_STAGES}. Default: the parameter file's, or all.")
+@click.option("--fresh", is_flag=True, help="Run stages even if nothing has changed.")
+def run(file, overrides, data, name, only, fresh):
+    "Run the study, or take up a run where it stopped."
+    chosen = _chosen_stages(only) if only is not None else None
+    folder = run_folder(name if name is not None else Path(file).stem if file else "quick")
+    params, listed, source = asked_parameters(folder, file, overrides, data, known_parameters())
+    chosen = chosen or listed
+    _check_films(params, chosen)
+    check_upstream(folder, chosen, params)
+    _run_locked(folder, chosen, params, listed, source, fresh)
+
+
+# %%
+#| export
+def _check_films(params: dict[str, dict], chosen: list[str]):
+    "Refuse a wrong data folder before anything is started."
+    from pneumo_nb.films import check_layout
+    if "data" in chosen and params["data"]["data_dir"]: check_layout(params["data"]["data_dir"])
+
+
+# %%
+#| export
+def _run_locked(folder: Path, chosen: list[str], params: dict, listed: list[str], source: str, fresh: bool):
+    "Run stages while no other process may."
+    from filelock import FileLock, Timeout
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder/".lock", timeout=0):
+            clear_partial(folder)
+            text = yaml.safe_dump(dict(stages=listed) | params, sort_keys=False)
+            with atomic_path(folder/"params.yaml") as partial: partial.write_text(text, encoding="utf-8")
+            click.echo(f"Run {folder.name} in {folder}, parameters from {source}")
+            run_stages(folder, chosen, params, fresh)
+    except Timeout: raise StudyError(f"Another process is working on the run {folder.name}; wait for it, "
+                                     "or choose another --run.") from None
+
+
+# %% [markdown]
+# ### Pages
+
+# %%
+#| export
+@main.command()
+@click.argument("name", metavar="RUN")
+def report(name):
+    "Make a run's report: a site in the run's folder, and the list of all runs beside it."
+    from pneumo_nb.report import render_report
+    index, by = render_report(existing_run(name))
+    click.echo(f"Rendered by {by}. Open {index.as_uri()}")
+
+
+# %%
+#| export
+def _phantom_run(name: str) -> Path:
+    "A run whose films may be shown."
+    folder = existing_run(name)
+    if read_json(folder/"metrics/data.json")["source"] == "phantoms": return folder
+    raise StudyError(f"Expected a run on phantoms, found one on other films in {folder}; "
+                     "what is published shows no film of a child.")
+
+
+# %%
+#| export
+@main.command()
+@click.argument("name", metavar="RUN")
+def docs(name):
+    "Make the documentation, in _docs/, with the chapters of a run on phantoms."
+    from pneumo_nb.docs import render_docs
+    folder, project = _phantom_run(name), project_folder()
+    chapters, studied = sorted((project/"nbs").glob("[0-9]*.ipynb")), {s.notebook for s in stages().values()}
+    for file in (f for f in chapters if f.stem not in studied):
+        click.echo(f"executing {file.stem}")
+        execute_notebook(file, folder/"notebooks"/file.name, {}, folder/".kernel.log")
+    with stderr_to(folder/".docs.log"):
+        index, by = render_docs([folder/"notebooks"/f.name for f in chapters], project/"_docs")
+    click.echo(f"Rendered by {by}. Open {index.as_uri()}")
+
+
+# %%
+#| export
+@main.command()
+@click.argument("name", metavar="RUN")
+def pictures(name):
+    "Make the README's two pictures from the report of a run on phantoms; needs Chromium."
+    from pneumo_nb.docs import readme_pictures
+    for file in readme_pictures(_phantom_run(name)): click.echo(f"Wrote {file}")
+
+
+# %% [markdown]
+# ### Tables
+
+# %%
+#| export
+_WRITE = dict(metavar="FILE", help="Put the table between its markers in FILE instead of printing it.")
+
+
+# %%
+#| export
+def _print_or_write(table: str, file: str | None, markers: tuple[str, str]):
+    "Print a Markdown table, or put it between the markers of a file."
+    from pneumo_nb.results import write_between
+    click.echo(table if not file else f"Wrote the table into {write_between(Path(file), table, markers)}")
+
+
+# %%
+#| export
+@main.command()
+@click.argument("names", metavar="RUN...", nargs=-1, required=True)
+@click.option("--write", **_WRITE)
+@click.option("--add", is_flag=True,
+              help="Keep what the table in FILE says of other runs, which need not be here.")
+def results(names, write, add):
+    "Print the results of one or more runs on the same films, beside published ones, as a Markdown table."
+    from pneumo_nb.results import RESULTS_MARKERS, results_in, results_markdown
+    if add and not (write and Path(write).is_file()): raise StudyError(
+        f"Expected --write with a file whose table --add keeps, found {write or 'none'}; give both.")
+    others = results_in(Path(write).read_text(encoding="utf-8")) if add else None
+    table = results_markdown([existing_run(name) for name in names], others)
+    _print_or_write(table, write, RESULTS_MARKERS)
+
+
+# %%
+#| export
+@main.command()
+@click.option("--write", metavar="FILE", required=True, help="The file with the summary's markers.")
+@click.option("--findings", metavar="FILE",
+              help="The file with the results table. Default: nbs/39_findings.py.")
+def summary(write, findings):
+    "Put some rows of the results table between the summary markers of a file, as its marker names them."
+    from pneumo_nb.results import write_summary
+    source = Path(findings) if findings else project_folder()/"nbs/39_findings.py"
+    click.echo(f"Wrote the summary into {write_summary(Path(write), source)}")
+
+
+# %%
+#| export
+@main.command()
+@click.argument("names", metavar="RUN...", nargs=-1, required=True)
+@click.option("--write", **_WRITE)
+def ablation(names, write):
+    "Print what changes from the first run's recipe to those of the others, as a Markdown table."
+    from pneumo_nb.results import ABLATION_MARKERS, ablation_markdown
+    _print_or_write(ablation_markdown([existing_run(name) for name in names]), write, ABLATION_MARKERS)
+
+
+# %% [markdown]
+# ### Films
+
+# %%
+#| export
+@main.group(cls=Group)
+def data():
+    "Draw, check or fetch films."
+
+
+# %%
+#| export
+@data.command()
+@click.argument("folder")
+@click.option("--train", "n_train", default=240, show_default=True, help="Films in train.")
+@click.option("--test", "n_test", default=60, show_default=True, help="Films in test.")
+@click.option("--seed", default=42, show_default=True)
+def phantom(folder, n_train, n_test, seed):
+    "Draw a phantom set."
+    from pneumo_nb.phantom import make_dataset
+    click.echo(f"Phantoms in {make_dataset(folder, n_train, n_test, seed)}")
+
+
+# %%
+#| export
+@data.command()
+@click.argument("folder")
+def check(folder):
+    "Report everything found wrong with a set; exit status 1 if films are damaged or splits leak."
+    import warnings
+    from pneumo_nb.films import check_dataset, scan_dataset
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is left out is in the table
+        images = scan_dataset(folder)
+        table = check_dataset(folder, images)
+    head = f"{len(images):,} readable films of {images.patient_id.nunique():,} patients"
+    click.echo(f"{head}\n\n{table.to_string(index=False)}")
+    serious = table[(table.films > 0) & table.serious].problem
+    if len(serious): raise StudyError("Found: " + "; ".join(serious) + ".")
+
+
+# %%
+#| export
+@data.command()
+@click.argument("folder", default="data/chest_xray")
+def fetch(folder):
+    "Download the public set (1.2 GB) from Kaggle; continues a broken download."
+    from pneumo_nb.films import fetch_dataset
+    click.echo(f"Films in {fetch_dataset(folder)}")
+
+
+# %%
+#| export
+@data.command()
+def clean():
+    "Remove the decoded films and features that all runs share; the next run makes them again."
+    from pneumo_nb.cache import cache_folder, clean_cache
+    click.echo(f"Removed {clean_cache() / 1e6:,.1f} MB from {cache_folder()}")
+
+
+# %% [markdown]
+# What a user sees:
+
+# %%
+cli = CliRunner()
+print(cli.invoke(main, ["--help"], prog_name="pneumo").output)
+
+
+# %%
+def fails(*words):
+    "The one sentence that a mistaken command ends with."
+    result = cli.invoke(main, words)
+    assert result.exit_code == 1 and result.output.count("\n") == 1, result.output
+    print(result.output.strip().replace(folder, "…"))
+
+with tempfile.TemporaryDirectory() as folder:
+    fails("run", "--only", "cnm")
+    fails("run", "--data", f"{folder}/nowhere")
+    fails("run", "--run", f"{folder}/a", "-p", "cnn.epoch=3")
+    fails("run", "--run", f"{folder}/a", "--only", "evaluation")
+    fails("report", f"{folder}/monday")
