@@ -102,7 +102,7 @@ WORDS = {
     "roc_auc": "AUROC", "auroc": "AUROC", "average_precision": "average precision",
     "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy",
     "sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV",
-    "f1_normal": "F1 normal", "f1_pneumonia": "F1 pneumonia", "mcc": "MCC",
+    "f1": "F1", "f1_normal": "F1 normal", "f1_pneumonia": "F1 pneumonia", "mcc": "MCC",
     "brier": "Brier score", "ece": "ECE", "slope": "slope", "intercept": "intercept"}
 
 # %% [markdown]

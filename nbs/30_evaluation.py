@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pneumo_nb.run import Stage, StudyError, models, note, read_provenance, stage_words
+from pneumo_nb.run import Stage, StudyError, models, read_provenance, stage_words
 from pneumo_nb.style import (
     CLASS_NAMES, COLOURS, WORDS, model_order, model_style, model_title, p_text, readable, value_with_interval)
 from pneumo_nb.films import film_kind, naming_series, patient_id, read_film
@@ -46,7 +46,7 @@ import tempfile
 
 from fastcore.test import test_close, test_eq, test_fail
 from IPython.display import Markdown, display
-from pneumo_nb.run import finish, look, open_stage, write_csv, write_json
+from pneumo_nb.run import finish, look, note, open_stage, write_csv, write_json
 from pneumo_nb.style import plot_style, save_figure
 from pneumo_nb.measures import paired_tests
 from pneumo_nb.eda import plot_along_numbers
@@ -222,8 +222,8 @@ def _validation_films(
     films: pd.DataFrame, # those it is judged on
 ) -> pd.DataFrame:
     "The validation films; none where they are the ones that are judged."
-    is_judged = (films.split == "validation").any()
-    return table[(table.split == "validation") & (not is_judged)]
+    uses_validation = (films.split == "validation").any()
+    return table[(table.split == "validation") & (not uses_validation)]
 
 
 # %%
@@ -239,12 +239,12 @@ def _chosen_accuracy(validation: pd.DataFrame, films: pd.DataFrame, seed: int, d
 
 
 # %%
-kind_of_split = lambda split: four.assign(split=split)
-both = pd.concat([kind_of_split("validation"), kind_of_split("test")])
-validation = _validation_films(both, kind_of_split("test"))
+of_split = lambda split: four.assign(split=split)
+both = pd.concat([of_split("validation"), of_split("test")])
+validation = _validation_films(both, of_split("test"))
 test_eq(len(validation), 4)
 test_eq(_chosen_accuracy(validation, four, 1, 20)["chosen_threshold"], .75)   # half way from .9 to .6
-test_eq(len(_validation_films(both, kind_of_split("validation"))), 0)
+test_eq(len(_validation_films(both, of_split("validation"))), 0)
 
 
 # %% [markdown]
@@ -341,7 +341,7 @@ comparison.shape
 
 # %%
 #| export
-def _name(
+def _title_with_remark(
     row: dict, # of the comparison
 ) -> str:
     "A model's title with its remark."
@@ -358,8 +358,8 @@ def _whole(value: float) -> str:
 
 
 # %%
-test_eq(_name(dict(model="mine", remark="random weights")), "mine (random weights)")
-test_eq(_name(dict(model="mine", remark=float("nan"))), "mine")
+test_eq(_title_with_remark(dict(model="mine", remark="random weights")), "mine (random weights)")
+test_eq(_title_with_remark(dict(model="mine", remark=float("nan"))), "mine")
 test_eq([_whole(value) for value in (1234.4, float("nan"))], ["1,234", "–"])
 
 
@@ -374,7 +374,7 @@ def comparison_table(
     for row in comparison.to_dict("records"):
         values = {measure: value_with_interval(row, measure) for measure in measures}
         facts = {key: _whole(row[key]) for key in ("epochs", "training_seconds")}
-        rows.append(dict(model=_name(row)) | values | facts)
+        rows.append(dict(model=_title_with_remark(row)) | values | facts)
     return readable(pd.DataFrame(rows))
 
 
@@ -458,7 +458,7 @@ save_figure(stage, _plot_comparison(comparison, tests), "evaluation_comparison",
 
 # %% [markdown]
 # The model with the highest AUROC is looked at more closely below, and first by the chapter on explanations.
-# Its AUROC is a little too kind: it is the highest of several on these very films.
+# Where there are several models its AUROC is a little too kind, being the highest on these very films.
 
 # %%
 #| export
@@ -472,7 +472,7 @@ def best_model(
 # %%
 test_eq(best_model(pd.DataFrame(dict(model=list("abc"), roc_auc=[.7, .9, float("nan")]))), "b")
 best = best_model(comparison)
-names = {row["model"]: _name(row) for row in comparison.to_dict("records")}
+names = {row["model"]: _title_with_remark(row) for row in comparison.to_dict("records")}
 print(f"highest AUROC: {names[best]}")
 
 
@@ -486,11 +486,12 @@ def _measures_table(
     comparison: pd.DataFrame, # from `compare_models`
 ) -> pd.DataFrame: # text: a row a measure, a column a model
     "Every measure with its interval."
-    rows = {}
+    columns = {}
     for row in comparison.to_dict("records"):
         row["delong"] = row["roc_auc"]
-        rows[_name(row)] = {measure: value_with_interval(row, measure) for measure in (*MEASURES, "delong")}
-    return readable(pd.DataFrame(rows).T).T
+        values = {measure: value_with_interval(row, measure) for measure in (*MEASURES, "delong")}
+        columns[_title_with_remark(row)] = values
+    return readable(pd.DataFrame(columns).T).T
 
 
 # %%
@@ -566,7 +567,8 @@ for name, films in tests.items():
                 f"{title} on {len(films)} {split} films at threshold {threshold:g}: {row.tn} normal and "
                 f"{row.tp} pneumonia films called right, {row.fp} false alarms, {row.fn} missed. Beside it "
                 "the ROC and the precision-recall curve.")
-    display(_class_report(films, threshold).style.format(precision=4).set_caption(names[name]))
+    report = readable(_class_report(films, threshold))
+    display(report.style.format(precision=4, na_rep="–").set_caption(names[name]))
 
 
 # %% [markdown]
@@ -658,9 +660,6 @@ def _are_there(images: pd.DataFrame | None, paths) -> bool:
 
 # %%
 #| export
-_MISSING_WORDS = ("the films themselves are not, or not all, where this run found them, so {}there is no "
-                  "gallery.")
-
 def _load_markers(
     stage: Stage,
     images: pd.DataFrame | None, # from `_run_films`
@@ -678,9 +677,10 @@ images = _run_films(stage, seed)
 markers = _load_markers(stage, images, seed)
 paths = {path for films in tests.values() for path in films.path}
 has_films = _are_there(images, paths)
+unknown = "nothing is told of their side markers, and " if markers is None else ""
 if not has_films:
-    unknown = "nothing is told of their side markers, and " if markers is None else ""
-    note(stage, _MISSING_WORDS.format(unknown))
+    note(stage, "the films themselves are not, or not all, where this run found them, so "
+                f"{unknown}there is no gallery.")
 
 # %%
 with tempfile.TemporaryDirectory() as folder:
@@ -900,8 +900,9 @@ save_figure(stage, _plot_subgroups(subgroups), "evaluation_subgroups",
 #
 # What the thresholds do on the films judged is then read off, whatever it is. Compare sensitivity and
 # specificity with those on validation: where they are not found again, validation did not resemble test. The
-# interval beside a threshold says which one other validation patients would have led to. It is widest for
-# Youden's rule, whose choice is partly chance, and so is any accuracy read off at it.
+# interval beside a threshold says which one other validation patients would have led to. Near its best the
+# sum of sensitivity and specificity is flat, so Youden's choice is partly chance, and so is any accuracy read
+# off at it.
 
 # %%
 #| export
@@ -924,7 +925,12 @@ def _threshold_row(
 
 # %%
 #| export
-def _thresholds_of(validation: pd.DataFrame, fixed: float, seed: int, draws: int) -> dict: # name → three
+def _thresholds_of(
+    validation: pd.DataFrame, # of one model
+    fixed: float,
+    seed: int,
+    draws: int,
+) -> dict: # rule → threshold, low, high
     "The run's threshold and those that rules choose, each with its interval."
     nan, count = float("nan"), min(draws, 200)
     chosen = {"fixed": (fixed, nan, nan)}
@@ -956,7 +962,7 @@ def threshold_table(
 toy = threshold_table(dict(toy=both), .5, draws=20)
 test_eq(list(toy.chosen), ["fixed", *RULES])
 test_eq(toy.validation_sensitivity.tolist(), [.5, .5, 1, 1])
-alone = threshold_table(dict(toy=kind_of_split("test")), .5, draws=20)
+alone = threshold_table(dict(toy=of_split("test")), .5, draws=20)
 test_eq(list(alone.chosen), ["fixed"])     # nothing to choose by
 
 
@@ -999,8 +1005,8 @@ def _plot_prevalence(
     "PPV and NPV of every model against prevalence."
     import matplotlib.pyplot as plt
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True)
-    prevalence, titles = np.linspace(.005, .995, 199), ("PPV: pneumonia calls that are right",
-                                                        "NPV: normal calls that are right")
+    titles = ("PPV: pneumonia calls that are right", "NPV: normal calls that are right")
+    prevalence = np.linspace(.005, .995, 199)
     for model, rows in thresholds.groupby("model", sort=False):
         row = rows[rows.chosen == "Youden"].iloc[0] if (rows.chosen == "Youden").any() else rows.iloc[0]
         values = predictive_values(row.sensitivity, row.specificity, prevalence)
@@ -1109,9 +1115,9 @@ _readable_calibration(calibration, names).style.hide(axis="index")
 
 # %% [markdown]
 # [The reliability diagram](#fig-evaluation_reliability) compares, in groups of equally many films, the mean
-# probability with the share that is sick. The diagonal is honesty; below it a model promises more pneumonia
-# than there is. Hollow marks show the model before its temperature. The bars are Wilson's intervals, which
-# take films as independent.
+# probability with the share that is sick. On the diagonal, probabilities are honest; below it a model
+# promises more pneumonia than there is. Hollow marks show the model before its temperature. The bars are
+# Wilson's intervals, which take films as independent.
 
 # %%
 #| export
@@ -1137,7 +1143,7 @@ test_eq(_reliability(equal, "probability").share.tolist(), [.5])
 
 # %%
 #| export
-def _plot_honesty(ax, films: pd.DataFrame, model: str):
+def _plot_one_reliability(ax, films: pd.DataFrame, model: str):
     "Reliability of one model before and after the temperature."
     colour, marks = model_style(model)["color"], dict(marker="o", ls="none", ms=6)
     ax.plot([0, 1], [0, 1], color="gray", lw=.8, ls=":")
@@ -1163,7 +1169,7 @@ def _plot_reliability(
     figure, axes = plt.subplots(lines, columns, figsize=(4.3 * columns, 3.9 * lines), squeeze=False,
                                 sharex=True, sharey=True)
     for ax in axes.flat[len(tests):]: ax.axis("off")
-    for ax, (model, films) in zip(axes.flat, tests.items()): _plot_honesty(ax, films, model)
+    for ax, (model, films) in zip(axes.flat, tests.items()): _plot_one_reliability(ax, films, model)
     figure.supxlabel("mean predicted probability")
     figure.supylabel("share with pneumonia")
     return figure
@@ -1297,6 +1303,9 @@ def _member_measures(
     measures = all_measures(films, value)
     return {m: float(measures[m][0]) for m in ("roc_auc", "sensitivity", "specificity", "brier")}
 
+
+# %%
+#| export
 def _sensitivity_by_kind(films: pd.DataFrame, value: float) -> dict: # bacteria, virus; NaN without films
     "Which share of bacterial and of viral pneumonia a member finds."
     is_called, kinds = films.probability >= value, films.path.map(film_kind)
@@ -1316,12 +1325,12 @@ def _member_row(
     if min(films.label.nunique(), validation.label.nunique()) < 2: return None
     accuracy = lambda value: float(all_measures(films, value)["accuracy"][0])
     chosen = {rule: choose(validation) for rule, choose in RULES.items()}
-    value, ece = chosen["Youden"], calibration_error(films.label, films.probability)
+    youden, ece = chosen["Youden"], calibration_error(films.label, films.probability)
     return ({f"threshold_{rule}": value for rule, value in chosen.items()}
             | {f"accuracy_{rule}": accuracy(value) for rule, value in chosen.items()}
             | dict(validation_roc_auc=auroc(validation.label, validation.probability))
-            | _member_measures(films, value) | dict(accuracy_fixed=accuracy(threshold))
-            | _sensitivity_by_kind(films, value) | dict(ece=ece))
+            | _member_measures(films, youden) | dict(accuracy_fixed=accuracy(threshold))
+            | _sensitivity_by_kind(films, youden) | dict(ece=ece))
 
 
 # %%
@@ -1439,7 +1448,8 @@ def _best_findings(
     count: int, # of models
 ) -> list[str]: # markdown lines
     "The best model at the run's threshold and at the one chosen on validation."
-    facts = best | dict(name=_name(best), sick=best["fn"] + best["tp"], well=best["tn"] + best["fp"])
+    sick, well = best["fn"] + best["tp"], best["tn"] + best["fp"]
+    facts = best | dict(name=_title_with_remark(best), sick=sick, well=well)
     first = _FINDINGS["best"].format(**facts) + (_FINDINGS["too_kind"].format(count) if count > 1 else "")
     has_chosen = best["chosen_threshold"] == best["chosen_threshold"]
     return [first] + ([_FINDINGS["chosen"].format(**facts)] if has_chosen else [])
@@ -1455,7 +1465,7 @@ def _majority_findings(rows: list[dict]) -> list[str]:
         share, answer = max(sick, well) / row["films"], CLASS_NAMES[int(sick >= well)].lower()
         if row["accuracy"] > share: continue
         lines.append(_FINDINGS["majority"].format(
-            name=_name(row), answer=answer, share=share, accuracy=row["accuracy"]))
+            name=_title_with_remark(row), answer=answer, share=share, accuracy=row["accuracy"]))
     return lines
 
 

@@ -52,8 +52,8 @@
 # | compact ensemble, mean and range | less_stretch | 0.9740 (0.973–0.975) | 0.8942 (0.893–0.897) | 0.8953 (0.893–0.897) | – | – | 3 apart | – | – |
 # | MLP | reference | 0.8395 (0.802–0.871) | 0.7756 (0.737–0.811) | 0.7917 (0.754–0.825) | – | – | 1 | 125 s | 77,238,785 |
 # | CNN | reference | 0.9302 (0.908–0.950) | 0.8846 (0.858–0.909) | 0.8814 (0.855–0.906) | – | – | 1 | 3,456 s | 26,212,545 |
-# | ResNet50, frozen (random weights, nothing transferred) | reference | 0.5096 (0.464–0.562) | 0.6074 (0.557–0.654) | 0.4952 (0.452–0.541) | – | – | 1 | 713 s | 26,211,201 |
-# | ResNet50, fine-tuned (random weights, nothing transferred) | reference | 0.8890 (0.855–0.921) | 0.8478 (0.816–0.875) | 0.8542 (0.824–0.883) | – | – | 1 | 1,823 s | 26,211,201 |
+# | ResNet50, frozen (random weights) | reference | 0.5096 (0.464–0.562) | 0.6074 (0.557–0.654) | 0.4952 (0.452–0.541) | – | – | 1 | 713 s | 26,211,201 |
+# | ResNet50, fine-tuned (random weights) | reference | 0.8890 (0.855–0.921) | 0.8478 (0.816–0.875) | 0.8542 (0.824–0.883) | – | – | 1 | 1,823 s | 26,211,201 |
 # | reference study, CNN | published | 0.936 | 0.872 | – | – | – | – | – | – |
 # | reference study, ResNet50, fine-tuned | published | 0.936 | 0.867 | – | – | – | – | – | – |
 # | Kermany et al. 2018, Inception-v3, transferred | published | 0.968 | 0.928 | – | – | – | – | – | – |

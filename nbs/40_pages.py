@@ -22,7 +22,7 @@
 
 # %%
 #| export
-import base64, html, io, json, os, re, shutil, subprocess
+import ast, base64, html, io, json, os, re, shutil, subprocess
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -118,6 +118,7 @@ def processed(
         steps.hide_, default_exp_, steps.strip_hidden_metadata]).process()
     notebook = nbformat.reads(nb2str(notebook), as_version=4)
     drop_chatter(notebook)
+    join_code(notebook)
     return notebook
 
 
@@ -158,6 +159,43 @@ def _joined(outputs: list) -> list:
         elif output.text.strip(): kept.append(output)
     return kept
 
+
+# %% [markdown]
+# A reader meets code folded away, one line for each fold. Short cells read well in a notebook and would make
+# a ladder of folds here. So cells that follow one another become one, up to the one with an output. Cells
+# that only import are left out.
+
+# %%
+#| export
+def _only_imports(source: str) -> bool:
+    "Whether a cell imports and does nothing else, but for setting the style of plots."
+    try: statements = ast.parse(source).body
+    except SyntaxError: return False  # a cell with a magic
+    is_style = lambda node: ast.unparse(node) == "plot_style()"
+    return all(isinstance(node, (ast.Import, ast.ImportFrom)) or is_style(node) for node in statements)
+
+def join_code(
+    notebook, # nbformat notebook, changed in place
+):
+    "Join code cells that follow one another without an output between; drop those that only import."
+    kept = []
+    for cell in notebook.cells:
+        is_code = cell.cell_type == "code"
+        if is_code and not cell.outputs and _only_imports(cell.source): continue
+        before = kept[-1] if kept else None
+        if is_code and before is not None and before.cell_type == "code" and not before.outputs:
+            before.source, before.outputs = f"{before.source}\n\n{cell.source}", cell.outputs
+        else: kept.append(cell)
+    notebook.cells = kept
+
+
+# %%
+printed = nb.new_output("stream", text="1")
+sources = ["import os\nplot_style()", "def f(): return 1", "f()", "f() + 1"]
+two = nb.new_notebook(cells=[nb.new_code_cell(source) for source in sources])
+two.cells[2].outputs = [printed]
+join_code(two)
+test_eq([cell.source for cell in two.cells], ["def f(): return 1\n\nf()", "f() + 1"])
 
 # %%
 printed = nb.new_output("stream", name="stderr", text="I0000 00:00 port.cc\nleft out a film\n")
@@ -500,7 +538,7 @@ def _page_body(
     about = front_matter(notebook)
     notebook.cells = notebook.cells[1:] if about else notebook.cells
     for cell in notebook.cells:
-        names = re.findall(r"^(?:def|class) (\w+)", cell.source, re.M)
+        names = re.findall(r"^(?:def|class) ([a-zA-Z]\w*)", cell.source, re.M)
         if names: cell.metadata["defines"] = ": " + ", ".join(names)
         for output in (o for o in cell.get("outputs", []) if "data" in o): _unfence(output.data)
     body = HTMLExporter(raw_template=_CELLS).from_notebook_node(notebook)[0]

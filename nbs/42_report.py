@@ -590,7 +590,7 @@ def render_report(
 
 # %%
 #| export
-_RUN_COLUMNS = ["roc_auc", "accuracy", "recall_pneumonia", "recall_normal", "f1_normal", "f1_pneumonia",
+_RUN_COLUMNS = ["roc_auc", "accuracy", "sensitivity", "specificity", "f1_normal", "f1_pneumonia",
                 "average_precision", "brier", "training_seconds"]
 
 

@@ -51,7 +51,7 @@
 # files of runs:
 #
 # <!-- summary: written by `pneumo summary --write FILE`; rows: compact ensemble @ best;
-# CNN @ reference; ResNet50, fine-tuned (random weights, nothing transferred) @ reference;
+# CNN @ reference; ResNet50, fine-tuned (random weights) @ reference;
 # reference study, CNN @ published; Kermany et al. 2018, Inception-v3, transferred @ published;
 # MedMNIST v2, Google AutoML Vision @ published -->
 #
@@ -59,7 +59,7 @@
 # | --- | --- | --- | --- |
 # | compact ensemble | best | 0.9811 (0.971–0.990) | 0.9327 (0.911–0.951) |
 # | CNN | reference | 0.9302 (0.908–0.950) | 0.8846 (0.858–0.909) |
-# | ResNet50, fine-tuned (random weights, nothing transferred) | reference | 0.8890 (0.855–0.921) | 0.8478 (0.816–0.875) |
+# | ResNet50, fine-tuned (random weights) | reference | 0.8890 (0.855–0.921) | 0.8478 (0.816–0.875) |
 # | reference study, CNN | published | 0.936 | 0.872 |
 # | Kermany et al. 2018, Inception-v3, transferred | published | 0.968 | 0.928 |
 # | MedMNIST v2, Google AutoML Vision | published | 0.991 | 0.946 |

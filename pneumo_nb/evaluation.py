@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .run import Stage, StudyError, models, note, read_provenance, stage_words
+from .run import Stage, StudyError, models, read_provenance, stage_words
 from .style import (
     CLASS_NAMES, COLOURS, WORDS, model_order, model_style, model_title, p_text, readable, value_with_interval)
 from .films import film_kind, naming_series, patient_id, read_film
@@ -103,8 +103,8 @@ def _validation_films(
     films: pd.DataFrame, # those it is judged on
 ) -> pd.DataFrame:
     "The validation films; none where they are the ones that are judged."
-    is_judged = (films.split == "validation").any()
-    return table[(table.split == "validation") & (not is_judged)]
+    uses_validation = (films.split == "validation").any()
+    return table[(table.split == "validation") & (not uses_validation)]
 
 # %% ../nbs/30_evaluation.ipynb #abe14c5b
 def _chosen_accuracy(validation: pd.DataFrame, films: pd.DataFrame, seed: int, draws: int) -> dict:
@@ -169,7 +169,7 @@ def compare_models(
     return pd.DataFrame(rows)
 
 # %% ../nbs/30_evaluation.ipynb #da2708d2
-def _name(
+def _title_with_remark(
     row: dict, # of the comparison
 ) -> str:
     "A model's title with its remark."
@@ -192,7 +192,7 @@ def comparison_table(
     for row in comparison.to_dict("records"):
         values = {measure: value_with_interval(row, measure) for measure in measures}
         facts = {key: _whole(row[key]) for key in ("epochs", "training_seconds")}
-        rows.append(dict(model=_name(row)) | values | facts)
+        rows.append(dict(model=_title_with_remark(row)) | values | facts)
     return readable(pd.DataFrame(rows))
 
 # %% ../nbs/30_evaluation.ipynb #fa19bf3c
@@ -259,11 +259,12 @@ def _measures_table(
     comparison: pd.DataFrame, # from `compare_models`
 ) -> pd.DataFrame: # text: a row a measure, a column a model
     "Every measure with its interval."
-    rows = {}
+    columns = {}
     for row in comparison.to_dict("records"):
         row["delong"] = row["roc_auc"]
-        rows[_name(row)] = {measure: value_with_interval(row, measure) for measure in (*MEASURES, "delong")}
-    return readable(pd.DataFrame(rows).T).T
+        values = {measure: value_with_interval(row, measure) for measure in (*MEASURES, "delong")}
+        columns[_title_with_remark(row)] = values
+    return readable(pd.DataFrame(columns).T).T
 
 # %% ../nbs/30_evaluation.ipynb #c11e45ad
 def _plot_confusion(
@@ -349,9 +350,6 @@ def _are_there(images: pd.DataFrame | None, paths) -> bool:
     return images is not None and all((Path(images.attrs["root"])/path).is_file() for path in paths)
 
 # %% ../nbs/30_evaluation.ipynb #38f0c3ff
-_MISSING_WORDS = ("the films themselves are not, or not all, where this run found them, so {}there is no "
-                  "gallery.")
-
 def _load_markers(
     stage: Stage,
     images: pd.DataFrame | None, # from `_run_films`
@@ -510,7 +508,12 @@ def _threshold_row(
             | flat_intervals({m: bounds[m] for m in measures}))
 
 # %% ../nbs/30_evaluation.ipynb #06fb2e74
-def _thresholds_of(validation: pd.DataFrame, fixed: float, seed: int, draws: int) -> dict: # name → three
+def _thresholds_of(
+    validation: pd.DataFrame, # of one model
+    fixed: float,
+    seed: int,
+    draws: int,
+) -> dict: # rule → threshold, low, high
     "The run's threshold and those that rules choose, each with its interval."
     nan, count = float("nan"), min(draws, 200)
     chosen = {"fixed": (fixed, nan, nan)}
@@ -557,8 +560,8 @@ def _plot_prevalence(
     "PPV and NPV of every model against prevalence."
     import matplotlib.pyplot as plt
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True)
-    prevalence, titles = np.linspace(.005, .995, 199), ("PPV: pneumonia calls that are right",
-                                                        "NPV: normal calls that are right")
+    titles = ("PPV: pneumonia calls that are right", "NPV: normal calls that are right")
+    prevalence = np.linspace(.005, .995, 199)
     for model, rows in thresholds.groupby("model", sort=False):
         row = rows[rows.chosen == "Youden"].iloc[0] if (rows.chosen == "Youden").any() else rows.iloc[0]
         values = predictive_values(row.sensitivity, row.specificity, prevalence)
@@ -629,7 +632,7 @@ def _reliability(
     return pd.DataFrame(rows)
 
 # %% ../nbs/30_evaluation.ipynb #62925594
-def _plot_honesty(ax, films: pd.DataFrame, model: str):
+def _plot_one_reliability(ax, films: pd.DataFrame, model: str):
     "Reliability of one model before and after the temperature."
     colour, marks = model_style(model)["color"], dict(marker="o", ls="none", ms=6)
     ax.plot([0, 1], [0, 1], color="gray", lw=.8, ls=":")
@@ -653,7 +656,7 @@ def _plot_reliability(
     figure, axes = plt.subplots(lines, columns, figsize=(4.3 * columns, 3.9 * lines), squeeze=False,
                                 sharex=True, sharey=True)
     for ax in axes.flat[len(tests):]: ax.axis("off")
-    for ax, (model, films) in zip(axes.flat, tests.items()): _plot_honesty(ax, films, model)
+    for ax, (model, films) in zip(axes.flat, tests.items()): _plot_one_reliability(ax, films, model)
     figure.supxlabel("mean predicted probability")
     figure.supylabel("share with pneumonia")
     return figure
@@ -713,12 +716,13 @@ def _member_measures(
     measures = all_measures(films, value)
     return {m: float(measures[m][0]) for m in ("roc_auc", "sensitivity", "specificity", "brier")}
 
+# %% ../nbs/30_evaluation.ipynb #cc9506b6
 def _sensitivity_by_kind(films: pd.DataFrame, value: float) -> dict: # bacteria, virus; NaN without films
     "Which share of bacterial and of viral pneumonia a member finds."
     is_called, kinds = films.probability >= value, films.path.map(film_kind)
     return {kind: float(is_called[kinds == kind].mean()) for kind in ("bacteria", "virus")}
 
-# %% ../nbs/30_evaluation.ipynb #cc9506b6
+# %% ../nbs/30_evaluation.ipynb #515857a1
 def _member_row(
     table: pd.DataFrame, # predictions of one member
     split: str,          # that is judged
@@ -730,12 +734,12 @@ def _member_row(
     if min(films.label.nunique(), validation.label.nunique()) < 2: return None
     accuracy = lambda value: float(all_measures(films, value)["accuracy"][0])
     chosen = {rule: choose(validation) for rule, choose in RULES.items()}
-    value, ece = chosen["Youden"], calibration_error(films.label, films.probability)
+    youden, ece = chosen["Youden"], calibration_error(films.label, films.probability)
     return ({f"threshold_{rule}": value for rule, value in chosen.items()}
             | {f"accuracy_{rule}": accuracy(value) for rule, value in chosen.items()}
             | dict(validation_roc_auc=auroc(validation.label, validation.probability))
-            | _member_measures(films, value) | dict(accuracy_fixed=accuracy(threshold))
-            | _sensitivity_by_kind(films, value) | dict(ece=ece))
+            | _member_measures(films, youden) | dict(accuracy_fixed=accuracy(threshold))
+            | _sensitivity_by_kind(films, youden) | dict(ece=ece))
 
 # %% ../nbs/30_evaluation.ipynb #3a9a124c
 def member_table(
@@ -801,7 +805,8 @@ def _best_findings(
     count: int, # of models
 ) -> list[str]: # markdown lines
     "The best model at the run's threshold and at the one chosen on validation."
-    facts = best | dict(name=_name(best), sick=best["fn"] + best["tp"], well=best["tn"] + best["fp"])
+    sick, well = best["fn"] + best["tp"], best["tn"] + best["fp"]
+    facts = best | dict(name=_title_with_remark(best), sick=sick, well=well)
     first = _FINDINGS["best"].format(**facts) + (_FINDINGS["too_kind"].format(count) if count > 1 else "")
     has_chosen = best["chosen_threshold"] == best["chosen_threshold"]
     return [first] + ([_FINDINGS["chosen"].format(**facts)] if has_chosen else [])
@@ -815,7 +820,7 @@ def _majority_findings(rows: list[dict]) -> list[str]:
         share, answer = max(sick, well) / row["films"], CLASS_NAMES[int(sick >= well)].lower()
         if row["accuracy"] > share: continue
         lines.append(_FINDINGS["majority"].format(
-            name=_name(row), answer=answer, share=share, accuracy=row["accuracy"]))
+            name=_title_with_remark(row), answer=answer, share=share, accuracy=row["accuracy"]))
     return lines
 
 # %% ../nbs/30_evaluation.ipynb #882a3098

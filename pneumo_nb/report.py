@@ -427,7 +427,7 @@ def render_report(
     return folder/"site/index.html", by
 
 # %% ../nbs/42_report.ipynb #cd2ccaf9
-_RUN_COLUMNS = ["roc_auc", "accuracy", "recall_pneumonia", "recall_normal", "f1_normal", "f1_pneumonia",
+_RUN_COLUMNS = ["roc_auc", "accuracy", "sensitivity", "specificity", "f1_normal", "f1_pneumonia",
                 "average_precision", "brier", "training_seconds"]
 
 # %% ../nbs/42_report.ipynb #318eccc1

@@ -35,7 +35,7 @@ STAGE = {
         {{ p.frozen_learning_rate }}), then at most {{ p.finetune_epochs }} for the head and the last
         {{ p.finetune_blocks }} blocks (learning rate {{ p.finetune_learning_rate }}). Each time the epoch
         with the lowest validation loss is kept, and the learning rate falls when that loss does not.</p>""",
-    "remark": "{% if p.weights == 'none' %}random weights, nothing transferred{% endif %}",
+    "remark": "{% if p.weights == 'none' %}random weights{% endif %}",
     "caution": """{% if p.weights == "none" %}<strong>ResNet50 began with random weights here</strong>,
         not with those learned on photographs. Its rows say nothing about transfer learning.{% endif %}""",
     "paths": {"weights": ["imagenet", "none"]},

@@ -121,6 +121,7 @@ def recipe(tmp_path_factory):
 @pytest.fixture(scope="session")
 def evaluated(recipe):
     "That run, evaluated."
-    done = recipe.pneumo("run", "--run", "recipe", "--only", "evaluation")
+    words = "run", "--run", "recipe", "--only", "evaluation", "-p", "evaluation.draws=50"
+    done = recipe.pneumo(*words)
     assert done.returncode == 0, done.stdout + done.stderr
     return recipe

@@ -1,5 +1,5 @@
 """The recipe: who learns from whom, what is saved, what a kill leaves, and looks that are not forgotten."""
-import json, subprocess, sys
+import json, shutil, subprocess, sys
 from pathlib import Path
 
 import keras
@@ -14,7 +14,7 @@ from pneumo_nb.compact import (answering, answers_of, check_members, chosen_fold
                                train_members)
 from pneumo_nb.films import naming_series, read_film
 from pneumo_nb.networks import Contrast, FusedBatchNormalization, residual_network
-from pneumo_nb.run import StudyError, open_stage
+from pneumo_nb.run import StudyError, finish, look, open_stage, read_provenance
 from pneumo_nb.splits import series_folds
 from pneumo_nb.views import RECIPE_RANGES
 
@@ -29,11 +29,11 @@ def test_a_kill_leaves_no_result_and_no_process(recipe):
 
 def test_a_killed_recipe_goes_on_where_it_was(recipe):
     assert "Member networks: 2 at a time" in recipe.began
+    assert "Member compact_s0_f0: epoch 12/12" in recipe.began
     assert sorted(recipe.done) == [f"compact_s0_{part}" for part in ("f0", "f1", "r0", "r1")]
     assert 0 < min(recipe.done.values()) < 12          # one was in training
     assert recipe.done["compact_s0_f0"] == 12          # and one done
     for member, epoch in recipe.done.items():
-        assert f"Member {member}: epoch {epoch:>2}/12" in recipe.began
         assert f"{member}: continues after epoch {epoch} of an interrupted training" in recipe.went_on
     assert not list(recipe.folder.rglob(".partial-*")) and not list(recipe.folder.glob(".scratch-*"))
 
@@ -116,17 +116,18 @@ def test_saved_models_take_gray_films_and_give_the_calibrated_answers(recipe, tm
     assert weights == [history.parameters[0] for history in histories]
     assert histories[1].member.unique().tolist() == ["compact_s0_r0", "compact_s0_r1"]
 
-def test_looks_at_test_are_counted_for_good(evaluated):
-    def looks():
-        record = json.loads((evaluated.folder/"provenance.json").read_text())
-        return [look["stage"] for look in record["test_looks"]]
-    assert looks() == ["evaluation"]
-    words = "run", "--run", "recipe", "--only", "evaluation"
-    assert evaluated.pneumo(*words, "--fresh").returncode == 0
-    assert looks() == ["evaluation", "evaluation"]
-    unchanged = evaluated.pneumo(*words)
+def test_looks_at_test_are_counted_for_good(evaluated, tmp_path):
+    def looks(folder): return [look["stage"] for look in read_provenance(folder)["test_looks"]]
+    assert looks(evaluated.folder) == ["evaluation"]
+    assert evaluated.pneumo("run", "--run", "recipe", "--only", "data", "--fresh").returncode == 0
+    unchanged = evaluated.pneumo("run", "--run", "recipe", "--only", "evaluation")
     assert unchanged.returncode == 0 and "unchanged, skipped" in unchanged.stdout
-    assert looks() == ["evaluation", "evaluation"]   # skipped: no look
+    assert looks(evaluated.folder) == ["evaluation"]   # skipped: no look
+    shutil.copy(evaluated.folder/"provenance.json", tmp_path)
+    again = open_stage("evaluation", tmp_path, threshold=.5)
+    look(again, "the same predictions")
+    finish(again)
+    assert looks(tmp_path) == ["evaluation", "evaluation"]
 
 # ---- who learns from whom, in tables
 

@@ -49,7 +49,7 @@ def test_without_test_films_validation_is_judged_and_chooses_nothing(stage):
     assert evaluation.comparison_table(table)["accuracy at the threshold chosen on validation"][0] == "–"
 
 @pytest.mark.parametrize("weights, shown", [
-    ("none", "ResNet50, frozen (random weights, nothing transferred)"), ("imagenet", "ResNet50, frozen")])
+    ("none", "ResNet50, frozen (random weights)"), ("imagenet", "ResNet50, frozen")])
 def test_a_remark_stands_beside_the_model_in_tables(tmp_path, weights, shown):
     record = dict(parameters=dict(weights=weights))
     write_json(tmp_path/"provenance.json", dict(stages=dict(resnet=record)))
