@@ -19,9 +19,8 @@
 
 # %% [markdown]
 # Can a network tell from a chest X-ray whether a child has pneumonia, how sure is the answer, and what does
-# the network look at? This study answers with a multilayer perceptron, a convolutional network, a ResNet50
-# and small residual networks, from the raw films to explanations, in notebooks that can be read, run and
-# imported.
+# the network look at? This study answers with networks of several kinds, from the raw films to explanations,
+# in notebooks that can be read, run and imported.
 #
 # ![The first page of a report: the question, the films, and a table of models](assets/readme_report.webp)
 #
@@ -34,8 +33,8 @@
 # make test     # everything that must hold
 # ```
 #
-# Both take a few minutes once installed. The drawn films are **phantoms**: anyone can run everything, and no
-# figure here shows a real child. Numbers on phantoms say nothing about real films.
+# Both take a few minutes once installed. The drawn films are **phantoms**. Anyone can run everything, no
+# figure here shows a real child, and numbers on phantoms say nothing about real films.
 #
 # For **real films**, `.venv/bin/pneumo data fetch films` downloads the public set (1.2 GB, no account needed)
 # and prints its folder. One more command then runs the recipe on it, or the reference study's own settings
@@ -51,9 +50,9 @@
 # files of runs:
 #
 # <!-- summary: written by `pneumo summary --write FILE`; rows: compact ensemble @ best;
-# CNN @ reference; ResNet50, fine-tuned (random weights) @ reference;
-# reference study, CNN @ published; Kermany et al. 2018, Inception-v3, transferred @ published;
-# MedMNIST v2, Google AutoML Vision @ published -->
+# CNN @ reference; ResNet50, fine-tuned (random weights) @ reference; reference study, CNN @ published;
+# Kermany et al. 2018, Inception-v3, transferred @ published; MedMNIST v2, Google AutoML Vision @ published
+# -->
 #
 # | model | run | AUROC | accuracy |
 # | --- | --- | --- | --- |
@@ -67,9 +66,8 @@
 # <!-- end of summary -->
 #
 # **Test had a say in the first row**: its recipe was chosen on other films, but among things that mistakes on
-# test had suggested. Published rows are as their authors gave them, without intervals. The chapter on
-# findings (`nbs/39_findings.ipynb`) holds every model, what each ingredient is worth, what went wrong, and
-# the speed.
+# test had suggested. The chapter on findings (`nbs/39_findings.ipynb`) holds every model, what each
+# ingredient is worth, what went wrong, and the speed.
 #
 # ## What comes out
 #
@@ -87,8 +85,7 @@
 # | `notebooks/*.ipynb`, `figures/*.png` | the executed notebooks and their figures |
 # | `params.yaml`, `provenance.json` | what was asked; what was done, with which code, films and seed |
 #
-# A run that was stopped goes on where it was and comes to the same numbers. Stages whose parameters and
-# inputs have not changed are skipped.
+# A run that was stopped goes on where it was and comes to the same numbers.
 #
 # ## More ways to use it
 #
@@ -109,19 +106,18 @@
 # maps = occlusion_map(model, np.zeros((1, 64, 64)), patch_size=12, stride=6)
 # ```
 #
-# Saved models take gray films (N, size, size, 1) from 0 to 255; `import pneumo_nb.networks` before loading one.
-# `PNEUMO_THREADS` limits the threads. `PNEUMO_WORKERS` trains networks of an ensemble side by side. Decoded
-# films are kept in `PNEUMO_CACHE`, by default your cache folder; `pneumo data clean` empties it.
+# Saved models take gray films (N, size, size, 1) from 0 to 255. `import pneumo_nb.networks` before loading
+# one. `PNEUMO_THREADS` limits the threads. `PNEUMO_WORKERS` trains networks of an ensemble side by side.
+# Decoded films are kept in `PNEUMO_CACHE`, by default your cache folder; `pneumo data clean` empties it.
 #
 # ## Where things are
 #
-# The notebooks in `nbs/` are the source of everything. Their numbers are three floors, and a notebook imports
-# only from lower numbers:
+# The notebooks in `nbs/` are the source of everything. A notebook imports only from lower numbers:
 #
 # | floor | numbers | what is there |
 # | --- | --- | --- |
-# | instruments | 00–19 | one idea each, with its examples as tests: films, splits, views, networks, measures, occlusion … |
-# | the study | 20–39 | the chapters of the report: data, exploration, preprocessing, each model, evaluation, explanations; findings |
+# | instruments | 00–19 | one idea each, with its examples as tests: films, splits, views, networks, measures … |
+# | the study | 20–39 | the report's chapters: data, exploration, each model, evaluation, explanations; findings |
 # | in people's hands | 40–59 | pages, report, results, documentation, the command `pneumo` |
 #
 # To change something, edit a percent script (`nbs/24_cnn.py`), run `make sync`, which writes the notebook,
@@ -131,9 +127,8 @@
 # ## What it does not know
 #
 # The films are of children of one to five years from one hospital. Who is on a film is inferred from its
-# name. The test films differ from the train films, and no validation feels all of that. Films are squashed to
-# a square, which turns a difference in format between sick and healthy into one of shape. Whoever publishes
-# on the one test set has looked at it. None of this is a medical device.
+# name. Test films differ from train films, and no validation feels all of that. Squashing films to a square
+# turns a difference in format between sick and healthy into one of shape. None of this is a medical device.
 #
 # ## Sources
 #

@@ -198,7 +198,8 @@ def load_appearance(
     if "eda" not in read_provenance(stage.folder)["stages"]:
         note(stage, "exploration has not been done in this run, so how the films look was measured here.")
         return _measure_appearance(stage, images, seed)
-    table = pd.read_csv(stage.path("appearance.csv"), float_precision="round_trip").set_index("path")
+    text = pd.read_csv(stage.path("appearance.csv"), dtype=str).set_index("path")
+    table = text.astype(float)  # exact to the last digit, which older parsers of pandas are not
     if set(table.index) != set(images.path): raise StudyError(
         f"Expected appearance.csv to hold the {len(images):,} films of images.csv, found {len(table):,}, not "
         "the same; do the exploration again.")

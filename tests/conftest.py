@@ -1,10 +1,11 @@
 """Every test has a cache of its own. One run of the recipe, killed and taken up again, serves two files."""
-import json, os, shutil, subprocess, sys, time
+import json, os, pickle, shutil, subprocess, sys, time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 PNEUMO = str(Path(sys.executable).with_name("pneumo"))
 
@@ -96,12 +97,25 @@ def begin_in_line(home, folder):
     return subprocess.Popen([sys.executable, "-c", IN_LINE, home/"line", json.dumps(params)],
                             stdout=subprocess.DEVNULL, env=variables(home, PNEUMO_THREADS="1"))
 
+def made_once(tmp_path_factory, name, make):
+    "What `make` gives, made by the first of the processes that share the tests and read by the others."
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    file = shared/f"{name}.pickle"
+    with FileLock(shared/f"{name}.lock"):
+        if not file.exists(): file.write_bytes(pickle.dumps(make(shared/name)))
+    return pickle.loads(file.read_bytes())
+
 @pytest.fixture(scope="session")
 def recipe(tmp_path_factory):
     """The recipe on phantoms, begun side by side and ended in line.
 
     It is killed when two of four members are trained and the others are in training, and taken up again."""
-    home = tmp_path_factory.mktemp("recipe")
+    return made_once(tmp_path_factory, "recipe", run_recipe)
+
+def run_recipe(home):
+    "Begin the recipe in a folder, kill it, take it up again, and train the same in line."
+    home.mkdir()
     folder = home/"runs/recipe"
     asked = [word for name, value in RECIPE.items() for word in ("-p", f"{name}={json.dumps(value)}")]
     words = ["run", "--run", "recipe", *asked, "--only", "data,compact"]
@@ -119,9 +133,11 @@ def recipe(tmp_path_factory):
     return RecipeRun(home, began, family, alive, left, done, again.stdout, home/"line")
 
 @pytest.fixture(scope="session")
-def evaluated(recipe):
+def evaluated(recipe, tmp_path_factory):
     "That run, evaluated."
-    words = "run", "--run", "recipe", "--only", "evaluation", "-p", "evaluation.draws=50"
-    done = recipe.pneumo(*words)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return recipe
+    def evaluate(_):
+        words = "run", "--run", "recipe", "--only", "evaluation", "-p", "evaluation.draws=50"
+        done = recipe.pneumo(*words)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return recipe
+    return made_once(tmp_path_factory, "evaluated", evaluate)

@@ -354,7 +354,7 @@ def test_results_sort_by_number_though_they_are_written_for_reading(run, browser
     headings = table.find_elements(By.CSS_SELECTOR, "thead th")
     names, compared = [h.text.strip() for h in headings], pd.read_csv(run/"comparison.csv")
     titles = compared.model.map(model_title)
-    for name, key, digits in (("AUROC", "roc_auc", 4), ("training", "training_seconds", 0)):
+    for name, key, digits in (("AUROC", "roc_auc", 4), ("training, seconds", "training_seconds", 0)):
         click_heading(browser, headings[names.index(name)])
         rows = browser.find_elements(By.CSS_SELECTOR, "table.sortable tbody tr")
         shown = [r.find_elements(By.TAG_NAME, "td")[0].text.partition(" (")[0] for r in rows]
