@@ -25,6 +25,7 @@ docs: $(BIN)/.installed
 WORKERS ?= 2
 test: export PNEUMO_CACHE = $(CURDIR)/.test-cache
 test: export PNEUMO_THREADS = 1
+test: export TF_CPP_MIN_LOG_LEVEL = 3
 test: $(BIN)/.installed
 	$(BIN)/nbdev_test --n_workers $(WORKERS)
 	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --durations 10 tests

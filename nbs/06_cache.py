@@ -306,7 +306,7 @@ def seconds_to_make(array: np.memmap) -> float: # from `cached_array`
 
 # %%
 #| export
-def hand_back(array: np.ndarray):
+def _hand_back(array: np.ndarray):
     "Tell the system that the pages read from a memory map are not needed now."
     pages = getattr(array, "_mmap", None)
     if pages is not None and hasattr(mmap, "MADV_DONTNEED"): pages.madvise(mmap.MADV_DONTNEED)
@@ -317,7 +317,7 @@ def take(
 ) -> np.ndarray: # (b, ...) a copy
     "Rows of an array, without holding on to its pages."
     rows = array[chosen]
-    hand_back(array)
+    _hand_back(array)
     return rows
 
 

@@ -83,7 +83,7 @@ def compile_model(
 
 # %%
 #| export
-def study_callbacks() -> list: # keras callbacks; both look only at val_loss
+def _study_callbacks() -> list: # keras callbacks; both look only at val_loss
     "Early stopping and a learning rate that falls on plateaus, as in the reference study."
     return [keras.callbacks.EarlyStopping("val_loss", patience=5, mode="min"),
             keras.callbacks.ReduceLROnPlateau("val_loss", factor=.2, patience=3, min_lr=1e-6, mode="min")]
@@ -95,7 +95,7 @@ def study_callbacks() -> list: # keras callbacks; both look only at val_loss
 # %%
 #| export
 def _replay(
-    callbacks: list,     # from `study_callbacks`
+    callbacks: list,     # from `_study_callbacks`
     model: keras.Model,  # compiled
     history: list[dict], # rows of the epochs already done
 ) -> bool: # whether the rules had stopped the training
@@ -122,9 +122,9 @@ def toy():
 
 rows = [dict(epoch=n + 1, val_loss=loss) for n, loss in enumerate([.5, .4, .41, .42, .43, .44, .45])]
 network = toy()
-test_eq(_replay(study_callbacks(), network, rows), True)
+test_eq(_replay(_study_callbacks(), network, rows), True)
 test_close(float(network.optimizer.learning_rate.numpy()), 2e-4, eps=1e-8)
-test_eq(_replay(study_callbacks(), toy(), rows[:6]), False)
+test_eq(_replay(_study_callbacks(), toy(), rows[:6]), False)
 
 
 # %% [markdown]
@@ -349,7 +349,7 @@ def train_kept(
     params: dict | None = None, # what a backup depends on, if not on all of the stage's parameters
 ) -> tuple[keras.Model, pd.DataFrame]: # same layers, weights kept, not compiled; a row an epoch
     "Train, or take up a training where it was interrupted."
-    rules = study_callbacks() if keep == "best" else []
+    rules = _study_callbacks() if keep == "best" else []
     key = dict(name=name, params=stage.params if params is None else params, source=source.key, epochs=epochs,
                batch_size=batch_size, seed=seed)
     backup = _Backup(stage.scratch/name, key, epochs, seconds_before, keep)

@@ -227,7 +227,7 @@ test_eq(_checks_in_words(copies[1:]), "- The checks found nothing wrong.")
 
 # %%
 #| export
-def data_findings(
+def _data_findings(
     images: pd.DataFrame, # with split train, validation, test
     checks: pd.DataFrame, # from `check_dataset`
 ) -> str: # Markdown
@@ -237,7 +237,7 @@ def data_findings(
 
 # %%
 checks = pd.read_csv(stage.path("metrics/data_checks.csv"), keep_default_na=False)
-display(Markdown(data_findings(images, checks)))
+display(Markdown(_data_findings(images, checks)))
 
 
 # %% [markdown]

@@ -82,7 +82,7 @@ print(f"{len(images):,} films" + (", drawn phantoms" if images.attrs["source"] =
 
 # %%
 #| export
-def count_table(
+def _count_table(
     images: pd.DataFrame, # with `label`
     split: pd.Series,     # the split of each film
 ) -> pd.DataFrame: # a row a split, columns NORMAL, PNEUMONIA, total
@@ -96,15 +96,15 @@ def count_table(
 
 # %%
 three = pd.DataFrame(dict(label=[0, 1, 1]))
-test_eq(count_table(three, pd.Series(["train", "train", "test"])).to_numpy(), [[1, 1, 2], [0, 1, 1]])
-count_table(images, images.path.str.split("/").str[0]).style.format("{:,}")
+test_eq(_count_table(three, pd.Series(["train", "train", "test"])).to_numpy(), [[1, 1, 2], [0, 1, 1]])
+_count_table(images, images.path.str.split("/").str[0]).style.format("{:,}")
 
 # %% [markdown]
 # The second counts this study's own split, in which validation was cut from train by whole patients. [The
 # figure](#fig-eda_counts) draws it.
 
 # %%
-counts = count_table(images, images.split)
+counts = _count_table(images, images.split)
 counts.style.format("{:,}")
 
 
@@ -123,7 +123,7 @@ def _plot_bars(ax, counts: pd.DataFrame):
 # %%
 #| export
 def _plot_counts(
-    counts: pd.DataFrame, # from `count_table`
+    counts: pd.DataFrame, # from `_count_table`
 ): # matplotlib Figure
     "Bars of films by split and class, and the balance of the classes over all splits."
     import matplotlib.pyplot as plt
@@ -147,7 +147,7 @@ save_figure(stage, _plot_counts(counts), "eda_counts",
 # %%
 #| export
 def _count_findings(
-    counts: pd.DataFrame, # from `count_table`
+    counts: pd.DataFrame, # from `_count_table`
 ) -> str: # markdown
     "What the counts mean, in words."
     share, train = counts["PNEUMONIA"] / counts["total"], counts.loc["train"]

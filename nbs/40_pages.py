@@ -118,7 +118,7 @@ def processed(
         steps.hide_, default_exp_, steps.strip_hidden_metadata]).process()
     notebook = nbformat.reads(nb2str(notebook), as_version=4)
     drop_chatter(notebook)
-    join_code(notebook)
+    _join_code(notebook)
     return notebook
 
 
@@ -174,7 +174,7 @@ def _only_imports(source: str) -> bool:
     is_style = lambda node: ast.unparse(node) == "plot_style()"
     return all(isinstance(node, (ast.Import, ast.ImportFrom)) or is_style(node) for node in statements)
 
-def join_code(
+def _join_code(
     notebook, # nbformat notebook, changed in place
 ):
     "Join code cells that follow one another without an output between; drop those that only import."
@@ -194,7 +194,7 @@ printed = nb.new_output("stream", text="1")
 sources = ["import os\nplot_style()", "def f(): return 1", "f()", "f() + 1"]
 two = nb.new_notebook(cells=[nb.new_code_cell(source) for source in sources])
 two.cells[2].outputs = [printed]
-join_code(two)
+_join_code(two)
 test_eq([cell.source for cell in two.cells], ["def f(): return 1\n\nf()", "f() + 1"])
 
 # %%
@@ -252,14 +252,14 @@ test_eq(about, {"title": "Data", "description": "Which films there are", "output
 #| export
 _FENCE = "``````"
 
-def raw_html(text: str) -> dict: # data of an output
+def _raw_html(text: str) -> dict: # data of an output
     "HTML as Quarto takes it without calling a page interactive."
     return {"text/markdown": f"{_FENCE}{{=html}}\n{text}\n{_FENCE}"}
 
 def html_cell(text: str): # nbformat cell
     "A cell that shows HTML as it is, whichever program renders it."
     from nbformat import v4
-    return v4.new_code_cell("#| echo: false", outputs=[v4.new_output("display_data", data=raw_html(text))])
+    return v4.new_code_cell("#| echo: false", outputs=[v4.new_output("display_data", data=_raw_html(text))])
 
 
 # %%
@@ -314,7 +314,7 @@ def _write_picture(png: bytes, file: Path): # PIL image
 
 # %%
 #| export
-def place_figures(
+def _place_figures(
     notebook,      # changed in place
     chapter: int,  # its number
     folder: Path,  # the staging folder
@@ -330,13 +330,13 @@ def place_figures(
         image = _write_picture(base64.b64decode(output.data["image/png"]), folder/"figures"/f"{name}.webp")
         size = image.width // 2, image.height // 2
         figures.append(Figure(name, f"{chapter}.{number}", page, about.get("caption") or alt, alt, *size))
-        output.data, output.metadata = raw_html(figures[-1].html()), {}
+        output.data, output.metadata = _raw_html(figures[-1].html()), {}
     return figures
 
 
 # %%
 #| export
-def refer(
+def _refer(
     text: str, # markdown with `[words](#fig-NAME)`
     page: str, # on which it stands
     figures: dict[str, Figure],
@@ -359,10 +359,10 @@ about = dict(alt="Two <bars>", name="eda_counts", caption="Films by split")
 shown = nb.new_output("display_data", data={"image/png": dot}, metadata={"image/png": about})
 chapter = with_front_matter([nb.new_code_cell("plot()", outputs=[shown])], "Data", "Films", "data.html")
 with tempfile.TemporaryDirectory() as folder:
-    figures = {figure.name: figure for figure in place_figures(chapter, 1, Path(folder))}
+    figures = {figure.name: figure for figure in _place_figures(chapter, 1, Path(folder))}
 print(chapter.cells[1].outputs[0].data["text/markdown"])
 prose = "[The figure](#fig-eda_counts), [bars](#fig-eda_counts) and [dots](#fig-nowhere)."
-test_eq(refer(prose, "eda.html", figures),
+test_eq(_refer(prose, "eda.html", figures),
         "[Figure 1.1](data.html#fig-eda_counts), bars ([Figure 1.1](data.html#fig-eda_counts)) and dots.")
 
 # %% [markdown]
@@ -389,7 +389,7 @@ def _sortable(table: str) -> str: # HTML
 
 # %%
 #| export
-def frame_tables(
+def _frame_tables(
     text: str,                     # HTML
     sort_from: int = _LONG_TABLE,  # rows from which a table sorts
 ) -> str: # HTML
@@ -413,11 +413,11 @@ def table_html(
     import pandas as pd
     text = pd.DataFrame(rows).to_html(index=False, border=0, na_rep="–", escape=escape, justify="left")
     if caption: text = text.replace(">\n", f"><caption>{html.escape(caption)}</caption>\n", 1)
-    return frame_tables(text, sort_from)
+    return _frame_tables(text, sort_from)
 
 
 # %%
-test_eq(frame_tables('<p>a</p><table border="1" class="dataframe"><tr><td>1</td></tr></table>'),
+test_eq(_frame_tables('<p>a</p><table border="1" class="dataframe"><tr><td>1</td></tr></table>'),
         '<p>a</p><div class="scroll" tabindex="0"><table class="dataframe"><tr><td>1</td></tr></table></div>')
 assert '<td data-sort="1601">1,601 s</td>' in table_html([dict(training="1,601 s")] * 9)
 assert "data-sort" not in table_html([dict(begun="2026-11-23 12:00")] * 9)
@@ -470,7 +470,7 @@ def finish_pages(
     staging: Path,
 ) -> dict[str, Figure]: # figures by name
     "Number chapters and figures, refer to figures by number, frame the tables."
-    placed = [place_figures(notebook, number, staging) for number, notebook in pages.items()]
+    placed = [_place_figures(notebook, number, staging) for number, notebook in pages.items()]
     figures = {figure.name: figure for page_figures in placed for figure in page_figures}
     for number, notebook in pages.items():
         about = front_matter(notebook)
@@ -484,11 +484,11 @@ def finish_pages(
 #| export
 def _finish_cell(cell, page: str, figures: dict[str, Figure]): # `cell`, changed in place
     "References to figures and frames of tables, in the text and in the outputs of a cell."
-    if cell.cell_type == "markdown": cell.source = refer(cell.source, page, figures)
+    if cell.cell_type == "markdown": cell.source = _refer(cell.source, page, figures)
     for output in (o for o in cell.get("outputs", []) if "data" in o):
-        if "text/html" in output.data: output.data = raw_html(frame_tables("".join(output.data["text/html"])))
-        elif "text/markdown" in output.data:
-            output.data["text/markdown"] = refer("".join(output.data["text/markdown"]), page, figures)
+        table, text = ("".join(output.data.get(f"text/{kind}", "")) for kind in ("html", "markdown"))
+        if table: output.data = _raw_html(_frame_tables(table))
+        elif text: output.data["text/markdown"] = _refer(text, page, figures)
 
 
 # %% [markdown]
@@ -543,7 +543,7 @@ def _page_body(
         for output in (o for o in cell.get("outputs", []) if "data" in o): _unfence(output.data)
     body = HTMLExporter(raw_template=_CELLS).from_notebook_node(notebook)[0]
     body = re.sub(r'<a class="anchor-link".*?</a>', "", body, flags=re.S)
-    body = _BARE_TABLE.sub(lambda table: frame_tables(table[0]), body)  # tables of prose
+    body = _BARE_TABLE.sub(lambda table: _frame_tables(table[0]), body)  # tables of prose
     return about, body.replace("<pre>", '<pre tabindex="0">')
 
 

@@ -42,7 +42,7 @@ from fastcore.test import test_eq, test_fail
 
 # %%
 #| export
-def markdown_table(
+def _markdown_table(
     rows: list[dict], # text; the first row's keys are the columns
 ) -> str:
     "Rows as a Markdown table; a dash where a row has nothing."
@@ -52,7 +52,7 @@ def markdown_table(
 
 
 # %%
-print(markdown_table([dict(model="CNN", AUROC="0.930"), dict(model="MLP")]))
+print(_markdown_table([dict(model="CNN", AUROC="0.930"), dict(model="MLP")]))
 
 
 # %% [markdown]
@@ -205,7 +205,7 @@ def _named(row: dict) -> str:
 
 # %%
 #| export
-def read_members(
+def _read_members(
     folder: Path, # an evaluated run
 ): # data frame: the evaluation's table of trainings of a kind, empty without any
     "What an evaluation found of trainings of a kind."
@@ -222,7 +222,7 @@ def read_members(
 #| export
 def _spread_rows(folder: Path, rules: list[str]) -> list[dict]:
     "Mean and range over the trainings of each kind, where there are two or more."
-    members = read_members(folder)
+    members = _read_members(folder)
     text = lambda v: f"{v.mean():.4f} ({v.min():.3f}–{v.max():.3f})"
     rows = []
     for kind, group in members.groupby("kind", sort=False) if len(members) else ():
@@ -303,7 +303,7 @@ rows = [dict(model="m", run="a"), dict(model="n", run="a"), dict(model="m", run=
         dict(model="who", run="published")]
 words = ("Run `a`: drawn phantoms, films of 16 pixels.\nRun `b`: drawn phantoms, films of 32 pixels. "
          "In brackets: 95 %")
-block = "\n".join([RESULTS_MARKERS[0], "", markdown_table(rows), "", words, "", RESULTS_MARKERS[1]])
+block = "\n".join([RESULTS_MARKERS[0], "", _markdown_table(rows), "", words, "", RESULTS_MARKERS[1]])
 there = results_in(block)
 test_eq({name: [r["model"] for r in rows] for name, (rows, _) in there.items()}, dict(a=["m", "n"], b=["m"]))
 test_eq(there["b"][1], "Run `b`: drawn phantoms, films of 32 pixels.")
@@ -326,7 +326,7 @@ def results_markdown(
     columns = next(iter(new.values()))[0][0]
     rows = [{c: row.get(c, "–") for c in columns} for table, _ in runs.values() for row in table]
     if is_public_test(folders[0]): rows += _published_rows()
-    return markdown_table(rows) + "\n\n" + " ".join(words for _, words in runs.values()) + _KEY
+    return _markdown_table(rows) + "\n\n" + " ".join(words for _, words in runs.values()) + _KEY
 
 
 # %%
@@ -386,7 +386,7 @@ _SUMMARY_END = "<!-- end of summary -->"
 
 # %%
 #| export
-def summary_rows(
+def _summary_rows(
     text: str, # with a summary's marker, such as `<!-- summary: …; rows: CNN @ reference; … -->`
 ) -> list[tuple[str, str]]: # model, run
     "Which rows a text wants."
@@ -401,9 +401,9 @@ def summary_rows(
 
 # %%
 #| export
-def summary_markdown(
+def _summary_markdown(
     findings: str,               # a text with the whole results table
-    rows: list[tuple[str, str]], # from `summary_rows`
+    rows: list[tuple[str, str]], # from `_summary_rows`
 ) -> str: # markdown
     "Some rows of a results table, with AUROC and accuracy."
     table = _table_rows(_text_between(findings, RESULTS_MARKERS).partition("\n\n")[0])
@@ -412,7 +412,7 @@ def summary_markdown(
         f"Expected rows of the results table, found {'; '.join(missing)}, which it does not hold; "
         "correct the marker.")
     heads = {"model": "model", "run": "run", "AUROC": "AUROC", AT: "accuracy"}
-    return markdown_table([{head: known[row][key] for key, head in heads.items()} for row in rows])
+    return _markdown_table([{head: known[row][key] for key, head in heads.items()} for row in rows])
 
 
 # %%
@@ -423,22 +423,22 @@ def write_summary(
 ) -> Path: # `file`
     "Write a text's summary anew."
     text = file.read_text(encoding="utf-8")
-    rows = summary_rows(text)
-    table = summary_markdown(findings.read_text(encoding="utf-8"), rows)
+    rows = _summary_rows(text)
+    table = _summary_markdown(findings.read_text(encoding="utf-8"), rows)
     return write_between(file, table, (_SUMMARY_START.search(text)[0], _SUMMARY_END))
 
 
 # %%
 wanted = "<!-- summary: written by a command;\n# rows: m @ b; n @ a -->\n# <!-- end of summary -->"
-test_eq(summary_rows(wanted), [("m", "b"), ("n", "a")])
-whole = markdown_table([row | {"AUROC": ".9", AT: ".8"} for row in rows])
+test_eq(_summary_rows(wanted), [("m", "b"), ("n", "a")])
+whole = _markdown_table([row | {"AUROC": ".9", AT: ".8"} for row in rows])
 with tempfile.TemporaryDirectory() as folder:
     findings, readme = Path(folder)/"findings.md", Path(folder)/"README.py"
     findings.write_text("\n".join([RESULTS_MARKERS[0], "", whole, "", words, RESULTS_MARKERS[1]]))
     readme.write_text(f"# {wanted}\n")
     summary = write_summary(readme, findings).read_text()
     assert "# | m | b | .9 | .8 |\n# | n | a | .9 | .8 |" in summary
-    test_fail(lambda: summary_markdown(findings.read_text(), [("m", "c")]), contains="m @ c")
+    test_fail(lambda: _summary_markdown(findings.read_text(), [("m", "c")]), contains="m @ c")
 
 # %% [markdown]
 # ## An ablation
@@ -493,7 +493,7 @@ def ablation_markdown(
     _check_same_films(folders)
     recipes = [_recipe(folder) for folder in folders]
     rows = [_ablation_row(folder, recipe, recipes[0]) for folder, recipe in zip(folders, recipes)]
-    return markdown_table(rows) + "\n\n" + _ablation_words(folders, recipes[0])
+    return _markdown_table(rows) + "\n\n" + _ablation_words(folders, recipes[0])
 
 def _changed(recipe: dict, first: dict) -> str:
     "In which parameters a recipe differs from the first."

@@ -53,7 +53,7 @@ _KINDS = {"normal": "normal", "bacteria": "bacterial pneumonia", "virus": "viral
 
 # %%
 #| export
-def films_rows(folder: Path) -> list[dict]: # split, films, each kind, pneumonia, patients
+def _films_rows(folder: Path) -> list[dict]: # split, films, each kind, pneumonia, patients
     "How many films and patients are in each split; nothing if the run has no films."
     import pandas as pd
     if not (folder/"images.csv").exists(): return []
@@ -81,9 +81,9 @@ def _facts(folder: Path, file: str) -> dict: # {} where the run does not have it
 
 # %%
 #| export
-def data_section(folder: Path) -> str: # HTML
+def _data_section(folder: Path) -> str: # HTML
     "What the films are, in words and in numbers."
-    facts, rows = _facts(folder, "metrics/data.json"), films_rows(folder)
+    facts, rows = _facts(folder, "metrics/data.json"), _films_rows(folder)
     table = table_html(rows, "Films and patients", sort_from=99) if rows else ""
     return fill("data", source=facts.get("source"), folder=Path(facts.get("root", "")).name,
                 cautions=_stage_sentences(folder, "data_remark"), table=_markup(table))
@@ -123,7 +123,7 @@ def _fitted_table(rows: list[dict], caption: str, sort_from: int) -> str: # HTML
 
 # %%
 #| export
-def results_section(folder: Path) -> str: # HTML
+def _results_section(folder: Path) -> str: # HTML
     "The comparison, if the run has one, beside trainings of a kind and published results."
     import pandas as pd
     from pneumo_nb.evaluation import comparison_table
@@ -178,7 +178,7 @@ def _records(folder: Path) -> list: # pairs of name and record
 
 # %%
 #| export
-def parameters_section(folder: Path) -> str: # HTML
+def _parameters_section(folder: Path) -> str: # HTML
     "Every stage with its parameters and costs."
     listed = lambda params: html.escape(", ".join(f"{k} = {v}" for k, v in params.items()))
     memory = lambda record: f"{record['peak_memory_mb']:,} MB" if record["peak_memory_mb"] else "–"
@@ -190,7 +190,7 @@ def parameters_section(folder: Path) -> str: # HTML
 
 # %%
 #| export
-def provenance_section(folder: Path) -> str: # HTML
+def _provenance_section(folder: Path) -> str: # HTML
     "Code, machine, packages, films, and the notes that stages left."
     provenance, records = read_provenance(folder), _records(folder)
     if not records: return ""
@@ -222,7 +222,7 @@ def _card_figure(page: str, figures: dict[str, Figure]) -> Figure | None:
 
 # %%
 #| export
-def chapter_cards(
+def _chapter_cards(
     chapters: list[dict],       # front matter of each
     figures: dict[str, Figure], # of the site
 ) -> str: # HTML
@@ -237,7 +237,7 @@ def _card(about: dict, figures: dict[str, Figure]) -> dict:
 
 # %%
 #| export
-def explained_film(figures: dict[str, Figure]) -> str: # HTML
+def _explained_film(figures: dict[str, Figure]) -> str: # HTML
     "One film with what the models looked at."
     figure = _card_figure("xai.html", figures)
     return fill("explained", figure=figure) if figure else ""
@@ -257,7 +257,7 @@ test_eq(_card_figure("methods.html", plots), None)
 
 # %%
 #| export
-def conclusion(
+def _conclusion(
     folder: Path, # an evaluated run
 ) -> list[str]: # sentences
     "What the run as a whole shows."
@@ -296,7 +296,7 @@ def _difference_sentences(pairs: list[dict]) -> list[str]:
 
 # %%
 #| export
-def shift_rows(folder: Path) -> list[dict]: # model, AUROC on validation and on test
+def _shift_rows(folder: Path) -> list[dict]: # model, AUROC on validation and on test
     "How much better each model looks on validation than on test."
     import pandas as pd
     if _facts(folder, "metrics/evaluation.json").get("split") != "test": return []
@@ -311,7 +311,7 @@ def shift_rows(folder: Path) -> list[dict]: # model, AUROC on validation and on 
 #| export
 def _shift_sentences(folder: Path) -> list[str]:
     "Whether all models did less well on test."
-    rows = shift_rows(folder)
+    rows = _shift_rows(folder)
     if not rows or not all(row["difference"].startswith("-") for row in rows): return []
     return ["Every model did less well on test than on validation films, so less should be expected of films "
             "from elsewhere."]
@@ -349,19 +349,19 @@ device.</p>"""
 
 # %%
 #| export
-def landing_page(
+def _landing_page(
     folder: Path,
     chapters: list[dict], # front matter of each
     figures: dict[str, Figure],
 ): # nbformat notebook
     "The first page of a report."
     evaluated = (folder/"metrics/evaluation.json").exists()
-    closing = _paragraph(" ".join(conclusion(folder))) if evaluated else ""
-    parts = {"Question": _paragraph(_QUESTION), "Data": data_section(folder),
-             "Results": results_section(folder), "Conclusion": closing,
-             "One film, explained": explained_film(figures), "Chapters": chapter_cards(chapters, figures),
-             "Parameters": parameters_section(folder),
-             "Provenance": provenance_section(folder), "Limits": _LIMITS_WORDS}
+    closing = _paragraph(" ".join(_conclusion(folder))) if evaluated else ""
+    parts = {"Question": _paragraph(_QUESTION), "Data": _data_section(folder),
+             "Results": _results_section(folder), "Conclusion": closing,
+             "One film, explained": _explained_film(figures), "Chapters": _chapter_cards(chapters, figures),
+             "Parameters": _parameters_section(folder),
+             "Provenance": _provenance_section(folder), "Limits": _LIMITS_WORDS}
     blurb = "What was asked, what came out, and what it is worth"
     return with_front_matter(_sections(parts), "Pneumonia on chest X-rays", blurb, "index.html")
 
@@ -427,7 +427,7 @@ def _operating_numbers(model: dict, threshold: float) -> dict: # counts, rates
 
 # %%
 #| export
-def operating_page(folder: Path): # nbformat notebook, or None without predictions
+def _operating_page(folder: Path): # nbformat notebook, or None without predictions
     "The page on which a reader moves the threshold."
     models = _operating_models(folder)
     if not models: return None
@@ -485,13 +485,13 @@ _LIMITS = {
 _DEVICE = """<p class="text"><strong>None of this is a medical device.</strong> No child should be treated, or
 sent home, by these models.</p>"""
 
-def methods_page(folder: Path): # nbformat notebook
+def _methods_page(folder: Path): # nbformat notebook
     "How it was done, and what the numbers cannot say."
     rows = [{"limit": name, "what it means": " ".join(text.split())} for name, text in _LIMITS.items()]
     table = table_html(rows, "What these numbers cannot say", sort_from=99)
     table = table.replace("<td>", '<td class="words">')
     phantoms = _facts(folder, "metrics/data.json").get("source") == "phantoms"
-    shift, caption = shift_rows(folder), "AUROC of each model on validation and on test films"
+    shift, caption = _shift_rows(folder), "AUROC of each model on validation and on test films"
     parts = {"Methods": fill("methods", stages=_stage_sentences(folder, "methods")),
              "Limits": fill("limits", phantoms=phantoms, table=_markup(table)),
              "Validation and test in this run": table_html(shift, caption, sort_from=99) if shift else "",
@@ -556,11 +556,11 @@ def report_pages(
     chapters = {name: processed(file) for name, file in sources.items()}
     for name, notebook in chapters.items(): offer_notebook(notebook, name)
     figures = finish_pages(dict(enumerate(chapters.values(), 1)), staging)
-    operating = operating_page(folder)
+    operating = _operating_page(folder)
     extra = {"operating_point.ipynb": operating} if operating else {}
-    extra["methods.ipynb"] = methods_page(folder)
+    extra["methods.ipynb"] = _methods_page(folder)
     shown = [front_matter(page) for page in [*chapters.values(), *extra.values()]]
-    index = landing_page(folder, shown, figures)
+    index = _landing_page(folder, shown, figures)
     return {"index.ipynb": index, **chapters, **extra}, sources
 
 
@@ -578,7 +578,7 @@ def render_report(
         stage_pages(staging, project_folder(), f"Run {folder.name}", pages, sources)
         by = render(staging, folder/"site")
     runs = folder.resolve().parent
-    if runs.name == "runs": write_runs_index(runs)  # elsewhere an index.html may be another's
+    if runs.name == "runs": _write_runs_index(runs)  # elsewhere an index.html may be another's
     return folder/"site/index.html", by
 
 
@@ -644,7 +644,7 @@ def _run_cells(model: dict) -> dict:
 
 # %%
 #| export
-def write_runs_index(runs: Path) -> Path: # the page
+def _write_runs_index(runs: Path) -> Path: # the page
     "Write `index.html` beside the runs."
     assets, rows = project_folder()/"nbs/assets", _runs_rows(runs)
     read = lambda name: _markup((assets/name).read_text(encoding="utf-8"))

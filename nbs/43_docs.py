@@ -56,7 +56,7 @@ def _working_in(folder: Path):
 
 # %%
 #| export
-def documented(
+def _documented(
     notebooks: list[Path], # executed, and index.ipynb
     project: Path,         # the checkout
 ) -> dict: # file name → page, in order
@@ -126,7 +126,7 @@ def render_docs(
     project = project_folder()
     with tempfile.TemporaryDirectory(prefix="pneumo-site-") as staging:
         staging = Path(staging)
-        pages = documented([project/"nbs/index.ipynb", *notebooks], project)
+        pages = _documented([project/"nbs/index.ipynb", *notebooks], project)
         numbered = {name[:2]: page for name, page in pages.items() if name[:2].isdecimal()}
         finish_pages({number.lstrip("0") or "0": page for number, page in numbered.items()}, staging)
         stage_pages(staging, project, "pneumo_nb", pages, {file.name: file for file in notebooks})

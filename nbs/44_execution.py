@@ -47,7 +47,7 @@ from fastcore.test import test_eq, test_fail
 
 # %%
 #| export
-class EpochLines:
+class _EpochLines:
     "Passes a notebook's epoch lines on to the terminal."
     def __init__(self, out): self.out, self.rest = out, ""
     def flush(self): self.out.flush()
@@ -60,7 +60,7 @@ class EpochLines:
 
 
 # %%
-lines = EpochLines(io.StringIO())
+lines = _EpochLines(io.StringIO())
 lines.write("No run\nepoch  1/3  loss")
 lines.write(" .5\n")
 test_eq(lines.out.getvalue(), "      epoch  1/3  loss .5\n")
@@ -117,7 +117,7 @@ def _execute(notebook: Path, kept: Path, failed: Path, params: dict, log: Path):
     import papermill
     from papermill.exceptions import PapermillExecutionError
     options = dict(cwd=str(notebook.parent), kernel_name="python3", progress_bar=False,
-                   stdout_file=EpochLines(sys.stdout))
+                   stdout_file=_EpochLines(sys.stdout))
     with atomic_path(kept) as partial:
         try:
             with stderr_to(log):

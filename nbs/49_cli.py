@@ -52,7 +52,7 @@ from fastcore.test import test_eq, test_fail
 
 # %%
 #| export
-def known_parameters() -> dict[str, dict]: # stage → {parameter: default}
+def _known_parameters() -> dict[str, dict]: # stage → {parameter: default}
     "What the notebooks declare."
     nbs = project_folder()/"nbs"
     return {name: declared_parameters(nbs/f"{stage.notebook}.ipynb") for name, stage in stages().items()}
@@ -72,7 +72,7 @@ def _parameter_source(
 
 # %%
 #| export
-def asked_parameters(
+def _asked_parameters(
     folder: Path,        # the run directory, which may not exist yet
     file: str | None,    # parameter file
     overrides: list[str],
@@ -115,13 +115,13 @@ def _absolute_paths(params: dict[str, dict]) -> dict[str, dict]: # `params`, cha
 
 
 # %%
-known = known_parameters()
-params, chosen, source = asked_parameters(Path("no_run"), None, ["cnn.epochs=9"], None, known)
+known = _known_parameters()
+params, chosen, source = _asked_parameters(Path("no_run"), None, ["cnn.epochs=9"], None, known)
 test_eq((params["cnn"]["epochs"], chosen, Path(source).name), (9, list(stages()), "quick.yaml"))
 best = project_folder()/"params/best.yaml"
-test_eq(asked_parameters(Path("no_run"), best, [], None, known)[1],
+test_eq(_asked_parameters(Path("no_run"), best, [], None, known)[1],
         ["data", "eda", "compact", "evaluation", "xai"])
-test_fail(lambda: asked_parameters(Path("no_run"), None, ["cnn.epoch=9"], None, known),
+test_fail(lambda: _asked_parameters(Path("no_run"), None, ["cnn.epoch=9"], None, known),
           contains="known in cnn: batch_size, epochs")
 
 
@@ -130,7 +130,7 @@ test_fail(lambda: asked_parameters(Path("no_run"), None, ["cnn.epoch=9"], None, 
 
 # %%
 #| export
-def run_folder(name: str) -> Path: # absolute
+def _run_folder(name: str) -> Path: # absolute
     "`runs/NAME` here, or the folder itself if a path is given; refused if it is something else than a run."
     if not name.strip() or Path(name).name in ("", ".", "..") or set(name) & set("{}"):
         raise StudyError(f"Expected a name such as monday for --run (without braces), found {name!r}.")
@@ -144,9 +144,9 @@ def run_folder(name: str) -> Path: # absolute
 
 # %%
 #| export
-def existing_run(name: str) -> Path:
+def _existing_run(name: str) -> Path:
     "The folder of a run that exists."
-    folder = run_folder(name)
+    folder = _run_folder(name)
     if (folder/"provenance.json").exists(): return folder
     there = ", ".join(sorted(p.parent.name for p in Path("runs").glob("*/provenance.json")))
     advice = f"there are: {there}." if there else "do `pneumo run` first."
@@ -227,8 +227,8 @@ def _chosen_stages(only: str) -> list[str]: # in the study's order
 def run(file, overrides, data, name, only, fresh):
     "Run the study, or take up a run where it stopped."
     chosen = _chosen_stages(only) if only is not None else None
-    folder = run_folder(name if name is not None else Path(file).stem if file else "quick")
-    params, listed, source = asked_parameters(folder, file, overrides, data, known_parameters())
+    folder = _run_folder(name if name is not None else Path(file).stem if file else "quick")
+    params, listed, source = _asked_parameters(folder, file, overrides, data, _known_parameters())
     chosen = chosen or listed
     _check_films(params, chosen)
     check_upstream(folder, chosen, params)
@@ -270,7 +270,7 @@ def _run_locked(folder: Path, chosen: list[str], params: dict, listed: list[str]
 def report(name):
     "Make a run's report: a site in the run's folder, and the list of all runs beside it."
     from pneumo_nb.report import render_report
-    index, by = render_report(existing_run(name))
+    index, by = render_report(_existing_run(name))
     click.echo(f"Rendered by {by}. Open {index.as_uri()}")
 
 
@@ -278,7 +278,7 @@ def report(name):
 #| export
 def _phantom_run(name: str) -> Path:
     "A run whose films may be shown."
-    folder = existing_run(name)
+    folder = _existing_run(name)
     if read_json(folder/"metrics/data.json")["source"] == "phantoms": return folder
     raise StudyError(f"Expected a run on phantoms, found one on other films in {folder}; "
                      "what is published shows no film of a child.")
@@ -340,7 +340,7 @@ def results(names, write, add):
     if add and not (write and Path(write).is_file()): raise StudyError(
         f"Expected --write with a file whose table --add keeps, found {write or 'none'}; give both.")
     others = results_in(Path(write).read_text(encoding="utf-8")) if add else None
-    table = results_markdown([existing_run(name) for name in names], others)
+    table = results_markdown([_existing_run(name) for name in names], others)
     _print_or_write(table, write, RESULTS_MARKERS)
 
 
@@ -365,7 +365,7 @@ def summary(write, findings):
 def ablation(names, write):
     "Print what changes from the first run's recipe to those of the others, as a Markdown table."
     from pneumo_nb.results import ABLATION_MARKERS, ablation_markdown
-    _print_or_write(ablation_markdown([existing_run(name) for name in names]), write, ABLATION_MARKERS)
+    _print_or_write(ablation_markdown([_existing_run(name) for name in names]), write, ABLATION_MARKERS)
 
 
 # %% [markdown]
