@@ -26,10 +26,10 @@
 #
 # ## Two commands
 #
-# With Python 3.10, 3.11 or 3.12, make and a network:
+# With Python 3.10, 3.11 or 3.12, make and a network (all is installed into `.venv`):
 #
 # ```sh
-# make report   # installs into .venv, runs the study on drawn films, and prints where to open the report
+# make report   # runs the study on drawn films, prints where the report is
 # make test     # everything that must hold
 # ```
 #
@@ -90,11 +90,11 @@
 # ## More ways to use it
 #
 # ```sh
-# .venv/bin/pneumo run -p cnn.epochs=3 --run short    # one parameter changed
-# .venv/bin/pneumo report short                        # its report
-# .venv/bin/pneumo data check FOLDER                   # what is wrong with a folder of films
-# .venv/bin/papermill nbs/24_cnn.ipynb out.ipynb -p epochs 2 -p run_dir FOLDER    # one chapter
-# .venv/bin/jupyter lab nbs                            # interactively
+# .venv/bin/pneumo run -p cnn.epochs=3 --run short   # one parameter changed
+# .venv/bin/pneumo report short                       # its report
+# .venv/bin/pneumo data check FOLDER                  # what is wrong with films
+# .venv/bin/papermill nbs/24_cnn.ipynb out.ipynb -p epochs 2   # one chapter
+# .venv/bin/jupyter lab nbs                           # interactively
 # ```
 #
 # ```python
@@ -102,7 +102,7 @@
 # from pneumo_nb.cnn import build_cnn
 # from pneumo_nb.occlusion import occlusion_map
 #
-# model = build_cnn(image_size=64)   # not trained; keras.saving.load_model("models/cnn.keras") is
+# model = build_cnn(image_size=64)   # or keras.saving.load_model("…/cnn.keras")
 # maps = occlusion_map(model, np.zeros((1, 64, 64)), patch_size=12, stride=6)
 # ```
 #

@@ -80,9 +80,9 @@ def render_docs(
     return site/"index.html", by
 
 # %% ../nbs/43_docs.ipynb #f61d2bc9
-_WIDTH, _HEIGHT = 1280, 860  # of the browser's window, pixels
-_CHROMIUM = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-             "--force-device-scale-factor=1")
+_WIDTH, _HEIGHT = 1200, 1280  # of the browser's window, pixels
+_CHROMIUM = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+             "--hide-scrollbars", "--force-device-scale-factor=1")
 
 # %% ../nbs/43_docs.ipynb #1d197a00
 def _screenshot(page: Path) -> bytes: # PNG
@@ -120,6 +120,6 @@ def readme_pictures(
     if not explained: raise StudyError(f"Expected a report with an explained film in {site}, found none; "
                                        f"do `pneumo report {folder.name}` first.")
     files = [assets/"readme_report.webp", assets/"readme_film.webp"]
-    _write_webp(Image.open(io.BytesIO(_screenshot(landing))), files[0], 1000)
+    _write_webp(Image.open(io.BytesIO(_screenshot(landing))), files[0], 900)
     _write_webp(Image.open(site/"figures"/f"{explained[1]}.webp"), files[1], 900)
     return files
