@@ -13,8 +13,9 @@ PARAMS ?= params/quick.yaml
 RUN ?= $(basename $(notdir $(PARAMS)))
 BIN := .venv/bin
 
+# DATA= with nothing behind it, as from a shell's unset variable, is passed on, and refused.
 report: $(BIN)/.installed
-	@$(BIN)/pneumo run -f "$(PARAMS)" --run "$(RUN)" $(if $(DATA),--data "$(DATA)")
+	@$(BIN)/pneumo run -f "$(PARAMS)" --run "$(RUN)" $(if $(filter undefined,$(origin DATA)),,--data "$(DATA)")
 	@$(BIN)/pneumo report "$(RUN)"
 
 docs: $(BIN)/.installed

@@ -22,15 +22,17 @@
 
 # %%
 #| export
-import ast, hashlib, json, os, platform, re, shutil, subprocess, sys, tempfile, time
+import ast, hashlib, json, operator, os, platform, re, reprlib, shutil, subprocess, sys, tempfile, time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cache
+from numbers import Integral, Real
 from pathlib import Path
 
 # %%
 #| hide
+from unittest import mock
 from fastcore.test import test_eq, test_fail
 
 
@@ -81,6 +83,9 @@ def atomic_path(
     try:
         yield partial
         os.replace(partial, path)
+    except OSError as e:
+        if e.filename is None: e.filename = str(path)  # a full disk does not say where
+        raise
     finally:
         partial.unlink(missing_ok=True)
 
@@ -92,12 +97,12 @@ def atomic_path(
 def write_half(path):
     with atomic_path(path) as partial:
         partial.write_text("half a resu")
-        raise OSError("disk full")
+        raise OSError(28, "disk full")  # as a full disk says it, without a name
 
 with tempfile.TemporaryDirectory() as folder:
     target = Path(folder)/"result.csv"
     target.write_text("old")
-    test_fail(lambda: write_half(target), contains="disk full")
+    test_fail(lambda: write_half(target), contains="disk full: '" + str(target))
     test_eq(target.read_text(), "old")
     test_eq(os.listdir(folder), ["result.csv"])
 
@@ -134,12 +139,49 @@ def write_json(path, value):
 # %%
 #| export
 def read_json(path):
-    "What `write_json` wrote."
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    "What `write_json` wrote; anything else is refused by its name."
+    try: return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError): raise StudyError(
+        f"Expected JSON in {path}, found something else; make that file anew.") from None
 
 def write_csv(path, table):
     "Write a DataFrame without its index, with `\\n` line ends, whole or not at all."
     with atomic_path(path) as partial: table.to_csv(partial, index=False, lineterminator="\n")
+
+
+# %% [markdown]
+# Tables may also come from other hands, such as another model's predictions. One reader names the file that
+# is no table, lacks a column, or holds text where a number belongs.
+
+# %%
+#| export
+def read_table(
+    path,       # a CSV file
+    columns=(), # that it must have
+    numbers=(), # those among them that hold numbers
+): # data frame
+    "A table; what is none is refused by its name."
+    import pandas as pd
+    try: table = pd.read_csv(path)
+    except ValueError: raise StudyError(  # empty, cut short, or not text at all
+        f"Expected a CSV table in {path}, found something else; make that file anew.") from None
+    missing = [c for c in columns if c not in table]
+    wrong = [c for c in numbers if c in table and not pd.api.types.is_numeric_dtype(table[c])]
+    what = f"no {', '.join(missing)}" if missing else f"no numbers in {', '.join(wrong)}"
+    if missing or wrong: raise StudyError(
+        f"Expected a table with {', '.join(columns)} in {path}, found {what}; make that file anew.")
+    return table
+
+
+# %%
+with tempfile.TemporaryDirectory() as folder:
+    file = Path(folder)/"cnn.csv"
+    for text, problem in [
+        ("", "cnn.csv, found something else"), ("\0\1", "cnn.csv, found no probability"),
+        ("path\n", "cnn.csv, found no probability"), ("probability\nhigh\n", "no numbers in probability")]:
+        file.write_text(text)
+        test_fail(lambda: read_table(file, ["probability"], ["probability"]), contains=problem)
+        test_fail(lambda: read_json(file), contains="cnn.csv, found something else")
 
 
 # %% [markdown]
@@ -160,6 +202,9 @@ def write_csv(path, table):
 # | `caution`, `data_remark` | templates: sentences for the landing page, on the results and on the films |
 # | `paths` | parameters that name a file, each with the words it may hold instead |
 # | `examinations` | the file with what the stage found on films that are not test |
+#
+# A second literal, `RANGES = {...}`, stands beside the parameters and says which values each of them may
+# have.
 
 # %%
 #| export
@@ -178,6 +223,7 @@ class Declaration:
     data_remark: str = ""
     paths: dict[str, list[str]] = field(default_factory=dict)
     examinations: str = ""
+    ranges: dict[str, str | list[str]] = field(default_factory=dict) # parameter → its rule
 
     @property
     def outputs(self) -> list[str]:
@@ -203,10 +249,23 @@ def _package_folder() -> Path:
 #| export
 def read_declaration(
     source: str, # of a module
-) -> dict | None: # None without a `STAGE`
-    "The literal that a module assigns to `STAGE`."
-    found = re.search(r"^STAGE = (\{.*?^\})", source, re.M | re.S)
+    name: str = "STAGE",
+) -> dict | None: # None without such a literal
+    "The literal that a module assigns to `STAGE`, or to another name."
+    found = re.search(rf"^{name} = (\{{.*?^\}})", source, re.M | re.S)
     return ast.literal_eval(found[1]) if found else None
+
+
+# %%
+#| export
+_OF_ALL = {"seed": "whole number from 0 to 4294967295"}  # Keras takes no other
+
+def read_ranges(
+    source: str, # of a stage's module
+) -> dict[str, str | list[str]]: # parameter → rule
+    "The rules of a stage's parameters; parameters that share one stand together in `RANGES`."
+    rules = read_declaration(source, "RANGES") or {}
+    return _OF_ALL | {name: rule for names, rule in rules.items() for name in names.split(", ")}
 
 
 # %%
@@ -219,7 +278,7 @@ def stages() -> dict[str, Declaration]: # stage → declaration, in the study's 
         source = file.read_text(encoding="utf-8")
         if stage := read_declaration(source):
             notebook = re.search(r"File to edit: .*?([\w.]+)\.ipynb", source)[1]
-            declared.append(Declaration(file.stem, notebook, **stage))
+            declared.append(Declaration(file.stem, notebook, **stage, ranges=read_ranges(source)))
     return {d.name: d for d in sorted(declared, key=lambda d: d.notebook)}
 
 
@@ -233,18 +292,155 @@ def models() -> dict[str, dict]: # model → title, colour, dash, stage; in the 
 # %%
 module = 'import keras\nSTAGE = {\n    "reads": ["images.csv"],\n}\n'
 test_eq(read_declaration(module), {"reads": ["images.csv"]})
+both = 'RANGES = {\n    "width, height": "whole number from 1 to 9",\n}\n'
+test_eq(read_ranges(both), _OF_ALL | dict.fromkeys(["width", "height"], "whole number from 1 to 9"))
 toy = Declaration("toy", "29_toy", models={"toy": dict(title="Toy")})
 test_eq(toy.outputs, ["figures/toy_*.png", "models/toy.keras", "history/toy.csv", "predictions/toy.csv"])
 print(*stages(), sep=", ")
 print(", ".join(m["title"] for m in models().values()))
 
+# %% [markdown]
+# ## Which values a parameter may have
+#
+# A value that makes no sense is refused before anything starts, not by whatever breaks hours later. The rule
+# of a parameter is a phrase, and the same phrase stands in the message. Such a message shows a value of any
+# size in at most 60 characters.
+
+# %%
+#| export
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxstring, _SHORT.maxlong, _SHORT.maxother = 2, 5, 60, 40, 60
+
+def shortened(value) -> str:
+    "A value for a message, in at most 60 characters."
+    try: text = _SHORT.repr(value)
+    except ValueError: return "a huge value"  # Python refuses to write more than 4,300 digits
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+# %%
+test_eq([shortened(v) for v in (-3, "foo", [1, 2], 10**5000)], ["-3", "'foo'", "[1, 2]", "a huge value"])
+assert len(shortened("9" * 10_000)) == len(shortened([["many"] * 20] * 20)) == 60
+
+# %% [markdown]
+# A phrase is a kind of value and, for numbers, two limits. A list has such elements, and perhaps a least and
+# largest length. Choices are written as a list of words. "At most" another parameter is checked where that
+# one is known.
+
+# %%
+#| export
+_RULE = re.compile(
+    r"(?P<list>list of (?:(?P<least>\d+) to (?P<most>\d+) )?)?"
+    r"(?P<kind>whole number|finite number|number|plain text|true or false|value)s?"
+    r"(?: (?P<low>from|above) (?P<first>[\d.]+) (?P<high>to|and up to|and below) (?P<last>[\d.]+))?"
+    r"(?:, at most (?P<other>\w+))?")
+_LIMITS = {"from": operator.ge, "above": operator.gt, "to": operator.le,
+           "and up to": operator.le, "and below": operator.lt}
+
+
+# %%
+#| export
+def _is_number(value) -> bool: return isinstance(value, Real) and not isinstance(value, bool)
+
+def _is_plain(text) -> bool:
+    "Whether a text is UTF-8 and has no zero byte, so that it can name a file."
+    return isinstance(text, str) and "\0" not in text and text == text.encode(errors="replace").decode()
+
+_KINDS = {  # a number is finite, and one that YAML can hold
+    "whole number": lambda v: _is_number(v) and isinstance(v, Integral) and abs(v) < 2 ** 63,
+    "number": lambda v: _is_number(v) and abs(v) <= sys.float_info.max,
+    "finite number": lambda v: _KINDS["number"](v),
+    "true or false": lambda v: isinstance(v, bool),
+    "plain text": _is_plain,
+    "value": lambda v: any(_KINDS[kind](v) for kind in ("number", "true or false", "plain text"))}
+
+
+# %%
+#| export
+def _fits(value, words: re.Match) -> bool: # a match of `_RULE`
+    "Whether a value, or each element of a list, is what a rule says."
+    if words["list"]:
+        least, most = (words["least"] or 0, words["most"] or sys.maxsize)
+        return (isinstance(value, (list, tuple)) and int(least) <= len(value) <= int(most)
+                and all(_fits(element, _RULE.fullmatch(words[0][len(words["list"]):])) for element in value))
+    if not _KINDS[words["kind"]](value): return False
+    ends = ("low", "first"), ("high", "last")
+    return all(_LIMITS[words[word]](value, float(words[limit])) for word, limit in ends if words[word])
+
+
+# %%
+#| export
+def check_value(
+    name: str,             # as the message shall call it: STAGE.NAME
+    value,
+    rule: str | list[str], # a phrase such as "whole number from 1 to 9", or a list of words to choose from
+):
+    "Refuse a value that is not what its rule says."
+    choices = isinstance(rule, list)
+    fits = isinstance(value, str) and value in rule if choices else _fits(value, _RULE.fullmatch(rule))
+    if fits: return
+    article = "" if rule in ("true or false", "plain text") else "a "
+    wanted = f"one of {', '.join(rule)}" if choices else article + rule.partition(", at most")[0]
+    raise StudyError(f"Expected {name} to be {wanted}, found {shortened(value)}.")
+
+
+# %%
+for value, rule in [(3, "whole number from 1 to 9"), (.5, "number above 0 and below 1"),
+                    (0, "number from 0 to 1"), (False, "true or false"), ("film", ["local", "film"]),
+                    ([], "list of plain texts"), ([8, 16], "list of 1 to 4 whole numbers from 1 to 99")]:
+    check_value("toy.value", value, rule)
+
+for value, rule in [(0, "whole number from 1 to 9"), (3., "whole number from 1 to 9"),
+                    (True, "number from 0 to 1"), (1, "number above 0 and below 1"),
+                    (float("nan"), "number"), (float("inf"), "number"), (10 ** 400, "number"),
+                    (1, "true or false"), (["film"], ["local", "film"]), ("a\0b", "plain text"),
+                    ([1], "list of plain texts"), ([], "list of 1 to 4 whole numbers from 1 to 99"),
+                    ([0], "list of 1 to 4 whole numbers from 1 to 99"), (8, "list of whole numbers")]:
+    test_fail(lambda: check_value("toy.value", value, rule), contains="Expected toy.value to be")
+test_fail(lambda: check_value("cnn.epochs", -3, "whole number from 1 to 9"),
+          contains="Expected cnn.epochs to be a whole number from 1 to 9, found -3.")
+test_fail(lambda: check_value("toy.contrast", "foo", ["local", "film"]),
+          contains="to be one of local, film, found 'foo'.")
+
+
+# %% [markdown]
+# The other parameter that a value may not exceed is the stage's own. If the stage has none of that name, it
+# is that of each stage that trains models: a patch fits into the films of all models.
+
+# %%
+#| export
+def _check_relations(stage: str, params: dict[str, dict]):
+    "Refuse a value that is larger than another, which its rule names."
+    for name, rule in stages()[stage].ranges.items():
+        words = isinstance(rule, str) and _RULE.fullmatch(rule)
+        if not words or not words["other"] or name not in params[stage]: continue
+        other, value = words["other"], params[stage][name]
+        holders = [stage] if other in params[stage] else [s for s in params if stages()[s].models]
+        for holder in holders:
+            if value > params[holder].get(other, value): raise StudyError(
+                f"Expected {stage}.{name} to be at most {holder}.{other}, "
+                f"which is {params[holder][other]}, found {value}.")
+
+
+# %%
+#| export
+def check_parameters(
+    params: dict[str, dict], # stage → its parameters, of the stages that run
+):
+    "Refuse values outside the ranges that the stages declare."
+    declared = {name: values for name, values in params.items() if name in stages()}
+    for stage, values in declared.items():
+        for name, rule in stages()[stage].ranges.items():
+            if name in values: check_value(f"{stage}.{name}", values[name], rule)
+    for stage in declared: _check_relations(stage, declared)
+
 
 # %% [markdown]
 # ## Unchanged, by content
 #
-# That table is enough to know what must run again. A stage has nothing to do if its parameters and input
-# files are unchanged, and its outputs are still what it wrote. Content decides, not dates: a run copied to
-# another disk is not stale.
+# These declarations are enough to know what must run again. A stage has nothing to do if its parameters and
+# input files are unchanged, and its outputs are still what it wrote. Content decides, not dates: a run copied
+# to another disk is not stale.
 
 # %%
 #| export
@@ -277,12 +473,66 @@ with tempfile.TemporaryDirectory() as folder:
     (Path(folder)/"abc.csv").write_text("abc")
     test_eq(digests(folder, ["*.csv"]), {"abc.csv": "a9993e364706816aba3e25717850c26c9cd0d89d"})
 
-
 # %% [markdown]
 # The data stage reads no file of the run. It watches the names, sizes and dates in the data folder instead.
+# One walker lists that folder for everybody: for this comparison, and for the notebook on films. It follows
+# links and enters each real folder once, so that a link to a folder above makes no film count twice. Hidden
+# folders, and those that Macs and storage boxes add, are not entered.
 
 # %%
 #| export
+_SYSTEM_FOLDERS = {"__MACOSX", "@eaDir"}
+
+def is_hidden(
+    path: Path,
+    root: Path, # above `path`
+) -> bool:
+    "Whether a file, or a folder between it and `root`, is hidden or a system's own."
+    parts = Path(path).relative_to(root).parts
+    return any(part.startswith(".") or part in _SYSTEM_FOLDERS for part in parts)
+
+
+# %%
+#| export
+def walk_files(
+    *folders: str | Path, # where to begin
+) -> list[Path]: # sorted; a folder that is hidden or cannot be read stands there itself
+    "All that lies below some folders, through links, each real folder once."
+    real, links, seen, listed = [Path(f) for f in folders], [], set(), []
+    while real or links:  # links last, so that a film is listed where it really lies
+        folder = real.pop() if real else links.pop(0)
+        place = os.path.realpath(folder)
+        if place in seen: continue
+        seen.add(place)
+        try: below = sorted(folder.iterdir())
+        except OSError: below = [folder]
+        for path in below:
+            enter = path != folder and os.path.isdir(path) and not is_hidden(path, folder)
+            (listed if not enter else links if path.is_symlink() else real).append(path)
+    return sorted(listed)
+
+
+# %%
+with tempfile.TemporaryDirectory() as folder:
+    films = Path(folder)/"films"
+    for name in ("films/a.png", "films/.cache/b.png", "films/@eaDir/a.png", "store/c.png"):
+        (Path(folder)/name).parent.mkdir(parents=True, exist_ok=True)
+        (Path(folder)/name).touch()
+    (films/"self").symlink_to(".")
+    for name in ("more", "once_more"): (films/name).symlink_to("../store")
+    listed = [path.relative_to(films).as_posix() for path in walk_files(films)]
+test_eq(listed, [".cache", "@eaDir", "a.png", "more/c.png"])
+
+
+# %%
+#| export
+def _folder_digest(root: Path) -> str: # of a set of films
+    "Fingerprint of the names, sizes and dates of the files in a data folder."
+    listed = walk_files(*(root/split for split in ("train", "val", "test")))
+    files = [f for f in listed if os.path.isfile(f) and not is_hidden(f, root)]
+    sizes = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    return hashlib.sha1(repr(sorted(sizes)).encode()).hexdigest()
+
 def _inputs_digest(
     folder: Path, # run directory
     name: str,    # stage
@@ -290,12 +540,20 @@ def _inputs_digest(
 ) -> dict[str, str]:
     "Fingerprints of what a stage reads: files of the run, and the listing of a data folder."
     inputs = digests(folder, stages()[name].reads)
-    if root := params.get("data_dir"):
-        below = [f for split in ("train", "val", "test") for f in (Path(root)/split).rglob("*")]
-        sizes = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in below if f.is_file()]
-        inputs["data_dir"] = hashlib.sha1(repr(sorted(sizes)).encode()).hexdigest()
+    if root := params.get("data_dir"): inputs["data_dir"] = _folder_digest(Path(root).expanduser())
     return inputs
 
+
+# %%
+with tempfile.TemporaryDirectory() as folder:
+    root, store = Path(folder)/"set", Path(folder)/"store"
+    for path in (root/"train", store): path.mkdir(parents=True)
+    (root/"train/NORMAL").symlink_to(store)
+    before = _folder_digest(root)
+    (store/".DS_Store").touch()
+    test_eq(_folder_digest(root), before)
+    (store/"IM-0001-0001.png").touch()   # behind a link
+    assert _folder_digest(root) != before
 
 # %% [markdown]
 # ## Where, when and with what
@@ -330,12 +588,48 @@ def git_commit(
     return head.stdout.strip() + (" with local changes" if status.stdout.strip() else "")
 
 
+# %% [markdown]
+# ## Threads and workers
+#
+# `PNEUMO_THREADS` says how many threads decode, augment and compute. Without it, it is as many as the cores
+# that this process may use. `PNEUMO_WORKERS` says how many networks are trained at the same time where a
+# stage trains several. Neither is a parameter: to change one makes nothing stale. But sums are added up in
+# another order on another number of threads, and a training makes much of little. So each stage's record
+# holds both: the same numbers need the same number of threads.
+
+# %%
+#| export
+def _whole_number(variable: str) -> int | None: # None where it is not set
+    "An environment variable that must be a whole number above 0."
+    asked = os.environ.get(variable, "")
+    if asked and not (asked.isdecimal() and int(asked)):
+        raise StudyError(f"Expected {variable} to be a whole number above 0, found {asked!r}.")
+    return int(asked) if asked else None
+
+
+# %%
+#| export
+def threads() -> int:
+    "How many threads to work with."
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return _whole_number("PNEUMO_THREADS") or cores
+
+def workers() -> int:
+    "How many networks to train at the same time."
+    return _whole_number("PNEUMO_WORKERS") or 1
+
+if os.environ.get("PNEUMO_THREADS", "").isdecimal():  # TensorFlow reads these once, when it starts
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", os.environ["PNEUMO_THREADS"])
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", os.environ["PNEUMO_THREADS"])
+
+
 # %%
 #| export
 def machine() -> dict:
-    "Processor, cores and system this process runs on."
+    "Processor, cores and system this process runs on, and how much of that it uses."
     processor = platform.processor() or platform.machine()
-    return dict(system=platform.platform(), processor=processor, cores=os.cpu_count())
+    return dict(system=platform.platform(), processor=processor, cores=os.cpu_count(),
+                threads=threads(), workers=workers())
 
 
 # %%
@@ -350,6 +644,26 @@ def _peak_memory_mb() -> int | None: # None where the system does not tell (Wind
 
 # %%
 #| export
+_FIELDS = dict(parameters=dict, notes=list, started=str, seconds=(int, float), peak_memory_mb=object,
+               git_commit=str, versions=dict, machine=dict, inputs=dict, outputs=dict)
+
+def _is_record(
+    entry: object,            # of a stage, or a look
+    fields: dict[str, type],
+) -> bool:
+    "Whether an entry of provenance.json has what `finish` or `look` writes."
+    return isinstance(entry, dict) and all(isinstance(entry.get(k), kind) for k, kind in fields.items())
+
+def _is_provenance(value: object) -> bool:
+    "Whether a file's content is the record of a run."
+    if not _is_record(value, dict(stages=dict)): return False
+    looks, of_look = value.get("test_looks", []), dict(stage=str, at=str, time=str)
+    return (all(_is_record(record, _FIELDS) for record in value["stages"].values())
+            and isinstance(looks, list) and all(_is_record(look, of_look) for look in looks))
+
+
+# %%
+#| export
 def read_provenance(
     folder: str | Path, # a run directory
 ) -> dict: # {"stages": {name: record}}
@@ -358,7 +672,7 @@ def read_provenance(
     if not file.exists(): return {"stages": {}}
     try: provenance = read_json(file)
     except ValueError: provenance = None
-    if isinstance(provenance, dict) and "stages" in provenance: return provenance
+    if _is_provenance(provenance): return provenance
     raise StudyError(f"Expected the record of a run in {file}, found something else; remove that file, "
                      "and the run's stages are done again.")
 
@@ -402,12 +716,14 @@ def open_stage(
     **params,            # the notebook's parameters
 ) -> Stage:
     "Begin a stage; its record is written by `finish`."
+    check_parameters({name: params})
+    check_value("run_dir", str(run_dir), "plain text")
     if run_dir == "":
         prefix = f"pneumo-{name}-"
         run_dir = _temporary_runs.setdefault(name, tempfile.TemporaryDirectory(prefix=prefix)).name
         print(f"No run_dir given: the {name} stage works in a temporary run directory, "
               "gone when this kernel ends.")
-    folder = Path(run_dir).resolve()
+    folder = Path(str(run_dir)).resolve()  # papermill makes a number of -p run_dir 2024
     folder.mkdir(parents=True, exist_ok=True)
     return Stage(name, folder, params)
 
@@ -431,9 +747,44 @@ def note(
 
 
 # %% [markdown]
+# Films decoded once for all runs are kept in a folder of their own, `PNEUMO_CACHE`, or else the user's cache
+# folder. What concerns all runs on the same films lies there, too.
+
+# %%
+#| export
+def cache_folder() -> Path:
+    "Where decoded films, features and the ledger of looks are kept for all runs."
+    from platformdirs import user_cache_path
+    folder = os.environ.get("PNEUMO_CACHE") or user_cache_path("pneumo_nb")
+    return Path(folder).expanduser().resolve()
+
+
+# %%
+#| export
+def check_cache() -> Path: # the folder, which is there now
+    "Refuse a cache that cannot be written."
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as e: raise StudyError(
+        f"Expected to write into the cache {folder}, found: {e.strerror}; "
+        "set PNEUMO_CACHE to a folder that can be written.") from None
+    return folder
+
+
+# %%
+with mock.patch.dict(os.environ, PNEUMO_CACHE="~/films"):
+    test_eq(cache_folder(), Path.home().resolve()/"films")
+with mock.patch.dict(os.environ, PNEUMO_CACHE="/dev/null/films"):
+    test_fail(check_cache, contains="/dev/null/films, found: Not a directory; set PNEUMO_CACHE")
+
+
+# %% [markdown]
 # Test films are there for final numbers. Each time that a stage reads their labels or what they look like is
 # one **look**. It stays in the run's record for good, through repeated and fresh runs, because every look is
-# a chance to tune to them.
+# a chance to tune to them. A new run would begin to count anew, so each look stands in one **ledger** as
+# well, kept with the cache under the films' fingerprint. A run may be removed, its looks not.
 
 # %%
 #| export
@@ -443,15 +794,54 @@ def look(
 ):
     "Count one look at the test films in the run's record."
     provenance, now = read_provenance(stage.folder), datetime.now(timezone.utc).isoformat(timespec="seconds")
-    provenance.setdefault("test_looks", []).append(dict(stage=stage.name, at=at, time=now))
+    seen, facts = dict(stage=stage.name, at=at, time=now), stage.path("metrics/data.json")
+    provenance.setdefault("test_looks", []).append(seen)
     write_json(stage.folder/"provenance.json", provenance)
+    if facts.exists():
+        films = read_json(facts)
+        _append_look(dict(fingerprint=films["fingerprint"], source=films.get("source", ""),
+                          run=stage.folder.name) | seen)
 
 
 # %%
-with tempfile.TemporaryDirectory() as folder:
-    for _ in range(2): look(open_stage("evaluation", folder), "predictions of 2 models")
-    looks = read_provenance(folder)["test_looks"]
+#| export
+def _append_look(entry: dict):
+    "Add a line to the ledger, whole, also when several runs do so."
+    from filelock import FileLock
+    folder, line = check_cache(), json.dumps(jsonable(entry)) + "\n"
+    with FileLock(folder/".looks.lock"), open(folder/"looks.jsonl", "ab") as ledger:
+        ledger.write(line.encode())
+
+
+# %%
+#| export
+def read_looks(
+    fingerprint: str | None = None, # of the films; None for all
+) -> list[dict]: # fingerprint, source, run, stage, at, time of each look, in order
+    "The looks at test films of all runs that shared this cache."
+    file, looks = cache_folder()/"looks.jsonl", []
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    for number, line in enumerate(lines, 1):
+        try: looks.append(dict(json.loads(line)))
+        except (ValueError, TypeError): raise StudyError(
+            f"Expected a look in line {number} of {file}, found something else; remove that line.") from None
+    return [entry for entry in looks if fingerprint in (None, entry.get("fingerprint"))]
+
+
+# %%
+def look_twice(folder, run, fingerprint):
+    write_json(Path(folder)/run/"metrics/data.json", dict(fingerprint=fingerprint))
+    for _ in range(2): look(open_stage("evaluation", Path(folder)/run), "predictions of 2 models")
+    return read_provenance(Path(folder)/run)["test_looks"]
+
+with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, PNEUMO_CACHE=f"{folder}/cache"):
+    looks = look_twice(folder, "a", "1ab")
     test_eq([l["stage"] for l in looks], ["evaluation"] * 2)   # opening a stage again forgets no look
+    shutil.rmtree(Path(folder)/"a")
+    look_twice(folder, "b", "1ab")
+    look_twice(folder, "c", "2cd")
+    test_eq([l["run"] for l in read_looks("1ab")], ["a", "a", "b", "b"])
+    test_eq(len(read_looks()), 6)
 
 
 # %% [markdown]
@@ -583,36 +973,3 @@ def set_seed(seed: int):
 a, b = rng_for(42, "augment", 3, 17).random(), rng_for(42, "augment", 3, 17).random()
 test_eq(a, b)
 assert a != rng_for(42, "augment", 3, 18).random() and a != rng_for(42, "order", 3, 17).random()
-
-
-# %% [markdown]
-# ## Threads and workers
-#
-# `PNEUMO_THREADS` says how many threads decode, augment and compute. Without it, it is as many as the cores
-# that this process may use. `PNEUMO_WORKERS` says how many networks are trained at the same time where a
-# stage trains several. Neither is a parameter: to change one makes nothing stale.
-
-# %%
-#| export
-def _whole_number(variable: str) -> int | None: # None where it is not set
-    "An environment variable that must be a whole number above 0."
-    asked = os.environ.get(variable, "")
-    if asked and not (asked.isdecimal() and int(asked)):
-        raise StudyError(f"Expected {variable} to be a whole number above 0, found {asked!r}.")
-    return int(asked) if asked else None
-
-
-# %%
-#| export
-def threads() -> int:
-    "How many threads to work with."
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return _whole_number("PNEUMO_THREADS") or cores
-
-def workers() -> int:
-    "How many networks to train at the same time."
-    return _whole_number("PNEUMO_WORKERS") or 1
-
-if os.environ.get("PNEUMO_THREADS", "").isdecimal():  # TensorFlow reads these once, when it starts
-    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", os.environ["PNEUMO_THREADS"])
-    os.environ.setdefault("TF_NUM_INTEROP_THREADS", os.environ["PNEUMO_THREADS"])

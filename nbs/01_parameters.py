@@ -27,7 +27,7 @@ from pathlib import Path
 
 import yaml
 
-from pneumo_nb.run import StudyError, stages
+from pneumo_nb.run import StudyError, check_value, shortened, stages
 
 # %%
 #| hide
@@ -52,7 +52,7 @@ def declared_parameters(
 ) -> dict: # name → default; run_dir, which the command fills in, left out
     "What a notebook's parameters cell declares."
     import papermill
-    declared = papermill.inspect_notebook(str(notebook))
+    declared = papermill.inspect_notebook(str(notebook).replace("{", "{{").replace("}", "}}"))
     if not declared:
         raise StudyError(f"Expected a cell tagged `parameters` in {Path(notebook).name}, found none.")
     return {name: ast.literal_eval(facts["default"]) for name, facts in declared.items() if name != "run_dir"}
@@ -86,32 +86,54 @@ with tempfile.TemporaryDirectory() as folder:
 
 # %%
 #| export
+class _Loader(yaml.SafeLoader):
+    "YAML in which a name given twice is an error, and does not silently win."
+    def construct_mapping(self, node, deep=False):
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        again = next((name for n, name in enumerate(names) if name in names[:n]), None)
+        if again is not None: raise yaml.YAMLError(
+            f"{shortened(again)} twice below line {node.start_mark.line + 1}; leave one of them out")
+        return super().construct_mapping(node, deep)
+
+def _load(text: str):
+    "What a YAML text holds; whatever it is refused for is a YAMLError."
+    try: return yaml.load(text, _Loader)
+    except yaml.YAMLError: raise
+    except RecursionError: raise yaml.YAMLError("values nested too deeply") from None
+    except Exception as e:  # PyYAML's own, such as a KeyError for `!!bool 3`
+        raise yaml.YAMLError(f"a value that cannot be read ({type(e).__name__})") from None
+
+
+# %%
+#| export
 def _read_yaml(path: str | Path):
     "What a YAML file holds; an empty dict for an empty file."
     if not Path(path).is_file(): raise StudyError(
-        f"Expected a parameter file, found nothing at {path}; see params/quick.yaml for an example.")
-    try: return yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        f"Expected a parameter file, found {'a folder' if Path(path).is_dir() else 'nothing'} at {path}; "
+        "see params/quick.yaml for an example.")
+    try: content = _load(Path(path).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise StudyError(f"Expected YAML in {path}, found: {' '.join(str(e).split())}") from None
+        raise StudyError(f"Expected YAML in {path}, found: {' '.join(str(e).split())}.") from None
+    return {} if content is None else content
 
 
 # %%
 #| export
 def _check_sections(path: str | Path, sections):
     "Refuse a file that holds something else than sections of named values."
-    wrong = sections
-    if isinstance(sections, dict):
-        wrong = [k for k, v in sections.items() if k != "stages" and not isinstance(v, dict)]
-    if wrong: raise StudyError(
+    wrong, is_dict = sections, isinstance(sections, dict)
+    if is_dict: wrong = [k for k, v in sections.items() if k != "stages" and not isinstance(v, dict)]
+    if wrong or not is_dict: raise StudyError(
         f"Expected {path} to hold sections (common, {', '.join(stages())}) of `name: value` lines, "
-        f"found {wrong!r}; indent each parameter below its section.")
+        f"found {shortened(wrong)}; indent each parameter below its section.")
 
 def _check_stages(path: str | Path, asked):
     "Refuse a `stages:` that is not a list of stages."
-    wrong = asked
-    if isinstance(asked, list) and asked: wrong = [s for s in asked if s not in stages()]
+    wrong, known = asked, list(stages())
+    if isinstance(asked, list) and asked: wrong = [s for s in asked if s not in known]
     if wrong or not asked: raise StudyError(
-        f"Expected `stages:` in {path} to be a list of some of {', '.join(stages())}, found {wrong!r}.")
+        f"Expected `stages:` in {path} to be a list of some of {', '.join(known)}, "
+        f"found {shortened(wrong)}.")
 
 
 # %%
@@ -143,6 +165,10 @@ test_fail(lambda: load_text("stages: [cnm]"), contains="found ['cnm']")
 test_fail(lambda: load_text("stages: cnn"), contains="found 'cnn'")
 test_fail(lambda: load_text("common: [1"), contains="Expected YAML in")
 test_fail(lambda: load_params("nowhere.yaml"), contains="found nothing at nowhere.yaml")
+test_fail(lambda: load_params("."), contains="found a folder at .")
+test_fail(lambda: load_text("cnn:\n  epochs: 1\n  epochs: 20\n"),
+          contains="found: 'epochs' twice below line 2")
+test_fail(lambda: load_text("cnn: {a: 1}\ncnn: {b: 2}\n"), contains="found: 'cnn' twice below line 1")
 
 
 # %% [markdown]
@@ -175,10 +201,11 @@ def parse_override(
     key, equals, value = text.partition("=")
     section, dot, name = key.strip().partition(".")
     if not (equals and dot and section and name):
-        raise StudyError(f"Expected -p SECTION.NAME=VALUE, such as data.seed=7, found {text!r}.")
-    try: return section, name, yaml.safe_load(value)
+        raise StudyError(f"Expected -p SECTION.NAME=VALUE, such as data.seed=7, found {shortened(text)}.")
+    try: return section, name, _load(value)
     except yaml.YAMLError:
-        raise StudyError(f"Expected a YAML value such as 3, 1e-4 or [a, b] in -p {text!r}.") from None
+        raise StudyError("Expected a YAML value such as 3, 1e-4 or [a, b] behind "
+                         f"-p {shortened(key)[1:-1]}=, found {shortened(value)}.") from None
 
 
 # %%
@@ -193,7 +220,7 @@ test_fail(lambda: parse_override("cnn.epochs=[3"), contains="Expected a YAML val
 #
 # The stage's section decides, the common value fills in, and the default remains. A name that no notebook
 # declares is refused, and so is a value of another type than its default. A whole number may stand for a real
-# one, and a default of None admits anything.
+# one. Whether a value is in its range is asked when it is known which stages run (`check_parameters`).
 
 # %%
 #| export
@@ -202,25 +229,18 @@ def _check_names(sections: dict[str, dict], known: dict[str, dict]):
     everywhere = {name for params in known.values() for name in params}
     for section, params in sections.items():
         if section != "common" and section not in known:
-            raise StudyError(f"Expected the sections common, {', '.join(known)}; found {section!r}.")
+            raise StudyError(f"Expected the sections common, {', '.join(known)}; found {shortened(section)}.")
         allowed = everywhere if section == "common" else known[section]
         for name in params:
             if name not in allowed: raise StudyError(
-                f"No notebook declares {section}.{name}; known in {section}: {', '.join(sorted(allowed))}.")
+                f"No notebook declares {section}.{str(name)[:60]}; "
+                f"known in {section}: {', '.join(sorted(allowed))}.")
 
 
 # %%
 #| export
-def _check_type(
-    name: str, # SECTION.NAME
-    value,
-    default,
-):
-    "Refuse a value whose type is not its default's."
-    wanted = type(default)
-    fits = default is None or isinstance(value, wanted) or (wanted is float and isinstance(value, int))
-    if not fits or (isinstance(value, bool) and wanted is not bool): raise StudyError(
-        f"Expected {name} to be {wanted.__name__} like its default {default!r}, found {value!r}.")
+_RULES = {int: "whole number", float: "finite number", bool: "true or false", str: "plain text",
+          list: "list of values"}
 
 
 # %%
@@ -236,7 +256,8 @@ def resolve_params(
     for stage, defaults in known.items():
         common = {name: value for name, value in asked.get("common", {}).items() if name in defaults}
         resolved[stage] = defaults | common | asked.get(stage, {})
-        for name, value in resolved[stage].items(): _check_type(f"{stage}.{name}", value, defaults[name])
+        for name, value in resolved[stage].items():
+            check_value(f"{stage}.{name}", value, _RULES[type(defaults[name])])
     return resolved
 
 
@@ -247,7 +268,7 @@ test_eq(resolve_params(dict(common=dict(seed=7), cnn=dict(epochs=20, learning_ra
 resolve = lambda **sections: resolve_params(sections, known)
 test_fail(lambda: resolve(cnn=dict(epoch=50)), contains="known in cnn: epochs, learning_rate, seed")
 test_fail(lambda: resolve(cn=dict(epochs=50)), contains="found 'cn'")
-test_fail(lambda: resolve(cnn=dict(epochs="many")), contains="cnn.epochs to be int")
+test_fail(lambda: resolve(cnn=dict(epochs="many")), contains="cnn.epochs to be a whole number, found 'many'")
 test_fail(lambda: resolve(cnn=dict(epochs=True)), contains="found True")
 
 

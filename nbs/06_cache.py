@@ -31,7 +31,8 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from pneumo_nb.run import StudyError, atomic_path, jsonable, read_json, threads, write_json
+from pneumo_nb.run import (
+    StudyError, atomic_path, cache_folder, check_cache, jsonable, read_json, threads, write_json)
 from pneumo_nb.films import content_digest, read_film
 
 # %%
@@ -72,25 +73,9 @@ test_eq(squash(np.array([[0, 0, 90, 90]], np.uint8), 2)[0], [0, 90])
 # %% [markdown]
 # ## Where it lies
 #
-# The cache is the folder `PNEUMO_CACHE`, or else the user's own cache folder.
-
-# %%
-#| export
-def cache_folder() -> Path:
-    "Where decoded films and features are kept for all runs."
-    from platformdirs import user_cache_path
-    folder = os.environ.get("PNEUMO_CACHE") or user_cache_path("pneumo_nb")
-    return Path(folder).expanduser().resolve()
-
-
-# %%
-with mock.patch.dict(os.environ, PNEUMO_CACHE="~/films"):
-    test_eq(cache_folder(), Path.home().resolve()/"films")
-
-
-# %% [markdown]
-# An entry's name is a fingerprint of its **key**: everything that its content depends on. So no entry is ever
-# out of date. Other content has another name.
+# The cache is the folder `PNEUMO_CACHE`, or else the user's own cache folder (`cache_folder`). An entry's
+# name is a fingerprint of its **key**: everything that its content depends on. So no entry is ever out of
+# date. Other content has another name.
 
 # %%
 #| export
@@ -106,7 +91,8 @@ assert _entry_name(dict(kind="films", size=64)) != _entry_name(dict(kind="films"
 _entry_name(dict(kind="films", size=64))
 
 # %% [markdown]
-# Names of this form are the cache's own. Whatever else lies in the folder is neither counted nor removed.
+# Names of this form are the cache's own. Whatever else lies in the folder, such as the ledger of looks, is
+# neither counted nor removed.
 
 # %%
 #| export
@@ -133,6 +119,9 @@ with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, PNEUMO
     for name in (entry, f".partial-7-{entry}", "films-of-mine.npy"): (Path(folder)/name).write_bytes(b"123")
     test_eq(clean_cache(), 6)
     test_eq(os.listdir(folder), ["films-of-mine.npy"])
+    (Path(folder)/"looks.jsonl").write_text("{}\n")
+    test_eq(clean_cache(), 0)
+    assert (Path(folder)/"looks.jsonl").exists()
 
 # %% [markdown]
 # The cache may hold 60 GB, or `PNEUMO_CACHE_GB`. It also leaves 1 GB of the disk free. What would not fit is
@@ -257,8 +246,7 @@ def cached_array(
 ) -> np.ndarray: # `shape`, memory-mapped, read-only
     "What `chunks` gives for this key, made now or earlier, in this run or another."
     from filelock import FileLock
-    folder, name = cache_folder(), _entry_name(key)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder, name = check_cache(), _entry_name(key)
     file = folder/f"{name}.npy"
     with FileLock(folder/f".{name}.lock"):
         if not _is_whole(file): _make_entry(file, key, shape, dtype, chunks)
@@ -369,7 +357,7 @@ test_eq((three.labels.tolist(), three.size), ([0, 1, 1], 16))
 
 # %%
 #| export
-PIXELS = 1
+PIXELS = 2  # 2: films are turned as EXIF says, 10 to 14 bits in a 16-bit file are scaled
 
 def pixels_key(images: pd.DataFrame, size: int) -> dict:
     "All that decoded films depend on."

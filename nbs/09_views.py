@@ -26,6 +26,7 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
+import pandas as pd
 
 from pneumo_nb.run import StudyError, rng_for
 from pneumo_nb.cache import Films, take
@@ -33,7 +34,6 @@ from pneumo_nb.cache import Films, take
 # %%
 #| hide
 import matplotlib.pyplot as plt
-import pandas as pd
 from fastcore.test import test_close, test_eq, test_fail
 from pneumo_nb.style import plot_style, show_figure
 from pneumo_nb.phantom import draw_anatomy, draw_film
@@ -524,9 +524,13 @@ assert before[0] < before[1] and after[0] > after[1]
 #| export
 SHAPE_GAP = (1205 / 826) / (1630 / 1346)
 
-def swapped_shape(films: Films, rows: np.ndarray) -> np.ndarray: # (len(rows), size, size) uint8
-    "Normal films as if from wider originals, pneumonia films as if from narrower ones, by `SHAPE_GAP`."
-    wider = np.where(films.labels[rows] == 0, np.sqrt(SHAPE_GAP), 1 / np.sqrt(SHAPE_GAP))
+def swapped_shape(
+    films: Films,
+    rows: np.ndarray,
+    gap: float = SHAPE_GAP, # width over height with pneumonia, divided by that without
+) -> np.ndarray: # (len(rows), size, size) uint8
+    "Normal films as if from originals wider by the gap, pneumonia films as if from narrower ones."
+    wider = np.where(films.labels[rows] == 0, np.sqrt(gap), 1 / np.sqrt(gap))
     matrices = [affine_matrix(films.size, zoom=(z, 1 / z)) for z in wider]
     return np.stack([warp(film, matrix) for film, matrix in zip(take(films.pixels, rows), matrices)])
 
@@ -538,3 +542,34 @@ was_normal, was_sick = swapped_shape(Films(films.images, box), both) > 100
 wide, high = was_normal.any(axis=0).sum(), was_normal.any(axis=1).sum()
 assert wide < 21 < high                     # narrower than high, as squashed films with pneumonia are
 test_eq(was_sick.any(axis=0).sum(), high)
+test_eq(swapped_shape(Films(films.images, box), both, gap=1.), box)   # no gap, nothing to swap
+
+
+# %% [markdown]
+# The study's gap must not be applied to films that have another. It makes normal films narrower than they
+# are. Where no gap made the two classes alike, this **adds** a sign of the class instead of swapping one, and
+# the network may look better than before.
+#
+# So the gap is measured on the originals. Where all of them have one size, someone has reshaped them before,
+# and there is nothing to measure. Then both directions are tried with the study's gap. The lower AUROC
+# counts: one direction misleads, the other may flatter, and a mean would hide the first behind the second.
+
+# %%
+#| export
+def shape_gaps(
+    images: pd.DataFrame, # label, width, height of the originals
+) -> list[float]: # the measured gap, or the study's in both directions where none can be measured
+    "By which gaps to swap the shape; of several, the lowest AUROC counts."
+    both_ways = [SHAPE_GAP, 1 / SHAPE_GAP]
+    if not {"width", "height"} <= set(images) or images.label.nunique() < 2: return both_ways
+    if len(images[["width", "height"]].drop_duplicates()) == 1: return both_ways
+    means = images.groupby("label")[["width", "height"]].mean()
+    aspect = means.width / means.height
+    return [float(aspect[1] / aspect[0])]
+
+
+# %%
+sizes = pd.DataFrame(dict(label=[0, 0, 1, 1], width=[90, 110, 120, 120], height=[100] * 4))
+test_close(shape_gaps(sizes), [1.2])
+test_eq(shape_gaps(sizes.assign(width=100)), [SHAPE_GAP, 1 / SHAPE_GAP])
+test_close(shape_gaps(sizes.assign(width=[90, 110, 90, 110])), [1.])

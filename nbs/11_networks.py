@@ -309,7 +309,7 @@ test_close(trained_one_step(convolutional_network, fast_twin, with_weights_of), 
 #
 # Calibration divides a network's log odds by one number, the temperature (Guo et al., 2017;
 # arXiv:1706.04599); the chapter on measures fits it. Since the networks end in a dense layer and a sigmoid,
-# dividing that layer's weights does it. A model saved so gives calibrated probabilities by itself.
+# dividing that layer's weights does it. A model saved so gives temperature-scaled probabilities by itself.
 
 # %%
 #| export

@@ -323,9 +323,11 @@ def _is_one_of(
     activation = getattr(layer, "activation", keras.activations.linear)
     last = getattr(layer, "data_format", "channels_last") == "channels_last"
     last = last and getattr(layer, "axis", -1) in (-1, 3)
+    numbers = (getattr(layer, name, 0) for name in ("scale", "offset"))   # a Rescaling may differ by pixel
+    same_everywhere = all(set(np.shape(number)[:-1]) <= {1} for number in numbers)
     training = node.arguments.kwargs.get("training")
     return (type(layer) in kinds and layer.dtype_policy.name == "float32" and last and not training
-            and activation in vars(keras.activations).values())
+            and same_everywhere and activation in vars(keras.activations).values())
 
 
 # %%
@@ -428,11 +430,12 @@ def _through_layers(
 # %%
 #| export
 def _predict_covered(
-    model,                # Keras model: (N, H, W, 1) → (N, 1)
+    model,                # Keras model: (N, H, W, 1) → (N, outputs)
     image: np.ndarray,    # (H, W, 1) gray 0-255
     windows: np.ndarray,  # (P, h, w, 1) what to cover it with, one after the other
     corners: np.ndarray,  # (P, 2) where
     batch_size: int = 64, # windows at a time
+    output: int = 0,      # which of the outputs
 ) -> np.ndarray: # (P,) probabilities
     "What a model says of a film covered in many ways."
     local, nodes = split_chain(model)
@@ -444,7 +447,7 @@ def _predict_covered(
     for start in range(0, len(corners), batch_size):
         batch = slice(start, start + batch_size)
         changed = _through_layers(local, bases, windows[batch], corners[batch])
-        probabilities.append(rest(*changed)[:, 0])
+        probabilities.append(np.asarray(rest(*changed))[:, output])
     return np.concatenate(probabilities)
 
 
@@ -489,6 +492,132 @@ assert np.allclose(windowed, whole, rtol=0, atol=2e-6)
 
 
 # %% [markdown]
+# ## What can be explained
+#
+# A map of the wrong class, or of films in another range than the model learned from, looks like any other
+# map. So every method checks first whether model and films belong together. These checks are for all methods.
+
+# %%
+#| export
+def _try_on(
+    model,
+    images: np.ndarray, # (N, H, W) gray 0-255
+) -> tuple: # shape of the answer, None for the number of films
+    "What a model that tells no shape gives for the first film."
+    film = images[:1, ..., None] if len(images) else np.zeros((1, *images.shape[1:], 1), np.float32)
+    try: return None, *np.asarray(model(film)).shape[1:]
+    except Exception as error: raise StudyError(
+        f"Expected a model of gray films {film.shape}, found that it fails on one: {error}") from error
+
+
+# %%
+#| export
+def _model_shapes(model, images: np.ndarray) -> tuple[tuple, tuple]: # (N, H, W, C) and (N, outputs)
+    "What a model takes and gives, with None where any number will do."
+    if not getattr(model, "built", True): raise StudyError(
+        "Expected a model with weights, found one that is not built; give it an Input and train it.")
+    takes, gives = getattr(model, "inputs", None), getattr(model, "outputs", None)
+    if not (takes and gives): return (None, None, None, 1), _try_on(model, images)
+    if len(takes) > 1 or len(gives) > 1: raise StudyError(
+        f"Expected a model of one input and one output, found {len(takes)} and {len(gives)}; "
+        "make a keras.Model of those to explain.")
+    return tuple(takes[0].shape), tuple(gives[0].shape)
+
+
+# %%
+test_eq(_model_shapes(network, np.zeros((0, 224, 224))), ((None, 224, 224, 1), (None, 1)))
+test_fail(lambda: _model_shapes(keras.Sequential([layers.Dense(1)]), None), contains="not built")
+
+
+# %%
+#| export
+def _check_takes(takes: tuple): # shape of a model's input
+    "Refuse a model that takes other films than gray ones, or a fixed number."
+    if len(takes) != 4 or takes[3] not in (1, None): raise StudyError(
+        f"Expected a model of gray films (N, H, W, 1), found one that takes {takes}; "
+        "put a layer before it that repeats the gray channel.")
+    if takes[0] is not None: raise StudyError(
+        f"Expected a model of any number of films, found one that takes {takes[0]} at a time; "
+        "load its weights into one whose Input has no batch size.")
+
+
+# %%
+test_fail(lambda: _check_takes((None, 9, 9, 3)), contains="found one that takes (None, 9, 9, 3)")
+test_fail(lambda: _check_takes((4, 9, 9, 1)), contains="takes 4 at a time")
+
+
+# %%
+#| export
+def _check_size(takes: tuple, size: tuple[int, int]): # shape of a model's input; (H, W) of the films
+    "Refuse films of another size than the model takes."
+    if any(expected not in (found, None) for expected, found in zip(takes[1:3], size)): raise StudyError(
+        f"Expected films of {takes[1]} × {takes[2]} pixels, as the model takes, "
+        f"found {size[0]} × {size[1]}.")
+
+
+# %%
+#| export
+def _check_output(
+    gives: tuple,       # shape of a model's output
+    output: int | None, # which one to explain; None: the only one
+) -> int: # which one
+    "Refuse a model of several outputs unless one is chosen."
+    if len(gives) != 2 or gives[1] is None: raise StudyError(
+        f"Expected a model that gives (N, outputs), found {gives}.")
+    if output is None and gives[1] > 1: raise StudyError(
+        f"Expected output=0 to {gives[1] - 1}, which of the model's {gives[1]} outputs to explain; "
+        "found none.")
+    output = 0 if output is None else output
+    if output not in range(gives[1]): raise StudyError(
+        f"Expected an output from 0 to {gives[1] - 1}, as the model has {gives[1]}, found {output}.")
+    return int(output)
+
+
+# %% [markdown]
+# Films scaled to 0-1 lie within 0 to 255, too. A film that is not black all over, and nowhere above 1, is
+# taken for one of those.
+
+# %%
+#| export
+def _check_range(images: np.ndarray): # (N, H, W) gray
+    "Refuse films that were scaled to 0-1."
+    for n, film in enumerate(images):
+        if film.size and 0 < film.max() <= 1: raise StudyError(
+            f"Expected gray values 0-255, found 0-1 in film {n} (its largest is {film.max():g}); "
+            "multiply films that were scaled by 255.")
+
+
+# %%
+nines = np.full((1, 9, 9), 200, np.float32)
+_check_range(nines * 0)                    # black all over in any range
+test_fail(lambda: _check_range(nines / 255), contains="gray values 0-255, found 0-1 in film 0")
+
+
+# %%
+#| export
+def check_explained(
+    model,                     # Keras model: (N, H, W, 1) gray 0-255 → (N, outputs)
+    images,                    # (N, H, W) or (N, H, W, 1), gray 0-255
+    output: int | None = None, # which of several outputs
+) -> tuple[np.ndarray, int]: # films (N, H, W) float32, and which output
+    "Refuse a model and films that do not belong together."
+    images = check_gray(images)
+    _check_range(images)
+    takes, gives = _model_shapes(model, images)
+    _check_takes(takes)
+    _check_size(takes, images.shape[1:])
+    return images, _check_output(gives, output)
+
+
+# %%
+two = keras.Sequential([keras.Input((9, 9, 1)), layers.Flatten(), layers.Dense(2, "softmax")])
+test_eq(check_explained(two, nines, 1)[1], 1)
+test_fail(lambda: check_explained(two, nines), contains="which of the model's 2 outputs to explain")
+test_fail(lambda: check_explained(two, nines, 2), contains="an output from 0 to 1")
+test_fail(lambda: check_explained(two, nines[:, :8], 1), contains="films of 9 × 9 pixels")
+
+
+# %% [markdown]
 # ## The map
 #
 # The film's own pixels go through the same machinery as a first "patch", and give the probability of the
@@ -503,17 +632,22 @@ def occlusion_map(
     stride: int = 10,     # step between positions, pixels
     fill: float = 127.5,  # gray of the patch, 0-255
     batch_size: int = 64, # patches predicted at a time
+    output: int | None = None, # which of several outputs to explain; None: the only one
 ) -> np.ndarray: # (N, H, W) float32, in probability: positive where covering lowers the prediction
     "Occlusion sensitivity of each film: signed, averaged over coverage, every pixel covered."
-    images = check_gray(images)
+    images, output = check_explained(model, images, output)
     if not 0 <= fill <= 255: raise StudyError(f"Expected a fill from 0 to 255, found {fill}.")
+    if batch_size < 1: raise StudyError(f"Expected a batch_size of 1 or more, found {batch_size}.")
     shape = images.shape[1:]
     corners = list(product(*(patch_positions(side, patch_size, stride) for side in shape)))
     windows = np.full((1 + len(corners), patch_size, patch_size, 1), fill, np.float32)
     maps = []
     for image in images[..., None]:
         windows[0] = image[:patch_size, :patch_size]
-        base, *covered = _predict_covered(model, image, windows, np.array([(0, 0), *corners]), batch_size)
+        places = np.array([(0, 0), *corners])
+        base, *covered = _predict_covered(model, image, windows, places, batch_size, output)
+        if not np.isfinite([base, *covered]).all():
+            raise StudyError("Expected finite answers of the model, found nan or infinity.")
         maps.append(_spread(base - np.array(covered), corners, patch_size, shape))
     return np.stack(maps) if maps else np.zeros((0, *shape), np.float32)
 

@@ -29,9 +29,11 @@ from inspect import signature
 
 import numpy as np
 
-from pneumo_nb.films import check_gray
-from pneumo_nb.occlusion import occlusion_map
-from pneumo_nb.run import StudyError
+from scipy import ndimage
+
+from pneumo_nb.measures import patient_draws, proportion_interval
+from pneumo_nb.occlusion import check_explained, occlusion_map
+from pneumo_nb.run import StudyError, set_seed
 
 # %%
 #| hide
@@ -89,6 +91,7 @@ METHODS["occlusion"].defaults
 
 # %% [markdown]
 # `explain` is the one way to a map. A misspelled method or setting is refused with the names that there are.
+# So are films that the model does not take, and a model of several outputs when none is chosen.
 
 # %%
 #| export
@@ -104,7 +107,8 @@ def explain(
     settings = METHODS[method].defaults
     if unknown := sorted(set(own) - set(settings)):
         raise StudyError(f"Expected settings of {', '.join(settings)}, found {', '.join(unknown)}.")
-    return METHODS[method].function(model, check_gray(images), **own)
+    images, _ = check_explained(model, images, own.get("output"))
+    return METHODS[method].function(model, images, **own)
 
 
 # %% [markdown]
@@ -131,7 +135,7 @@ print(toy_map.shape, f"from {toy_map.min():+.3f} to {toy_map.max():+.3f}")
 # %%
 test_eq(toy_map, occlusion_map(model, film[None], **settings))
 test_fail(lambda: explain(model, film[None], "gaze"), contains="a method of occlusion, found 'gaze'")
-test_fail(lambda: explain(model, film[None], step=3), contains="patch_size, stride, fill, batch_size, found")
+test_fail(lambda: explain(model, film[None], step=3), contains="fill, batch_size, output, found step")
 test_fail(lambda: explain(model, film[None] / -1.), contains="gray values from 0 to 255")
 
 
@@ -275,6 +279,41 @@ show_figure(figure, "explanation_beside", "One phantom, explained at two sizes o
 # Where the true region is known, as on phantoms, a map can be checked. The **pointing game** (Zhang et al.,
 # 2018; arXiv:1608.00507) counts how often a map's highest point lies in the true region. Pointing blindly
 # scores the region's share of the film.
+#
+# The highest point of an occlusion map is not one pixel but a plateau, as large as a step of the patch. Its
+# first corner may lie outside a region that its middle hits. So the pixel nearest to the middle counts. A map
+# of one value all over points nowhere.
+
+# %%
+#| export
+def highest_point(
+    change: np.ndarray, # (H, W), a map
+) -> tuple[int, int] | None: # row and column; None where all values are equal
+    "The pixel nearest to the middle of the largest plateau among a map's highest values."
+    if change.min() == change.max(): return None
+    plateaus, _ = ndimage.label(change == change.max())
+    largest = np.argwhere(plateaus == np.argmax(np.bincount(plateaus.ravel())[1:]) + 1)
+    nearest = np.argmin(((largest - largest.mean(axis=0)) ** 2).sum(axis=1))
+    return tuple(largest[nearest].tolist())
+
+
+# %%
+plateau = np.zeros((5, 7))
+plateau[1:4, 2:5] = plateau[0, 6] = 1
+test_eq(highest_point(plateau), (2, 3))   # neither the first corner nor between the two plateaus
+test_eq(highest_point(plateau * 0), None)
+
+
+# %%
+#| export
+def pointing_hits(
+    maps: np.ndarray,  # (N, H, W)
+    masks: np.ndarray, # (N, H, W) bool, where disease is
+) -> np.ndarray: # (N,) bool
+    "Whether the highest point of each map lies in the true region."
+    points = [highest_point(change) for change in maps]
+    return np.array([p is not None and mask[p] for p, mask in zip(points, masks)], bool)
+
 
 # %%
 #| export
@@ -284,8 +323,7 @@ def pointing_game(
 ) -> tuple[float, float]: # hits, and what blind pointing would score, both 0-1; NaN without films
     "How often the highest point of a map lies in the true region."
     if not len(maps): return float("nan"), float("nan")
-    hits = [mask.flat[np.argmax(change)] for change, mask in zip(maps, masks)]
-    return float(np.mean(hits)), float(masks.mean())
+    return float(pointing_hits(maps, masks).mean()), float(masks.mean())
 
 
 # %%
@@ -294,3 +332,57 @@ upper_right = np.array([[[False, True], [False, False]]] * 2)
 test_eq(pointing_game(two_maps, upper_right), (.5, .25))
 test_eq(pointing_game(toy_map, mask[None])[0], 1.)
 test_eq(np.isnan(pointing_game(two_maps[:0], upper_right[:0])), [True, True])
+
+
+# %% [markdown]
+# Few films make a share uncertain. Its interval comes from redrawn patients. Where all films are hits, or
+# none is, every draw gives the same, and redrawing would promise certainty. There the exact interval for as
+# many patients takes its place (Clopper and Pearson, 1934).
+
+# %%
+#| export
+def hits_interval(
+    hits: np.ndarray, # (N,) bool, one a film
+    patients,         # (N,) whose film each is
+    seed: int,
+    draws: int = 2000,
+) -> tuple[float, float]: # 2.5 and 97.5 percentiles, 0-1
+    "The interval of the share of hits over redrawn patients."
+    hits = np.asarray(hits, float)
+    if hits.min() == hits.max():
+        count = len(set(patients))
+        return proportion_interval(round(hits[0] * count), count, method="exact")
+    shares = [block @ hits / block.sum(axis=1) for block in patient_draws(patients, draws, seed)]
+    return tuple(np.percentile(np.concatenate(shares), [2.5, 97.5]).tolist())
+
+
+# %%
+once = hits_interval(np.arange(40) % 4 > 0, np.arange(40), seed=1)
+thrice = hits_interval(np.repeat(np.arange(40) % 4 > 0, 3), np.repeat(np.arange(40), 3), seed=1)
+test_eq(once, thrice)                      # three films of a patient tell no more than one
+test_close(once, (.75 - .134, .75 + .134), eps=.02)
+assert hits_interval(np.ones(5, bool), list("abcde"), seed=1)[0] < .5
+
+
+# %% [markdown]
+# Good hits alone do not show that a network has learned to look there: any network reacts to covered bright
+# spots. So the same game is played by the same architecture with random weights (Adebayo et al., 2018;
+# arXiv:1810.03292).
+
+# %%
+#| export
+def with_random_weights(
+    model, # Keras model
+    seed: int,
+): # a model of the same layers that has learned nothing
+    "A copy of the architecture with new initial weights."
+    import keras
+    set_seed(seed)
+    return keras.models.clone_model(model)
+
+
+# %%
+again, other = with_random_weights(model, 1), with_random_weights(model, 2)
+test_eq(again.get_weights()[0], with_random_weights(model, 1).get_weights()[0])
+assert (again.get_weights()[0] != other.get_weights()[0]).any()
+assert (again.get_weights()[0] != model.get_weights()[0]).any()

@@ -29,7 +29,7 @@ import pandas as pd
 from pneumo_nb.run import Stage, StudyError, note, read_json, write_csv, write_json
 from pneumo_nb.style import COLOURS
 from pneumo_nb.phantom import make_dataset
-from pneumo_nb.films import check_dataset, data_fingerprint, patient_id, scan_dataset
+from pneumo_nb.films import LEFT_OUT, NO_TEST, check_dataset, data_fingerprint, patient_id, scan_dataset
 from pneumo_nb.splits import split_patients
 
 # %%
@@ -47,6 +47,14 @@ data_dir = ""              # folder with train/ and test/; "" draws phantoms
 phantom_train = 360        # phantom films to draw for train …
 phantom_test = 120         # … and for test
 validation_fraction = 0.2  # share of the train films set aside, by whole patients
+
+# %%
+#| export
+RANGES = {
+    "data_dir": "plain text",
+    "phantom_train, phantom_test": "whole number from 3 to 100000",
+    "validation_fraction": "number above 0 and below 1",
+}
 
 # %%
 #| export
@@ -97,7 +105,8 @@ def _film_folder(
 
 # %% [markdown]
 # Whatever is left out is named in the run's notes, with the reason. So is a set without test films, since its
-# models will be judged on the films that chose their epoch.
+# models will be judged on the films that chose their epoch. And so is everything else that the checks call
+# serious, before anything is learned from these films.
 
 # %%
 #| export
@@ -112,6 +121,22 @@ def _note_what_is_missing(
         note(stage, f"there is no test/ in {root.name}, so models will be judged on validation, "
                     "which also chose their epoch.")
     for path, reason in left_out.items(): note(stage, f"left out {path}: {reason}")
+
+
+# %%
+#| export
+def _serious_in_words(
+    checks: pd.DataFrame, # from `check_dataset`
+) -> list[str]: # a sentence each
+    "What the checks call serious, but for what has a note of its own."
+    serious = checks[checks.serious & (checks.films > 0) & ~checks.problem.isin([LEFT_OUT, NO_TEST])]
+    return [f"serious: {row.films} × {row.problem} ({row.examples})." for row in serious.itertuples()]
+
+
+# %%
+leaks = pd.DataFrame(dict(problem=["same bytes in two splits", NO_TEST, "no picture, ignored"],
+                          films=[2, 1, 3], serious=[True, True, False], examples="a.png"))
+test_eq(_serious_in_words(leaks), ["serious: 2 × same bytes in two splits (a.png)."])
 
 
 # %%
@@ -134,7 +159,8 @@ test_fail(lambda: _check_classes(one_class), contains="both classes in validatio
 # %% [markdown]
 # The stage writes `images.csv`, from which every later stage starts. Two files tell about it.
 # `metrics/data.json` names the folder that the films lie in, and their **data fingerprint**, equal only for
-# equal sets. `metrics/data_checks.csv` holds what the checks found.
+# equal sets. A folder inside the run is named relative to it, so that a run can be renamed and moved.
+# `metrics/data_checks.csv` holds what the checks found.
 
 # %%
 #| export
@@ -142,14 +168,16 @@ def _write_data(
     stage: Stage,
     scanned: pd.DataFrame,    # from `scan_dataset`
     images: pd.DataFrame,     # with its splits
+    checks: pd.DataFrame,     # from `check_dataset`
     left_out: dict[str, str], # path → reason
 ):
     "Write the three files."
     root = Path(scanned.attrs["root"])
     source = "phantoms" if (root/"phantom.json").exists() else "folder"
-    facts = dict(root=root, source=source, fingerprint=data_fingerprint(images), left_out=left_out)
-    write_json(stage.path("metrics/data.json"), facts)
-    write_csv(stage.path("metrics/data_checks.csv"), check_dataset(root, scanned))
+    place = root.relative_to(stage.folder) if root.is_relative_to(stage.folder) else root
+    facts = dict(root=place.as_posix(), source=source, fingerprint=data_fingerprint(images))
+    write_json(stage.path("metrics/data.json"), facts | dict(left_out=left_out))
+    write_csv(stage.path("metrics/data_checks.csv"), checks)
     write_csv(stage.path("images.csv"), images)
 
 
@@ -170,8 +198,10 @@ def prepare_data(
     leaked = sorted({*scanned.path} - {*images.path})
     left_out = scanned.attrs["left_out"] | dict.fromkeys(leaked, "its patient is also in test")
     _note_what_is_missing(stage, images, left_out, root)
+    checks = check_dataset(root, scanned)
+    for text in _serious_in_words(checks): note(stage, text)
     _check_classes(images)
-    _write_data(stage, scanned, images, left_out)
+    _write_data(stage, scanned, images, checks, left_out)
     images.attrs.update(root=str(root), left_out=left_out)
     return images
 
@@ -333,7 +363,8 @@ def load_images(
         prepare_data(stage, seed=seed)
         note(stage, "no images.csv in this run, so a quick phantom set of 100 films was drawn.")
     images, facts = pd.read_csv(stage.path("images.csv")), read_json(stage.path("metrics/data.json"))
-    images.attrs.update({key: facts[key] for key in ("root", "source", "fingerprint")})
+    images.attrs.update({key: facts[key] for key in ("source", "fingerprint")})
+    images.attrs["root"] = str(stage.path(facts["root"]))  # an absolute path stays what it is
     return images
 
 

@@ -22,15 +22,17 @@
 
 # %%
 #| export
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
-from pneumo_nb.run import Stage, StudyError, note, read_provenance, write_csv
+from pneumo_nb.run import Stage, look, note, write_csv
 from pneumo_nb.style import CLASS_NAMES, COLOURS
 from pneumo_nb.films import naming_series, patient_number, read_film
 from pneumo_nb.measures import proportion_interval
 from pneumo_nb.appearance import (
-    APPEARANCE, TALL_MARKER, appearance_scores, appearance_table, carried_over, overlap_weights, separation)
+    TALL_MARKER, appearance_scores, appearance_table, carried_over, overlap_weights, separation)
 
 # %%
 #| hide
@@ -38,7 +40,7 @@ import io, tempfile
 from contextlib import redirect_stdout
 from fastcore.test import test_eq, test_fail
 from IPython.display import Markdown, display
-from pneumo_nb.run import finish, look, open_stage, write_json
+from pneumo_nb.run import finish, open_stage, read_provenance, write_json
 from pneumo_nb.style import plot_style, readable, save_figure
 from pneumo_nb.films import sample_films
 from pneumo_nb.measures import auroc
@@ -50,6 +52,12 @@ plot_style()
 run_dir = ""         # the run directory; "" for a temporary one
 seed = 42            # decides which films are shown, and the folds of what is predicted from size and looks
 films_per_class = 5  # in the grid of sample films
+
+# %%
+#| export
+RANGES = {
+    "films_per_class": "whole number from 1 to 50",
+}
 
 # %%
 #| export
@@ -369,24 +377,37 @@ def _measure_appearance(
     images: pd.DataFrame, # from `load_images`
     seed: int,
 ) -> pd.DataFrame: # APPEARANCE, marker and weight, rows as of `images`
-    "Measure every film and write appearance.csv."
+    "Measure every film and write appearance.csv; where there are test films, that is a look at them."
+    if (images.split == "test").any(): look(stage, "gray levels, sharpness and side markers, by class")
     measured = appearance_table(images)
     measured = measured.assign(weight=_film_weights(images, measured, seed))
-    table = pd.concat([images[["path"]], measured], axis=1)
+    table = pd.concat([images[["path", "sha1"]], measured], axis=1)
     write_csv(stage.path("appearance.csv"), table)
     return measured
 
 
 # %%
 measured = _measure_appearance(stage, images, seed)
-has_test = (images.split == "test").any()
-if has_test: look(stage, "gray levels, sharpness, compression and side markers of the test films, by class")
 readable(images[["path", "split"]].join(measured).head(3)).style.hide(axis="index").format(precision=3)
 
 
 # %% [markdown]
-# Later chapters read that file. Where exploration has not been done in a run, they make it themselves, with
-# the same numbers, and note it.
+# Later chapters read that file. Where it is not there, or is of other films, the first chapter that needs it
+# makes it, with the same numbers, and notes it.
+
+# %%
+#| export
+def _read_appearance(
+    file: Path,
+    images: pd.DataFrame, # path, sha1
+) -> pd.DataFrame | None: # rows as of `images`; None where the file is not there, or is of other films
+    "How films look, as measured before."
+    if not file.exists(): return None
+    text = pd.read_csv(file, dtype=str)  # as text, since older parsers of pandas lose the last digit
+    if set(zip(text.path, text.sha1)) != set(zip(images.path, images.sha1)): return None
+    table = text.set_index("path").drop(columns="sha1").astype(float)
+    return table.loc[images.path].set_index(images.index)
+
 
 # %%
 #| export
@@ -395,16 +416,11 @@ def load_appearance(
     images: pd.DataFrame, # from `load_images`
     seed: int,            # of the weights, where they are not there yet
 ) -> pd.DataFrame: # APPEARANCE, marker and weight (NaN for test films), rows as of `images`
-    "How each film of this run looks; measured here if exploration has not been done."
-    if "eda" not in read_provenance(stage.folder)["stages"]:
-        note(stage, "exploration has not been done in this run, so how the films look was measured here.")
-        return _measure_appearance(stage, images, seed)
-    text = pd.read_csv(stage.path("appearance.csv"), dtype=str).set_index("path")
-    table = text.astype(float)  # exact to the last digit, which older parsers of pandas are not
-    if set(table.index) != set(images.path): raise StudyError(
-        f"Expected appearance.csv to hold the {len(images):,} films of images.csv, found {len(table):,}, not "
-        "the same; do the exploration again.")
-    return table.loc[images.path].set_index(images.index)
+    "How each film of this run looks; measured here if nobody has."
+    table = _read_appearance(stage.path("appearance.csv"), images)
+    if table is not None: return table
+    note(stage, "exploration has not been done in this run, so how the films look was measured here.")
+    return _measure_appearance(stage, images, seed)
 
 
 # %%
@@ -415,9 +431,9 @@ few.attrs.update(images.attrs)
 with tempfile.TemporaryDirectory() as folder:
     later = open_stage("compact", folder)
     with redirect_stdout(io.StringIO()): made = load_appearance(later, few, seed)
-    write_json(later.path("provenance.json"), dict(stages=dict(eda={})))   # as if exploration had been done
-    pd.testing.assert_frame_equal(load_appearance(later, few, seed), made, check_exact=True)
-    test_fail(lambda: load_appearance(later, few.iloc[1:], seed), contains="found 12, not the same")
+    pd.testing.assert_frame_equal(load_appearance(later, few, seed + 1), made, check_exact=True)
+    test_eq(_read_appearance(later.path("appearance.csv"), few.iloc[1:]), None)   # of other films
+    test_eq([look["stage"] for look in read_provenance(folder)["test_looks"]], ["compact"])
 
 
 # %% [markdown]

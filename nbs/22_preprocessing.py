@@ -43,7 +43,6 @@ from IPython.display import Markdown, display
 from pneumo_nb.run import finish, open_stage, write_json
 from pneumo_nb.style import plot_style, save_figure
 from pneumo_nb.films import sample_films
-from pneumo_nb.views import check_ranges
 from pneumo_nb.batches import class_weights, film_source
 plot_style()
 
@@ -57,6 +56,16 @@ shift = 0.2      # fraction of the side, either way, along each axis
 shear = 0.2      # degrees either way
 zoom = 0.2       # each axis scaled by 1 - zoom to 1 + zoom
 flip = True      # mirror left and right with probability one half
+
+# %%
+#| export
+RANGES = {
+    "image_size": "whole number from 16 to 1024",
+    "rotation": "number from 0 and below 181",
+    "shift, zoom": "number from 0 and below 1",
+    "shear": "number from 0 and below 90",
+    "flip": "true or false",
+}
 
 # %%
 #| export
@@ -82,7 +91,6 @@ STAGE = {
 
 # %%
 ranges = dict(rotation=rotation, shift=shift, shear=shear, zoom=zoom, flip=flip)
-check_ranges(ranges)
 stage = open_stage("preprocessing", run_dir, seed=seed, image_size=image_size, **ranges)
 images = load_images(stage, seed)
 
@@ -148,8 +156,8 @@ def load_ranges(stage: Stage) -> dict: # as `AUGMENTATION`
 # %% [markdown]
 # [The figure](#fig-preprocessing_augmentation) shows a train film of each kind, as it is and as the first
 # five epochs see it. What is moved out of the picture is lost. The empty margin is filled by drawing out the
-# edge, hence the streaks. A mirrored film has the heart on the wrong side, as hardly any child has. These are
-# the reference study's choices, kept for comparison.
+# edge, hence the streaks. A mirrored film has the heart on the wrong side, as hardly any child has. That
+# films are moved in these ways is the reference study's choice; how far is this run's.
 
 # %%
 #| export

@@ -54,6 +54,16 @@ jit_compile = True    # XLA; measured on two cores at 224 pixels: faster for thi
 
 # %%
 #| export
+RANGES = {
+    "image_size": "whole number from 16 to 1024",
+    "batch_size": "whole number from 1 to 4096",
+    "epochs": "whole number from 1 to 10000",
+    "learning_rate": "number above 0 and up to 1",
+    "jit_compile": "true or false",
+}
+
+# %%
+#| export
 STAGE = {
     "reads": ["images.csv", "metrics/preprocessing.json"],
     "models": {"mlp": {"title": "MLP", "colour": "#E69F00", "dash": ":"}},
@@ -90,7 +100,7 @@ def build_mlp(
 
 
 # %% [markdown]
-# Nearly all of its 77 million parameters sit between the film and the first 512 units:
+# At 224 pixels, nearly all of its 77 million parameters sit between the film and the first 512 units:
 
 # %%
 model = build_mlp(224)

@@ -50,6 +50,16 @@ jit_compile = False   # XLA; measured on two cores at 224 pixels: slower for thi
 
 # %%
 #| export
+RANGES = {
+    "image_size": "whole number from 16 to 1024",
+    "batch_size": "whole number from 1 to 4096",
+    "epochs": "whole number from 1 to 10000",
+    "learning_rate": "number above 0 and up to 1",
+    "jit_compile": "true or false",
+}
+
+# %%
+#| export
 STAGE = {
     "reads": ["images.csv", "metrics/preprocessing.json"],
     "models": {"cnn": {"title": "CNN", "colour": "#009E73", "dash": "-"}},

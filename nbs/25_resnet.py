@@ -68,6 +68,20 @@ jit_compile = False
 
 # %%
 #| export
+RANGES = {
+    "image_size": "whole number from 32 to 1024",
+    "batch_size": "whole number from 1 to 4096",
+    "weights": "plain text",
+    "frozen_epochs, finetune_epochs": "whole number from 1 to 10000",
+    "frozen_learning_rate, finetune_learning_rate": "number above 0 and up to 1",
+    "finetune_blocks": "whole number from 0 to 16",
+    "views": "whole number from 0 to 100",
+    "compare_views": "list of whole numbers from 1 to 100",
+    "jit_compile": "true or false",
+}
+
+# %%
+#| export
 STAGE = {
     "reads": ["images.csv", "metrics/preprocessing.json"],
     "models": {

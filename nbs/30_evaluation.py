@@ -28,14 +28,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pneumo_nb.run import Stage, StudyError, models, read_provenance, stage_words
+from pneumo_nb.run import Stage, StudyError, models, read_provenance, read_table, stage_words
 from pneumo_nb.style import (
     CLASS_NAMES, COLOURS, WORDS, model_order, model_style, model_title, p_text, readable, value_with_interval)
 from pneumo_nb.films import film_kind, naming_series, patient_id, read_film
 from pneumo_nb.measures import (
-    MEASURES, RULES, all_measures, auroc, calibration_error, calibration_line, check_predictions,
-    classification_metrics, delong, delong_interval, flat_intervals, intervals, logit, net_benefit,
-    predictive_values, proportion_interval, threshold_interval, youden_threshold)
+    MEASURES, RULES, all_measures, auroc, auroc_interval, calibration_error, calibration_line,
+    check_predictions, classification_metrics, flat_intervals, honest_calibration_error, intervals, logit,
+    net_benefit, pair_differences, predictive_values, proportion_interval, threshold_interval,
+    youden_threshold)
 from pneumo_nb.appearance import TALL_MARKER
 from pneumo_nb.data import load_images
 from pneumo_nb.eda import load_appearance
@@ -61,6 +62,13 @@ draws = 1000     # of the bootstrap
 
 # %%
 #| export
+RANGES = {
+    "threshold": "number above 0 and below 1",
+    "draws": "whole number from 40 to 100000",
+}
+
+# %%
+#| export
 STAGE = {
     "reads": ["predictions/*.csv", "members/*.csv", "history/*.csv", "images.csv", "appearance.csv",
               "metrics/data.json"],
@@ -82,25 +90,32 @@ STAGE = {
 
 # %%
 #| export
-def _read_predictions(
+def read_predictions(
     file: Path, # in predictions/
 ) -> pd.DataFrame: # path, split, label, probability, maybe uncalibrated
     "One model's predictions; a table that cannot be judged is refused."
-    table = pd.read_csv(file)
-    missing = sorted({"path", "split", "label", "probability"} - {*table.columns})
-    if missing: raise StudyError(
-        f"Expected path, split, label, probability in {file.name}, found no {', '.join(missing)}.")
+    table = read_table(file, ["path", "split", "label", "probability"], ["label", "probability"])
     copies = table.duplicated(["split", "path"]).sum()
     if copies: raise StudyError(
         f"Expected each film once in {file.name}, found {copies} again; remove the copies.")
     for column in ("probability", "uncalibrated"):
-        if column in table: check_predictions(table.label, table[column])
+        try: check_predictions(table.label, table.get(column, table.probability))
+        except StudyError as e: raise StudyError(f"{file} cannot be judged. {e}") from None
     return table
 
 
 # %% [markdown]
 # The films' names tell the rest: the kind, the patient, the naming series, and how many films of the patient
 # are in the split.
+
+# %%
+#| export
+def _check_model_name(file: Path):
+    "Refuse a name that tables and figures would take for markup."
+    if not set(file.stem) & set("<>&\"'`$\\*|"): return
+    raise StudyError(f"Expected a model's name of letters, digits, spaces and points, found {file.name!r} in "
+                     f"{file.parent}; rename that file.")
+
 
 # %%
 #| export
@@ -111,7 +126,8 @@ def load_predictions(
     files = stage.path("predictions").glob("*.csv")
     predictions = {}
     for file in sorted(files, key=lambda file: model_order(file.stem)):
-        table = _read_predictions(file)
+        _check_model_name(file)
+        table = read_predictions(file)
         table = table.assign(kind=table.path.map(film_kind), patient_id=table.path.map(patient_id),
                              series=table.path.map(naming_series))
         films = table.groupby(["split", "patient_id"]).path.transform("size")
@@ -129,11 +145,13 @@ with tempfile.TemporaryDirectory() as folder:
     write_csv(other_run.path("predictions/mine.csv"), one)
     test_eq(load_predictions(other_run)["mine"].patient_id.tolist(), ["IM-0001"])
     write_csv(other_run.path("predictions/mine.csv"), one.drop(columns="label"))
-    test_fail(lambda: load_predictions(other_run), contains="in mine.csv, found no label")
+    test_fail(lambda: load_predictions(other_run), contains="mine.csv, found no label")
     write_csv(other_run.path("predictions/mine.csv"), pd.concat([one, one]))
     test_fail(lambda: load_predictions(other_run), contains="found 1 again")
     write_csv(other_run.path("predictions/mine.csv"), one.assign(probability=-1.4))
     test_fail(lambda: load_predictions(other_run), contains="not logits")
+    write_csv(other_run.path("predictions/<b>.csv"), one)
+    test_fail(lambda: load_predictions(other_run), contains="found '<b>.csv'")
 
 
 # %% [markdown]
@@ -179,9 +197,10 @@ print(f"{split} films: {'; '.join(counts)}")
 # ## All models side by side
 #
 # `comparison.csv` has one row a model, in the study's order. First come the measures, each with its 95 %
-# interval. The bootstrap redraws patients, not films; the AUROC has a second interval after DeLong. An
-# interval says how much the number owes to the patients who happened to be tested. It does not hold the
-# chance of training: another seed gives another network.
+# interval. The AUROC's is DeLong's on the logit, all others are the bootstrap's; near 1 the bootstrap would
+# promise too much for an AUROC. Both take patients, not films, as independent. An interval says how much the
+# number owes to the patients who happened to be tested. It does not hold the chance of training: another seed
+# gives another network.
 
 # %%
 #| export
@@ -195,19 +214,16 @@ def _measured(
     metrics = classification_metrics(films.label, films.probability, threshold)
     (tn, fp), (fn, tp) = metrics.pop("confusion_matrix")
     values = {m: float(v[0]) for m, v in all_measures(films, threshold).items()} | metrics
-    limits = flat_intervals(intervals(films, threshold, seed, draws))
-    if films.label.nunique() == 2:
-        probabilities = films.probability.to_numpy()[None]
-        aucs, covariance = delong(films.label.to_numpy(), probabilities, films.patient_id)
-        limits |= flat_intervals(dict(delong=delong_interval(aucs[0], covariance[0, 0])))
-    return values | limits | dict(tn=tn, fp=fp, fn=fn, tp=tp)
+    bounds = intervals(films, threshold, seed, draws)
+    bounds["delong"] = bounds["roc_auc"]   # the column that held this interval before it led
+    return values | flat_intervals(bounds) | dict(tn=tn, fp=fp, fn=fn, tp=tp)
 
 
 # %%
 four = pd.DataFrame(dict(label=[0, 0, 1, 1], probability=[.1, .6, .4, .9], patient_id=range(4)))
 measured = _measured(four, .5, seed=1, draws=20)
 test_eq([measured[key] for key in ("tn", "fp", "fn", "tp", "accuracy", "roc_auc")], [1, 1, 1, 1, .5, .75])
-assert measured["delong_low"] < .75 < measured["delong_high"]
+assert measured["roc_auc_low"] < .75 < measured["roc_auc_high"]
 
 
 # %% [markdown]
@@ -358,6 +374,17 @@ def _whole(value: float) -> str:
 
 
 # %%
+#| export
+def _number(
+    value: float,
+    digits: int = 4,
+) -> str:
+    "A number, or a dash where there is none, for reading."
+    return "–" if value != value else f"{value:.{digits}f}"
+
+
+# %%
+test_eq([_number(value) for value in (.93, float("nan"))], ["0.9300", "–"])
 test_eq(_title_with_remark(dict(model="mine", remark="random weights")), "mine (random weights)")
 test_eq(_title_with_remark(dict(model="mine", remark=float("nan"))), "mine")
 test_eq([_whole(value) for value in (1234.4, float("nan"))], ["1,234", "–"])
@@ -391,14 +418,17 @@ comparison_table(comparison).style.hide(axis="index")
 # %%
 #| export
 def _plot_curves(roc_ax, pr_ax, films: pd.DataFrame, model: str):
-    "One model's ROC and precision-recall curves."
+    "One model's ROC and precision-recall curves, with its AUROC's 95 % interval in the legend."
     from sklearn.metrics import precision_recall_curve, roc_curve
-    style, measures = model_style(model) | dict(lw=2), all_measures(films, .5)
-    label = lambda measure: f"{model_title(model)}: {measures[measure][0]:.4f}"
+    style, title = model_style(model) | dict(lw=2), model_title(model)
+    measures = {measure: values[0] for measure, values in all_measures(films, .5).items()}
+    measures |= flat_intervals(dict(roc_auc=auroc_interval(films)))
     false_alarms, sensitivity, _ = roc_curve(films.label, films.probability)
-    roc_ax.plot(false_alarms, sensitivity, **style, label=label("roc_auc"))
+    roc_ax.plot(false_alarms, sensitivity, **style,
+                label=f"{title}: {value_with_interval(measures, 'roc_auc')}")
     precision, recall, _ = precision_recall_curve(films.label, films.probability)
-    pr_ax.plot(recall, precision, **style, label=label("average_precision"))
+    pr_ax.plot(recall, precision, **style,
+               label=f"{title}: {_number(measures['average_precision'])}")
 
 
 # %%
@@ -449,9 +479,9 @@ def _plot_comparison(
 
 
 # %%
-scores = ", ".join(f"{model_title(row.model)} {row.roc_auc:.4f}" for row in comparison.itertuples())
+scores = ", ".join(f"{model_title(row.model)} {_number(row.roc_auc)}" for row in comparison.itertuples())
 save_figure(stage, _plot_comparison(comparison, tests), "evaluation_comparison",
-            "All models: ROC, precision and recall, and measures at the threshold.",
+            "All models: ROC, precision and recall, and measures at the threshold, with 95 % intervals.",
             "ROC and precision-recall curves of all models and bars of accuracy, AUROC and F1. "
             f"AUROC: {scores}.")
 
@@ -488,8 +518,7 @@ def _measures_table(
     "Every measure with its interval."
     columns = {}
     for row in comparison.to_dict("records"):
-        row["delong"] = row["roc_auc"]
-        values = {measure: value_with_interval(row, measure) for measure in (*MEASURES, "delong")}
+        values = {measure: value_with_interval(row, measure) for measure in MEASURES}
         columns[_title_with_remark(row)] = values
     return readable(pd.DataFrame(columns).T).T
 
@@ -667,8 +696,8 @@ def _load_markers(
 ) -> pd.Series | None: # path → height of the side marker; None where it is not known
     "Side markers, as the exploration measured them, or measured now."
     if images is None: return None
-    is_explored = "eda" in read_provenance(stage.folder)["stages"]
-    if not (is_explored or _are_there(images, images.path)): return None
+    is_measured = stage.path("appearance.csv").exists()
+    if not (is_measured or _are_there(images, images.path)): return None
     return load_appearance(stage, images, seed).marker.set_axis(images.path)
 
 
@@ -760,7 +789,8 @@ assert "original width, pixels" not in groups      # not known here
 
 # %% [markdown]
 # The table counts each group's films and patients. The rate is sensitivity for groups of pneumonia films and
-# specificity for groups of normal ones. The AUROC sets a group against all films of the other class.
+# specificity for groups of normal ones. The AUROC sets a group against all films of the other class. It has
+# no interval where either has one patient.
 
 # %%
 #| export
@@ -772,9 +802,7 @@ def _group_auroc(
     "AUROC of a group against all films of the other class, with its interval after DeLong."
     rows = films[chosen | (films.label == 1 - label).to_numpy()]
     names = ("roc_auc", "roc_auc_low", "roc_auc_high")
-    if rows.label.nunique() < 2: return dict.fromkeys(names, float("nan"))
-    aucs, covariance = delong(rows.label.to_numpy(), rows.probability.to_numpy()[None], rows.patient_id)
-    return dict(roc_auc=aucs[0]) | flat_intervals(dict(roc_auc=delong_interval(aucs[0], covariance[0, 0])))
+    return dict(zip(names, (auroc(rows.label, rows.probability), *auroc_interval(rows))))
 
 
 # %%
@@ -813,6 +841,12 @@ def subgroup_table(
                 rows.append(row | _group_auroc(films, chosen, label))
     return pd.DataFrame(rows)
 
+
+# %%
+one_sick = four.assign(patient_id=[0, 1, 2, 2])
+alone = _group_auroc(one_sick, one_sick.label.to_numpy() == 1, 1)
+test_eq(alone["roc_auc"], .75)
+assert np.isnan(alone["roc_auc_low"])
 
 # %%
 with_looks = {name: _with_looks(films, images, markers) for name, films in tests.items()}
@@ -932,11 +966,10 @@ def _thresholds_of(
     draws: int,
 ) -> dict: # rule → threshold, low, high
     "The run's threshold and those that rules choose, each with its interval."
-    nan, count = float("nan"), min(draws, 200)
-    chosen = {"fixed": (fixed, nan, nan)}
+    chosen = {"fixed": (fixed, float("nan"), float("nan"))}
     if validation.label.nunique() < 2: return chosen
     for name, rule in RULES.items():
-        chosen[name] = rule(validation), *threshold_interval(validation, rule, seed, count)
+        chosen[name] = rule(validation), *threshold_interval(validation, rule, seed, draws)
     return chosen
 
 
@@ -976,7 +1009,7 @@ def _readable_thresholds(
     rows, measures = [], ("threshold", "sensitivity", "specificity", "accuracy", "ppv", "npv")
     for row in thresholds.to_dict("records"):
         values = {m: value_with_interval(row, m, 3) for m in measures}
-        before = {m: f"{row[m]:.3f}" for m in ("validation_sensitivity", "validation_specificity")}
+        before = {m: _number(row[m], 3) for m in ("validation_sensitivity", "validation_specificity")}
         threshold = dict(threshold=values.pop("threshold"))
         rows.append(dict(model=names[row["model"]], chosen=row["chosen"]) | threshold | before | values)
     return readable(pd.DataFrame(rows))
@@ -1071,19 +1104,27 @@ save_figure(stage, _plot_decision(tests), "evaluation_decision",
 # calibration error. **Slope** and **intercept** are 1 and 0 for honest probabilities. A slope between 0 and 1
 # means too sure on both sides, and an intercept below 0 means too much pneumonia promised on the whole. Their
 # intervals let patients vary.
+#
+# Honest probabilities have an ECE above 0, too, since labels fall by chance. Beside a model's ECE stands the
+# one that its own probabilities would stay below in 95 of 100 sets of as many films, if they were perfectly
+# calibrated. Only an ECE beyond that is evidence. A model within it is called *calibrated*, any other
+# *temperature-scaled*.
 
 # %%
 #| export
 def _calibration_table(
     tests: dict[str, pd.DataFrame], # model → label, probability, patient_id, maybe uncalibrated
+    seed: int = 42,
+    draws: int = 1000,
 ) -> pd.DataFrame: # a row a model and whether before or after the temperature
-    "Brier score, ECE, slope and intercept before and after the temperature."
+    "Brier score, ECE, slope and intercept before and after the temperature; the ECE of honest probabilities."
     rows, columns = [], dict(before="uncalibrated", after="probability")
     for (model, films), (when, column) in product(tests.items(), columns.items()):
         if column not in films: continue
         brier = float(((films[column] - films.label) ** 2).mean())
         ece = calibration_error(films.label, films[column])
-        rows.append(dict(model=model, when=when, brier=brier, ece=ece) | calibration_line(films, column))
+        rows.append(dict(model=model, when=when, brier=brier, ece=ece) | calibration_line(films, column)
+                    | dict(ece_honest=honest_calibration_error(films[column], seed, draws)))
     return pd.DataFrame(rows)
 
 
@@ -1101,14 +1142,14 @@ def _readable_calibration(
     "Calibration of every model, for reading."
     rows = []
     for row in calibration.to_dict("records"):
-        scores = {key: f"{row[key]:.4f}" for key in ("brier", "ece")}
+        scores = {key: _number(row[key]) for key in ("brier", "ece", "ece_honest")}
         line = {key: value_with_interval(row, key, 2) for key in ("slope", "intercept")}
         rows.append(dict(model=names[row["model"]], when=row["when"]) | scores | line)
     return readable(pd.DataFrame(rows))
 
 
 # %%
-calibration = _calibration_table(tests)
+calibration = _calibration_table(tests, seed, draws)
 write_csv(stage.path("metrics/evaluation_calibration.csv"), calibration)
 _readable_calibration(calibration, names).style.hide(axis="index")
 
@@ -1370,8 +1411,8 @@ def _spread(
     values: pd.Series, # of the trainings of a kind
 ) -> str: # such as "0.9730 (0.970–0.976)"
     "Mean and range; one value stands alone."
-    mean = f"{values.mean():.4f}"
-    return mean if len(values) == 1 else f"{mean} ({values.min():.3f}–{values.max():.3f})"
+    mean, count = _number(values.mean()), values.count()
+    return mean if count < 2 else f"{mean} ({values.min():.3f}–{values.max():.3f})"
 
 
 # %%
@@ -1422,16 +1463,24 @@ readable(looks).style.hide(axis="index")
 # %%
 #| export
 _FINDINGS = dict(
-    best="- The highest AUROC, **{roc_auc:.3f}** ({roc_auc_low:.3f} to {roc_auc_high:.3f}), is that of "
-         "**{name}**. At threshold {threshold:g} it finds {tp} of {sick} pneumonia films and calls {fp} of "
-         "{well} normal ones sick.",
+    best="- The highest AUROC, **{roc_auc:.3f}**{between}, is that of **{name}**. ",
+    between=" ({roc_auc_low:.3f} to {roc_auc_high:.3f})",
+    one_class="- All films judged are of one class, so there is no AUROC. First stands **{name}**. ",
+    calls="At threshold {threshold:g} it finds {tp} of {sick} pneumonia films and calls {fp} of {well} "
+          "normal ones sick.",
     too_kind=" Being the highest of {} on these very films, it is a little too kind.",
+    below="- **{name} ranks films worse than chance**: its AUROC is {roc_auc:.3f} ({roc_auc_low:.3f} to "
+          "{roc_auc_high:.3f}), all below .5.",
+    upside_down="- **{name} ranks every pair of films the wrong way round**: its AUROC is 0.",
     majority="- {name}, accuracy {accuracy:.3f}, does not beat calling every film {answer} ({share:.3f}).",
     kinds="- {} finds {:.1%} of bacterial and {:.1%} of viral pneumonia ({} and {} films).",
     chosen="- A threshold of {chosen_threshold:.3f}, chosen on validation, takes {name} from accuracy "
            "{accuracy:.3f} to {chosen_accuracy:.3f}.",
     probability="- Its probabilities have a Brier score of {:.3f}, where giving every film the prevalence "
-                "would score {:.3f}, and an expected calibration error of {:.3f}.")
+                "would score {:.3f}, and an expected calibration error of {:.3f}. Perfectly calibrated ones "
+                "would stay below {:.3f} on as many films in 95 of 100 cases, so they are {}.")
+
+_NOT_CALIBRATED = "temperature-scaled at most, not calibrated"
 
 _DIFFERENCES = dict(
     pair="- The films support a difference between {} and {} {}.",
@@ -1449,10 +1498,40 @@ def _best_findings(
 ) -> list[str]: # markdown lines
     "The best model at the run's threshold and at the one chosen on validation."
     sick, well = best["fn"] + best["tp"], best["tn"] + best["fp"]
-    facts = best | dict(name=_title_with_remark(best), sick=sick, well=well)
-    first = _FINDINGS["best"].format(**facts) + (_FINDINGS["too_kind"].format(count) if count > 1 else "")
+    has_interval, has_auroc = (best[key] == best[key] for key in ("roc_auc_low", "roc_auc"))
+    between = _FINDINGS["between"].format(**best) if has_interval else ""
+    facts = best | dict(name=_title_with_remark(best), sick=sick, well=well, between=between)
+    first = (_FINDINGS["best" if has_auroc else "one_class"] + _FINDINGS["calls"]).format(**facts)
+    if count > 1 and has_auroc: first += _FINDINGS["too_kind"].format(count)
     has_chosen = best["chosen_threshold"] == best["chosen_threshold"]
     return [first] + ([_FINDINGS["chosen"].format(**facts)] if has_chosen else [])
+
+
+# %%
+known = dict(model="best", threshold=.5, tn=3, fp=1, fn=0, tp=4, chosen_threshold=float("nan"),
+             roc_auc=.9, roc_auc_low=.7, roc_auc_high=.97)
+calls = "At threshold 0.5 it finds 4 of 4 pneumonia films and calls 1 of 4 normal ones sick."
+test_eq(_best_findings(known, 1), [
+    "- The highest AUROC, **0.900** (0.700 to 0.970), is that of **best**. " + calls])
+one_patient = known | dict(roc_auc_low=float("nan"))
+test_eq(_best_findings(one_patient, 1), ["- The highest AUROC, **0.900**, is that of **best**. " + calls])
+
+
+# %%
+#| export
+def _below_findings(rows: list[dict]) -> list[str]:
+    "Models whose AUROC is below that of guessing by more than chance."
+    lines = []
+    for row in rows:
+        key = "upside_down" if row["roc_auc"] == 0 else "below" if row["roc_auc_high"] < .5 else None
+        if key: lines.append(_FINDINGS[key].format(**row | dict(name=_title_with_remark(row))))
+    return lines
+
+
+# %%
+below = known | dict(model="turned", roc_auc=.3, roc_auc_low=.2, roc_auc_high=.42)
+test_eq(_below_findings([known, one_patient, below | dict(roc_auc_high=.51), below]), [
+    "- **turned ranks films worse than chance**: its AUROC is 0.300 (0.200 to 0.420), all below .5."])
 
 
 # %%
@@ -1481,12 +1560,8 @@ def _how_different(
     row: dict, # of `paired_tests`
 ) -> str: # "" where nothing differs
     "In what two models differ by more than chance."
-    words = []
-    if row["p_auroc_holm"] < .05:
-        words.append(_DIFFERENCES["auroc"].format(**row | dict(p=p_text(row["p_auroc_holm"]))))
-    if row["p_calls_holm"] < .05:
-        words.append(_DIFFERENCES["calls"].format(**row | dict(p=p_text(row["p_calls_holm"]))))
-    return " and ".join(words)
+    return " and ".join(_DIFFERENCES[kind].format(**row | dict(p=p_text(row[f"p_{kind}_holm"])))
+                        for kind in pair_differences(row))
 
 
 # %%
@@ -1535,16 +1610,30 @@ def _probability_findings(best: dict, calibration: pd.DataFrame) -> list[str]:
     "How good the best model's probabilities are."
     rows = calibration[(calibration.model == best["model"]) & (calibration.when == "after")]
     of_prevalence = best["prevalence"] * (1 - best["prevalence"])
-    return [_FINDINGS["probability"].format(best["brier"], of_prevalence, rows.ece.iloc[0])]
+    row = rows.iloc[0]
+    word = "calibrated, as far as these films can tell" if row.ece <= row.ece_honest else _NOT_CALIBRATED
+    return [_FINDINGS["probability"].format(best["brier"], of_prevalence, row.ece, row.ece_honest, word)]
 
 
 # %%
-rows = comparison.to_dict("records")
-best_row = next(row for row in rows if row["model"] == best)
-findings = [*_best_findings(best_row, len(rows)), *_kind_findings(subgroups, best, names[best]),
-            *_probability_findings(best_row, calibration), *_majority_findings(rows),
+#| export
+def _all_findings(
+    comparison: pd.DataFrame,  # from `compare_models`
+    subgroups: pd.DataFrame,   # from `subgroup_table`
+    calibration: pd.DataFrame, # from `_calibration_table`
+    pairs: pd.DataFrame,       # from `paired_tests`
+) -> list[str]: # markdown lines
+    "What the tables of the chapter come to."
+    rows, best = comparison.to_dict("records"), best_model(comparison)
+    names = {row["model"]: _title_with_remark(row) for row in rows}
+    first = next(row for row in rows if row["model"] == best)
+    return [*_best_findings(first, len(rows)), *_kind_findings(subgroups, best, names[best]),
+            *_probability_findings(first, calibration), *_below_findings(rows), *_majority_findings(rows),
             *_difference_findings(pairs, names)]
-display(Markdown("\n".join(findings)))
+
+
+# %%
+display(Markdown("\n".join(_all_findings(comparison, subgroups, calibration, pairs))))
 
 # %%
 tables = dict(comparison=comparison, pairs=pairs, calibration=calibration, members=members)

@@ -22,7 +22,7 @@
 
 # %%
 #| export
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 
@@ -34,7 +34,8 @@ import pandas as pd
 import pneumo_nb.networks  # its layers are part of saved models
 from pneumo_nb.cache import Films, take
 from pneumo_nb.evaluation import load_predictions, test_films
-from pneumo_nb.explanation import METHODS, Method, explain, plot_beside, plot_maps, pointing_game
+from pneumo_nb.explanation import METHODS, Method, explain, hits_interval, plot_beside, plot_maps
+from pneumo_nb.explanation import pointing_hits, with_random_weights
 from pneumo_nb.occlusion import occlusion_map
 from pneumo_nb.preprocessing import load_films
 from pneumo_nb.run import Stage, StudyError, finish, look, models, note, open_stage, read_json, rng_for
@@ -62,6 +63,17 @@ mistakes_shown = 3  # misclassified films of each model
 patch_size = 12     # side of the covering square, pixels
 stride = 6          # step from one position to the next, pixels
 fill = 127.5        # gray of the patch, 0-255
+
+# %%
+#| export
+RANGES = {
+    "films_shown": "whole number from 1 to 100",
+    "paths": "list of plain texts",
+    "mistakes_shown": "whole number from 0 to 100",
+    "patch_size": "whole number from 1 to 1024, at most image_size",
+    "stride": "whole number from 1 to 1024, at most patch_size",
+    "fill": "number from 0 to 255",
+}
 
 # %%
 #| export
@@ -492,8 +504,9 @@ for method, words in METHODS.items():
 #
 # On phantoms we know where disease was drawn. If a model looks at it, covering it should lower the
 # probability more than covering the rest. The **pointing game** counts how often a map's highest point lies
-# in the drawn disease. It takes up to eight diseased films that the model called right. Pointing blindly
-# scores the disease's share of the film.
+# in the drawn disease, over all diseased films that the model called right. Pointing blindly scores the
+# disease's share of the film. The interval comes from redrawn patients. Beside it stands the same
+# architecture with random weights: what it hits, it hits without having learned anything.
 
 # %%
 #| export
@@ -511,6 +524,19 @@ def _load_masks(
 
 # %%
 #| export
+def _patients_of(
+    model: _Explained,
+    paths: list[str],
+) -> list: # whose film each is
+    "Patients in the order of the paths."
+    images = model.films.images
+    return images.set_index("path").patient_id[paths].tolist()
+
+
+# %%
+#| export
+_POINTING = ["model", "films", "hits", "blind", "method", "low", "high", "random"]
+
 def _point(
     model: _Explained,
     table: pd.DataFrame, # its predictions on the films it is judged on
@@ -518,14 +544,18 @@ def _point(
     threshold: float,
     method: str,
     settings: dict,      # of the method
-) -> dict | None: # model, films, hits, blind, method; None without pneumonia that it called right
-    "One model's pointing game."
+    seed: int,
+) -> dict | None: # a value for each of `_POINTING`; None without pneumonia that it called right
+    "One model's pointing game, and that of the same architecture with random weights."
     called_right = (table.label == 1) & (table.probability >= threshold)
-    paths = table.path[called_right].tolist()[:8]
+    paths = table.path[called_right].tolist()
     if not paths: return None
     masks = _load_masks(root, paths, model.films.size)
-    hits, blind = pointing_game(model.maps(paths, method, settings), masks)
-    return dict(model=model.name, films=len(paths), hits=hits, blind=blind, method=method)
+    untrained = replace(model, network=with_random_weights(model.network, seed))
+    hits, random = (pointing_hits(m.maps(paths, method, settings), masks) for m in (model, untrained))
+    low, high = hits_interval(hits, _patients_of(model, paths), seed)
+    return dict(model=model.name, films=len(paths), hits=hits.mean(), blind=masks.mean(), method=method,
+                low=low, high=high, random=random.mean())
 
 
 # %%
@@ -533,13 +563,14 @@ facts, games = read_json(stage.path("metrics/data.json")), []
 if facts["source"] == "phantoms":
     for method in METHODS:
         for name, model in explained.items():
-            game = _point(model, tables[name], facts["root"], threshold, method, settings[method])
+            root = stage.path(facts["root"])
+            game = _point(model, tables[name], root, threshold, method, settings[method], seed)
             if game: games.append(game)
             else: print(f"{model_title(name)} called no pneumonia right, so there is nothing to point at.")
 else: print("These films come without masks, so the maps cannot be checked against the truth here.")
 
 # %%
-pointing = pd.DataFrame(games, columns=["model", "films", "hits", "blind", "method"])
+pointing = pd.DataFrame(games, columns=_POINTING)
 write_csv(stage.path("metrics/xai_pointing.csv"), pointing)
 shown = pointing.assign(model=pointing.model.map(model_title))
 if games: display(readable(shown).style.hide(axis="index").format(precision=2))
@@ -574,15 +605,27 @@ assert "above 0 on 1 of 2" in sentence
 #| export
 def _pointing_sentence(game) -> str: # a row of the pointing table
     "How a pointing game went, in words."
+    if game.low > game.blind: against = "better than chance"
+    elif game.high < game.blind: against = "worse than chance"
+    else: against = "not to be told from chance"
     return (f"- {model_title(game.model)}'s highest point lies in the drawn disease on {game.hits:.0%} of "
-            f"{game.films} films; pointing blindly would hit {game.blind:.0%}.")
+            f"{game.films} films ({game.low:.0%} to {game.high:.0%}): {against}, since pointing blindly "
+            f"would hit {game.blind:.0%}. With random weights the same network hits {game.random:.0%}.")
+
+
+# %%
+game = dict(model="a", films=40, hits=.5, blind=.1, method="occlusion", low=.3, high=.7, random=.2)
+def in_words(**changes): return _pointing_sentence(next(pd.DataFrame([game | changes]).itertuples()))
+assert "50% of 40 films (30% to 70%): better than chance, since" in in_words()
+assert "not to be told from chance" in in_words(blind=.3) and "worse than chance" in in_words(blind=.8)
+in_words()
 
 
 # %%
 #| export
 def _findings(
     maps: dict[str, dict[str, np.ndarray]], # method → model → maps (N, S, S)
-    pointing: pd.DataFrame,                 # model, films, hits, blind, method
+    pointing: pd.DataFrame,                 # columns as in `_POINTING`
 ) -> str: # markdown
     "What the maps say, in words."
     lines = [_reaction(model_title(name), METHODS[method], drawn)

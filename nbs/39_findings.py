@@ -18,7 +18,7 @@
 # > What the results on the public films mean, what was learned on the way, and what it cost
 
 # %% [markdown]
-# Everything in this chapter was measured on the public films (Kermany et al., 2018). Commands wrote its
+# The results in this chapter were measured on the public films (Kermany et al., 2018). Commands wrote its
 # tables from the files of finished runs. The chapters before it show how; their figures show phantoms, whose
 # numbers are no result.
 #
@@ -83,11 +83,11 @@
 # one network saw the films at 96 pixels and one at 64. Further networks of both sizes left out a fold each;
 # they chose thresholds and temperatures. Today's `params/best.yaml` trains the networks of 96 pixels alone.
 #
-# `pixels96` is the recipe before: two networks a seed at 96 pixels, and one seed's folds chose for all.
-# `pixels64` is the one before that, at 64 pixels and with `compact.bands=0`. `less_stretch` is earlier still.
-# It had `compact.stretch=0.1`, `rotation=7`, `shift=0.04`, `cutout=0` and 40 epochs. `reference` is
-# `params/reference.yaml` with a ResNet50 from random weights, since ImageNet's could not be fetched where it
-# ran.
+# Run `pixels96` is the recipe before: two networks a seed at 96 pixels, and one seed's folds chose for all.
+# Run `pixels64` is the one before that, at 64 pixels and with `compact.bands=0`. Run `less_stretch` is
+# earlier still, at 64 pixels. It had `compact.refits=2`, `bands=0`, `stretch=0.1`, `rotation=7`,
+# `shift=0.04`, `cutout=0` and 40 epochs. Run `reference` is `params/reference.yaml` with a ResNet50 from
+# random weights, since ImageNet's could not be fetched where it ran.
 #
 # The published rows were reached on the same 624 films, some with weights from outside. None came with an
 # interval, and how often their authors looked at test is not known. The reference study trained for 1,101 s
@@ -153,14 +153,16 @@
 # %% [markdown]
 # ## What each ingredient of the recipe is worth
 #
-# The recipe is the chapter on small residual networks. It gives films the gray levels and the sharpness of
-# others and stretches them. It shows the network local contrast in place of gray, and has it tell bacterial
-# from viral pneumonia.
+# The recipe has a chapter of its own, "A recipe for these films". It gives films the gray levels and the
+# sharpness of others and stretches them. It shows the network local contrast in place of gray, and has it
+# tell bacterial from viral pneumonia.
 #
 # Recipes are compared on films that are not test, by networks that knew no normal film of the naming series
 # that they judge. They are compared on all of these films, on films weighted so that appearance says little,
 # and on films with a tall R alone. Then gray levels, sharpness, or the shape of the film are swapped between
-# the classes. Each row is one seed, so differences in the last digit may be chance.
+# the classes. Each row is one seed, so differences in the last digit may be chance. The column "shape
+# swapped" was made with the reference study's gap of 1.2; since then runs apply the gap measured on their own
+# films.
 #
 # <!-- ablation: written by `pneumo ablation RUN... --write FILE` -->
 #

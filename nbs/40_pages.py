@@ -22,20 +22,21 @@
 
 # %%
 #| export
-import ast, base64, html, io, json, os, re, shutil, subprocess
+import ast, base64, html, io, json, os, re, shutil, subprocess, tempfile, time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import yaml
 
-from pneumo_nb.run import StudyError
+from pneumo_nb.run import StudyError, stages
 
 # %%
 #| hide
-import tempfile
 import nbformat
 import nbformat.v4 as nb
+from unittest import mock
 from PIL import Image
 from fastcore.test import test_eq, test_fail
 
@@ -101,6 +102,33 @@ def default_exp_(cell, *names):
     del cell["source"]
 
 
+# %% [markdown]
+# The front matter names the page, too: `20_data.ipynb` becomes `data.html`, with either renderer.
+
+# %%
+#| export
+def front_matter(
+    notebook, # from `processed`, or any that begins with a raw YAML cell
+) -> dict: # title, description, output-file
+    "What a page says of itself."
+    first = notebook.cells[0] if notebook.cells else None
+    text = first.source if first is not None and first.cell_type == "raw" else ""
+    return yaml.safe_load(text.strip().strip("-")) or {}
+
+
+# %%
+#| export
+def _check_notebook(file: Path):
+    "Refuse a file that is no executed notebook."
+    import nbformat
+    try: notebook = nbformat.read(file, as_version=4)
+    except OSError: raise
+    except Exception: notebook = None  # nbformat has no one error for what is damaged
+    if notebook is None or not notebook.get("cells"): raise StudyError(
+        f"Expected an executed notebook in {file}, found something else; "
+        "remove that file and do `pneumo run`, which executes it again.")
+
+
 # %%
 #| export
 def processed(
@@ -112,6 +140,7 @@ def processed(
     from nbdev import processors as steps
     from nbdev.frontmatter import FrontmatterProc
     from nbdev.process import NBProcessor
+    _check_notebook(file)
     notebook = read_nb(file)
     NBProcessor(nb=notebook, procs=[
         FrontmatterProc, steps.populate_language, steps.strip_ansi, steps.hide_line, steps.rm_header_dash,
@@ -119,8 +148,22 @@ def processed(
     notebook = nbformat.reads(nb2str(notebook), as_version=4)
     drop_chatter(notebook)
     _join_code(notebook)
-    return notebook
+    about = front_matter(notebook)
+    if about.get("title") and _is_file_name(about.get("output-file")): return notebook
+    raise StudyError(f"Expected a title and the page {file.stem.partition('_')[2]}.html in the notebook "
+                     f"{file}, found {about or 'neither'}; remove that file and do `pneumo run`.")
 
+
+# %%
+#| export
+def _is_file_name(name: object) -> bool:
+    "Whether a name that stands in a notebook is one of a file, and leads to no other folder."
+    return isinstance(name, str) and bool(re.fullmatch(r"\w[\w.-]*", name))
+
+
+# %%
+test_eq([n for n in ("eda_counts", "../x", "/x", ".x", "a/b", "a\nb", 7, None) if _is_file_name(n)],
+        ["eda_counts"])
 
 # %% [markdown]
 # TensorFlow's start-up messages go too, and the line with which a stage ends. A warning about a film stays.
@@ -209,19 +252,16 @@ test_eq([c.source for c in notebook.cells[1:]], ["def f(): pass"])
 test_eq(notebook.cells[1].outputs[0].text, "left out a film\n")
 print(notebook.cells[0].source)
 
-
 # %% [markdown]
-# The front matter names the page, too: `20_data.ipynb` becomes `data.html`, with either renderer.
+# A notebook that was damaged since it was executed is refused by its name:
 
 # %%
-#| export
-def front_matter(
-    notebook, # from `processed`, or any that begins with a raw YAML cell
-) -> dict: # title, description, output-file
-    "What a page says of itself."
-    first = notebook.cells[0] if notebook.cells else None
-    text = first.source if first is not None and first.cell_type == "raw" else ""
-    return yaml.safe_load(text.strip().strip("-")) or {}
+with tempfile.TemporaryDirectory() as folder:
+    file = Path(folder)/"20_data.ipynb"
+    for text in ("", "{}", "[]", '{"cells": [', nbformat.writes(nb.new_notebook()),
+                 nbformat.writes(nb.new_notebook(cells=[nb.new_code_cell("1")]))):
+        file.write_text(text)
+        test_fail(lambda: processed(file), contains=f"{file}, found")
 
 
 # %%
@@ -314,6 +354,32 @@ def _write_picture(png: bytes, file: Path): # PIL image
 
 # %%
 #| export
+def _execute_again(page: str) -> str:
+    "What to do about a page whose notebook was damaged since it was executed."
+    stage = stages().get(Path(page).stem)
+    return f"remove notebooks/{stage.notebook if stage else '…'}.ipynb of that run and do `pneumo run`"
+
+
+# %%
+test_eq(_execute_again("eda.html"), "remove notebooks/21_eda.ipynb of that run and do `pneumo run`")
+
+
+# %%
+#| export
+def _decoded(output, number: int, page: str) -> bytes: # PNG
+    "The picture of an output; what is none is refused."
+    from PIL import Image
+    try:
+        png = base64.b64decode(output.data["image/png"])
+        Image.open(io.BytesIO(png)).load()
+    except (ValueError, OSError, SyntaxError): raise StudyError(
+        f"Expected a PNG picture for figure {number} of {page}, found something else; "
+        f"{_execute_again(page)}.") from None
+    return png
+
+
+# %%
+#| export
 def _place_figures(
     notebook,      # changed in place
     chapter: int,  # its number
@@ -327,7 +393,10 @@ def _place_figures(
         about = output.metadata.get("image/png", {})
         name = about.get("name") or f"{Path(page).stem}_{number}"
         alt = about.get("alt") or "A figure without a description."
-        image = _write_picture(base64.b64decode(output.data["image/png"]), folder/"figures"/f"{name}.webp")
+        if not _is_file_name(name): raise StudyError(
+            f"Expected a file's name for figure {number} of {page}, such as eda_counts, found {name!r}; "
+            f"{_execute_again(page)}.")
+        image = _write_picture(_decoded(output, number, page), folder/"figures"/f"{name}.webp")
         size = image.width // 2, image.height // 2
         figures.append(Figure(name, f"{chapter}.{number}", page, about.get("caption") or alt, alt, *size))
         output.data, output.metadata = _raw_html(figures[-1].html()), {}
@@ -424,10 +493,55 @@ assert "data-sort" not in table_html([dict(begun="2026-11-23 12:00")] * 9)
 assert 'class="sortable dataframe"' in table_html([dict(film=n) for n in range(9)], "Nine films")
 assert "<caption>Nine films" in table_html([dict(film=1)], "Nine films")
 
-
 # %% [markdown]
 # ## The staging folder
 #
+# It lies where temporary files do, since Quarto passes over hidden folders and a run is no place for others.
+# While a command works in it, it holds a lock. A killed command lets go of its lock, so the next one knows
+# which folders are left over and removes them.
+
+# %%
+#| export
+_STAGING = "pneumo-site-"
+
+
+# %%
+#| export
+@contextmanager
+def staging_folder():
+    "An empty folder to stage pages in, gone afterwards; what killed commands left of theirs goes, too."
+    from filelock import FileLock
+    with tempfile.TemporaryDirectory(prefix=_STAGING) as folder, FileLock(Path(folder)/".lock"):
+        _remove_left_over(Path(folder))
+        (Path(folder)/"pages").mkdir()
+        yield Path(folder)/"pages"
+
+
+# %%
+#| export
+def _remove_left_over(folder: Path):
+    "Remove the staging folders beside this one that are of the same user, and that nobody works in."
+    from filelock import FileLock, Timeout
+    for other in folder.parent.glob(f"{_STAGING}*"):
+        with suppress(OSError, Timeout):
+            about = other.lstat()
+            is_new = time.time() - about.st_mtime < 60  # and perhaps about to be locked
+            if other.is_symlink() or about.st_uid != folder.lstat().st_uid or is_new: continue
+            with FileLock(other/".lock", timeout=0): shutil.rmtree(other)
+
+
+# %%
+with tempfile.TemporaryDirectory() as place, mock.patch("tempfile.tempdir", place):
+    left, fresh = Path(place)/"pneumo-site-left", Path(place)/"pneumo-site-fresh"
+    for folder in (left, fresh): (folder/"pages").mkdir(parents=True)
+    os.utime(left, (0, 0))
+    with staging_folder() as staging:
+        os.utime(staging.parent, (0, 0))
+        with staging_folder(): assert staging.exists() and fresh.exists() and not left.exists()
+    test_eq(os.listdir(place), ["pneumo-site-fresh"])
+
+
+# %% [markdown]
 # `stage_pages` fills it. Pages come in their order, `sidebar.yml` and `nbdev.yml` as nbdev would write them
 # beside the one `_quarto.yml`, scripts and styles in `assets/`. The notebooks themselves are for those who
 # want to run what they read.
@@ -480,6 +594,21 @@ def finish_pages(
     return figures
 
 
+# %% [markdown]
+# What has no value is a dash on a page, however a chapter's table wrote it.
+
+# %%
+#| export
+def _without_nan(table: str) -> str: # HTML
+    "A table with a dash in each cell that has no value."
+    return re.sub(r"(<t[dh][^>]*>)\s*(?:nan|NaN|NaT|None|&lt;NA&gt;)\s*(?=</t[dh]>)", r"\1–", table)
+
+
+# %%
+test_eq(_without_nan("<td>nan</td><td class='a'>None</td><td>None of them</td>"),
+        "<td>–</td><td class='a'>–</td><td>None of them</td>")
+
+
 # %%
 #| export
 def _finish_cell(cell, page: str, figures: dict[str, Figure]): # `cell`, changed in place
@@ -487,7 +616,7 @@ def _finish_cell(cell, page: str, figures: dict[str, Figure]): # `cell`, changed
     if cell.cell_type == "markdown": cell.source = _refer(cell.source, page, figures)
     for output in (o for o in cell.get("outputs", []) if "data" in o):
         table, text = ("".join(output.data.get(f"text/{kind}", "")) for kind in ("html", "markdown"))
-        if table: output.data = _raw_html(_frame_tables(table))
+        if table: output.data = _raw_html(_frame_tables(_without_nan(table)))
         elif text: output.data["text/markdown"] = _refer(text, page, figures)
 
 

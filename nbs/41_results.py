@@ -23,21 +23,107 @@
 # %%
 #| export
 import re, textwrap
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-from pneumo_nb.run import StudyError, atomic_path, models, read_json, read_provenance, stages
+from pneumo_nb.run import (
+    StudyError, atomic_path, digests, models, read_json, read_provenance, read_table, stages)
 from pneumo_nb.style import model_title, value_with_interval
 
 # %%
 #| hide
-import tempfile
+import io, tempfile
+from contextlib import redirect_stdout
 from fastcore.test import test_eq, test_fail
+from pneumo_nb.run import finish, open_stage
 
 
 # %% [markdown]
 # Numbers typed by hand grow stale. Commands make the tables of this project's texts from the files of
 # finished runs, and put them between two markers that stand in the text.
 #
+# ## Files as the stages wrote them
+#
+# A file may have been changed by hand, cut short or put in from elsewhere since its stage ended. It would be
+# read like any other. So whatever makes a table or a page compares the files that it reads with the digests
+# in the run's record first. Predictions that no stage wrote are another model's, and allowed.
+
+# %%
+#| export
+def check_outputs(
+    folder: Path,   # a run directory
+    *patterns: str, # of the files that are about to be read
+):
+    "Refuse a run's files that are not what its stages wrote, and an evaluation of other predictions."
+    records, there = read_provenance(folder)["stages"], digests(folder, patterns)
+    written = {file: digest for record in records.values() for file, digest in record["outputs"].items()
+               if any(fnmatchcase(file, pattern) for pattern in patterns)}
+    for file in _differing(written, there):
+        stage, is_ours = _writer(file), file in written or not file.startswith("predictions/")
+        if stage and is_ours: raise StudyError(
+            f"Expected {file} as the stage {stage} wrote it in the run {Path(folder).name}, found "
+            f"{_difference(file, written, there)}; do `{_command(folder, stage)}` to make it anew.")
+    _check_judged(folder, records)
+
+
+# %%
+#| export
+def _differing(before: dict, now: dict) -> list[str]: # both file → digest
+    "Files that were added, changed or removed."
+    return sorted(file for file in {*before, *now} if before.get(file) != now.get(file))
+
+def _difference(file: str, before: dict, now: dict) -> str:
+    "What became of a file."
+    if file not in now: return "none"
+    return "it changed" if file in before else "one that no finished stage wrote"
+
+
+# %%
+#| export
+def _writer(file: str) -> str | None: # None for a file that no stage writes
+    "The stage that writes a file."
+    writers = [stage.name for stage in stages().values() if any(fnmatchcase(file, p) for p in stage.outputs)]
+    return writers[0] if writers else None
+
+def _command(folder: Path, stage: str) -> str:
+    "The command that does one stage of a run again."
+    folder = Path(folder).resolve()
+    is_here = folder.parent == Path("runs").resolve()
+    return f"pneumo run --run {folder.name if is_here else folder} --only {stage}"
+
+
+# %%
+#| export
+def _check_judged(folder: Path, records: dict):
+    "Refuse an evaluation of other predictions than there are."
+    judged = records.get("evaluation", {}).get("inputs")
+    if judged is None: return
+    before = {file: digest for file, digest in judged.items() if file.startswith("predictions/")}
+    now = digests(folder, ["predictions/*.csv"])
+    for file in _differing(before, now):
+        what = "removed" if file not in now else "changed" if file in before else "added"
+        raise StudyError(f"Expected {file} as it was evaluated in the run {Path(folder).name}, found it "
+                         f"{what} since; do `{_command(folder, 'evaluation')}` to evaluate what there is.")
+
+
+# %%
+with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
+    stage, read = open_stage("evaluation", folder), ("comparison.csv", "predictions/*.csv")
+    stage.path("comparison.csv").write_text("model,roc_auc\nmine,.7\n")
+    test_fail(lambda: check_outputs(folder, *read), contains="found one that no finished stage wrote; do")
+    finish(stage)
+    check_outputs(folder, *read)
+    stage.path("comparison.csv").write_text("model,roc_auc\nmine,.9\n")
+    test_fail(lambda: check_outputs(folder, *read), contains="as the stage evaluation wrote it")
+    stage.path("comparison.csv").unlink()
+    test_fail(lambda: check_outputs(folder, *read), contains="found none; do `pneumo run --run")
+    finish(stage)
+    stage.path("predictions").mkdir()
+    stage.path("predictions/mine.csv").write_text("path\n")
+    test_fail(lambda: check_outputs(folder, *read), contains="predictions/mine.csv as it was evaluated in")
+
+
+# %% [markdown]
 # ## A table in Markdown
 
 # %%
@@ -63,13 +149,22 @@ print(_markdown_table([dict(model="CNN", AUROC="0.930"), dict(model="MLP")]))
 
 # %%
 #| export
+def read_text(file: Path) -> str:
+    "A text that is kept; what is none is refused by its name."
+    try: return Path(file).read_text(encoding="utf-8")
+    except ValueError: raise StudyError(
+        f"Expected text in UTF-8 in {file}, found something else; name another file.") from None
+
+
+# %%
+#| export
 def write_between(
     file: Path, # a Markdown file or percent script
     text: str,
     markers: tuple[str, str],
 ) -> Path: # `file`
     "Replace what stands between two markers."
-    before, first, rest = file.read_text(encoding="utf-8").partition(markers[0])
+    before, first, rest = read_text(file).partition(markers[0])
     _, last, after = rest.partition(markers[1])
     if not (first and last): raise StudyError(
         f"Expected the lines {markers[0]!r} and {markers[1]!r} in {file}, found no such pair; "
@@ -107,6 +202,8 @@ with tempfile.TemporaryDirectory() as folder:
     test_eq(write_between(readme, "| new |", marks).read_text().count("| new |"), 1)
     readme.write_text("no markers")
     test_fail(lambda: write_between(readme, "x", marks), contains="add them")
+    readme.write_bytes(b"\xff\xfe")
+    test_fail(lambda: write_between(readme, "x", marks), contains="README.md, found something else")
 
 # %% [markdown]
 # ## Published results
@@ -136,9 +233,8 @@ def is_public_test(
     folder: Path, # a run directory
 ) -> bool:
     "Whether a run's test films are, by their numbers and names, those that others published on."
-    import pandas as pd
     if not (folder/"images.csv").exists(): return False
-    images = pd.read_csv(folder/"images.csv")
+    images = read_table(folder/"images.csv", ["kind", "split"])
     counts = images.kind[images.split == "test"].value_counts().to_dict()
     return counts == _PUBLIC_KINDS and read_json(folder/"metrics/data.json")["source"] != "phantoms"
 
@@ -153,6 +249,8 @@ def is_public_test(
 #| export
 AT = "accuracy at the run's threshold"
 
+EVALUATED = ("comparison.csv", "images.csv", "metrics/data.json", "metrics/evaluation*", "predictions/*.csv")
+
 
 # %%
 #| export
@@ -160,10 +258,9 @@ def results_rows(
     folder: Path, # an evaluated run
 ) -> list[dict]: # text, in the columns of the results table
     "A run's models, and the mean and range of trainings of a kind."
-    import pandas as pd
     if not (folder/"comparison.csv").exists(): raise StudyError(
         f"Expected comparison.csv in {folder}, found none; run the evaluation first.")
-    comparison = pd.read_csv(folder/"comparison.csv", keep_default_na=True).to_dict("records")
+    comparison = read_table(folder/"comparison.csv", ["model", "roc_auc"], ["roc_auc"]).to_dict("records")
     by_rule = _rule_accuracies(folder)
     rules = list(dict.fromkeys(rule for _, rule in by_rule))
     return [_model_row(row, rules, by_rule) for row in comparison] + _spread_rows(folder, rules)
@@ -175,8 +272,8 @@ def _rule_accuracies(
     folder: Path,
 ) -> dict[tuple[str, str], str]: # (model, rule) → accuracy with its interval
     "Accuracy of each model at the threshold that each rule chose."
-    import pandas as pd
-    thresholds = pd.read_csv(folder/"metrics/evaluation_thresholds.csv").to_dict("records")
+    file = folder/"metrics/evaluation_thresholds.csv"
+    thresholds = read_table(file, ["model", "chosen", "accuracy"], ["accuracy"]).to_dict("records")
     chosen = [row for row in thresholds if row["chosen"] != "fixed"]
     return {(row["model"], row["chosen"]): value_with_interval(row, "accuracy") for row in chosen}
 
@@ -212,7 +309,7 @@ def _read_members(
     import pandas as pd
     file = folder/"metrics/evaluation_members.csv"
     if not file.exists() or file.stat().st_size <= 2: return pd.DataFrame()
-    members = pd.read_csv(file)
+    members = read_table(file)
     if "accuracy_Youden" in members: return members
     raise StudyError(f"Expected trainings judged by each rule in {file}, found an earlier version's; "
                      f"do `pneumo run --run {folder.name} --only evaluation --fresh` first.")
@@ -223,7 +320,7 @@ def _read_members(
 def _spread_rows(folder: Path, rules: list[str]) -> list[dict]:
     "Mean and range over the trainings of each kind, where there are two or more."
     members = _read_members(folder)
-    text = lambda v: f"{v.mean():.4f} ({v.min():.3f}–{v.max():.3f})"
+    text = lambda v: f"{v.mean():.4f} ({v.min():.3f}–{v.max():.3f})" if v.notna().any() else "–"
     rows = []
     for kind, group in members.groupby("kind", sort=False) if len(members) else ():
         if len(group) < 2: continue
@@ -241,6 +338,20 @@ def _spread_rows(folder: Path, rules: list[str]) -> list[dict]:
 
 # %%
 #| export
+def counted(
+    number: int,
+    word: str, # in the singular
+) -> str: # such as "2 looks"
+    "A number with its word."
+    return f"{number:,} {word}" + ("" if number == 1 else "s")
+
+
+# %%
+test_eq([counted(n, "look") for n in (0, 1, 1200)], ["0 looks", "1 look", "1,200 looks"])
+
+
+# %%
+#| export
 def _run_words(folder: Path) -> str:
     "What a run was made from, in words."
     provenance, facts = read_provenance(folder), read_json(folder/"metrics/data.json")
@@ -254,7 +365,7 @@ def _run_words(folder: Path) -> str:
              f"films of {' and '.join(map(str, sizes)) or 'no'} pixels",
              f"seed {', '.join(sorted({str(p['seed']) for p in trained})) or 'none'}",
              f"{evaluation['machine']['cores']} cores", f"commit {', '.join(commits)}",
-             f"{len(provenance.get('test_looks', []))} look(s) at the test films",
+             f"{counted(len(provenance.get('test_looks', [])), 'look')} at the test films",
              f"threshold {evaluation['parameters']['threshold']:g}"]
     notes = [f" {name}: {text}" for name, r in records.items() for text in r["notes"]]
     return f"Run `{folder.name}`: {', '.join(parts)}." + "".join(notes)
@@ -271,7 +382,7 @@ def _run_words(folder: Path) -> str:
 RESULTS_MARKERS = ("<!-- results: written by `pneumo results RUN... --write FILE` -->",
                    "<!-- end of results -->")
 
-_KEY = (" In brackets: 95 % intervals, patients redrawn; in rows of means the range over trainings. "
+_KEY = (" In brackets: 95 % intervals over patients; in rows of means the range over trainings. "
         "Accuracies with a rule's name: at the threshold that it chose on validation.")
 
 
@@ -293,20 +404,27 @@ def results_in(
 # %%
 #| export
 def _table_rows(table: str) -> list[dict]:
-    "The rows of a Markdown table."
+    "The rows of a Markdown table of results."
     cells = [[c.strip() for c in line.strip("| ").split(" | ")] for line in table.splitlines()]
-    return [dict(zip(cells[0], line)) for line in cells[2:]]
+    wanted, columns = {"model", "run", "AUROC", AT}, cells[0] if cells else []
+    whole = all(len(line) == len(columns) for line in cells)
+    if cells and not (whole and wanted <= {*columns}): raise StudyError(
+        f"Expected between the markers a table with {', '.join(sorted(wanted))} and a cell for each column "
+        "in each row, found another; write its runs anew, without --add.")
+    return [dict(zip(columns, line)) for line in cells[2:]]
 
 
 # %%
-rows = [dict(model="m", run="a"), dict(model="n", run="a"), dict(model="m", run="b"),
-        dict(model="who", run="published")]
+rows = [{"model": model, "run": run, "AUROC": ".9", AT: ".8"}
+        for model, run in (("m", "a"), ("n", "a"), ("m", "b"), ("who", "published"))]
 words = ("Run `a`: drawn phantoms, films of 16 pixels.\nRun `b`: drawn phantoms, films of 32 pixels. "
          "In brackets: 95 %")
 block = "\n".join([RESULTS_MARKERS[0], "", _markdown_table(rows), "", words, "", RESULTS_MARKERS[1]])
 there = results_in(block)
 test_eq({name: [r["model"] for r in rows] for name, (rows, _) in there.items()}, dict(a=["m", "n"], b=["m"]))
 test_eq(there["b"][1], "Run `b`: drawn phantoms, films of 32 pixels.")
+test_fail(lambda: results_in(block.replace("| run |", "| walk |")), contains="a table with AUROC, acc")
+test_fail(lambda: results_in(block.replace(" | .8 |", " |")), contains="a cell for each column")
 
 
 # %%
@@ -316,6 +434,7 @@ def results_markdown(
     others: dict | None = None, # from `results_in`: what a table already says of runs, in its order
 ) -> str: # markdown
     "The models of one or more runs, beside published results, with what they were made from."
+    for folder in folders: check_outputs(folder, *EVALUATED)
     _check_same_films(folders)
     others = others or {}
     rows_of = lambda folder: [{"model": r["model"], "run": folder.name} | r for r in results_rows(folder)]
@@ -422,16 +541,16 @@ def write_summary(
     findings: Path, # holds the results table
 ) -> Path: # `file`
     "Write a text's summary anew."
-    text = file.read_text(encoding="utf-8")
+    text = read_text(file)
     rows = _summary_rows(text)
-    table = _summary_markdown(findings.read_text(encoding="utf-8"), rows)
+    table = _summary_markdown(read_text(findings), rows)
     return write_between(file, table, (_SUMMARY_START.search(text)[0], _SUMMARY_END))
 
 
 # %%
 wanted = "<!-- summary: written by a command;\n# rows: m @ b; n @ a -->\n# <!-- end of summary -->"
 test_eq(_summary_rows(wanted), [("m", "b"), ("n", "a")])
-whole = _markdown_table([row | {"AUROC": ".9", AT: ".8"} for row in rows])
+whole = _markdown_table(rows)
 with tempfile.TemporaryDirectory() as folder:
     findings, readme = Path(folder)/"findings.md", Path(folder)/"README.py"
     findings.write_text("\n".join([RESULTS_MARKERS[0], "", whole, "", words, RESULTS_MARKERS[1]]))
@@ -490,6 +609,8 @@ def ablation_markdown(
     folders: list[Path], # runs of the recipe; the first is what the others are compared with
 ) -> str: # markdown
     "What changes when one ingredient of the recipe does."
+    examinations = [stage.examinations for stage in stages().values() if stage.examinations]
+    for folder in folders: check_outputs(folder, *EVALUATED, *examinations)
     _check_same_films(folders)
     recipes = [_recipe(folder) for folder in folders]
     rows = [_ablation_row(folder, recipe, recipes[0]) for folder, recipe in zip(folders, recipes)]
@@ -510,8 +631,7 @@ _TALL = "{auroc:.3f} ({low:.3f}–{high:.3f})"
 #| export
 def _ablation_row(folder: Path, recipe: dict, first: dict) -> dict:
     "One recipe's numbers, from the folds and from test."
-    import pandas as pd
-    results, compared = _examinations(folder), pd.read_csv(folder/"comparison.csv").set_index("model")
+    results, compared = _examinations(folder), read_table(folder/"comparison.csv").set_index("model")
     compared_models = [m for m in _examined_stage(folder).models if m in compared.index]
     last, tall = compared.loc[compared_models[-1]], results["tall"]  # the ensemble, where there is one
     each = [member["auroc"] for member in results["members"]]

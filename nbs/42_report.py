@@ -22,18 +22,21 @@
 
 # %%
 #| export
-import html, json, re, tempfile
+import html, json, re
 from pathlib import Path
+from urllib.parse import quote
 
-from pneumo_nb.run import StudyError, atomic_path, read_json, read_provenance, stage_words, stages
+from pneumo_nb.run import (
+    StudyError, atomic_path, file_digest, read_json, read_provenance, read_table, stage_words, stages)
 from pneumo_nb.style import COLOURS, WORDS, model_order, model_style, model_title
 from pneumo_nb.pages import (
     Figure, as_html, fill, finish_pages, front_matter, html_cell, processed, project_folder, render,
-    stage_pages, table_html, with_front_matter)
-from pneumo_nb.results import PUBLISHED, is_public_test, results_rows
+    stage_pages, staging_folder, table_html, with_front_matter)
+from pneumo_nb.results import EVALUATED, PUBLISHED, check_outputs, counted, is_public_test, results_rows
 
 # %%
 #| hide
+import tempfile
 import nbformat
 import nbformat.v4 as nb
 from fastcore.test import test_eq, test_fail
@@ -55,9 +58,8 @@ _KINDS = {"normal": "normal", "bacteria": "bacterial pneumonia", "virus": "viral
 #| export
 def _films_rows(folder: Path) -> list[dict]: # split, films, each kind, pneumonia, patients
     "How many films and patients are in each split; nothing if the run has no films."
-    import pandas as pd
     if not (folder/"images.csv").exists(): return []
-    images = pd.read_csv(folder/"images.csv")
+    images = read_table(folder/"images.csv", ["split", "kind", "label", "patient_id"], ["label"])
     splits = [s for s in ("train", "validation", "test") if (images.split == s).any()]
     return [_films_row(s, images[images.split == s]) for s in splits] + [_films_row("all", images)]
 
@@ -81,16 +83,6 @@ def _facts(folder: Path, file: str) -> dict: # {} where the run does not have it
 
 # %%
 #| export
-def _data_section(folder: Path) -> str: # HTML
-    "What the films are, in words and in numbers."
-    facts, rows = _facts(folder, "metrics/data.json"), _films_rows(folder)
-    table = table_html(rows, "Films and patients", sort_from=99) if rows else ""
-    return fill("data", source=facts.get("source"), folder=Path(facts.get("root", "")).name,
-                cautions=_stage_sentences(folder, "data_remark"), table=_markup(table))
-
-
-# %%
-#| export
 def _markup(text: str): # markupsafe.Markup
     "HTML that a template takes as it is."
     from markupsafe import Markup
@@ -104,6 +96,41 @@ def _stage_sentences(folder: Path, key: str) -> list: # of Markup
     sentences = [stage_words(folder, name, key) for name in stages()]
     return [_markup(text) for text in sentences if text]
 
+
+# %% [markdown]
+# What the checks call serious may make every number below worthless. It stands above the results, by name.
+
+# %%
+#| export
+def _serious_problems(folder: Path) -> list[dict]: # problem, films, examples
+    "What the checks found that would spoil a result."
+    file = folder/"metrics/data_checks.csv"
+    if not file.exists(): return []
+    checks = read_table(file, ["problem", "films", "serious", "examples"], ["films"])
+    serious = checks[(checks.films > 0) & (checks.serious.astype(str) == "True")].fillna({"examples": ""})
+    return [dict(problem=row.problem, films=counted(row.films, "film"), examples=row.examples)
+            for row in serious.itertuples()]
+
+
+# %%
+#| export
+def _data_section(folder: Path) -> str: # HTML
+    "What the films are, in words and in numbers."
+    facts, rows = _facts(folder, "metrics/data.json"), _films_rows(folder)
+    table = table_html(rows, "Films and patients", sort_from=99) if rows else ""
+    return fill("data", source=facts.get("source"), folder=Path(facts.get("root", "")).name,
+                cautions=_stage_sentences(folder, "data_remark"), table=_markup(table),
+                problems=_serious_problems(folder))
+
+
+# %%
+with tempfile.TemporaryDirectory() as folder:
+    (Path(folder)/"metrics").mkdir()
+    (Path(folder)/"metrics/data_checks.csv").write_text(
+        "problem,films,serious,examples\nsame bytes in two splits,1,True,a<b>.png\nhidden file,3,False,\n"
+        "cut short,0,True,\n")
+    shown = _data_section(Path(folder))
+test_eq(re.findall("<li>(.*?)</li>", shown), ["same bytes in two splits: 1 film (a&lt;b&gt;.png)"])
 
 # %% [markdown]
 # ## The results
@@ -125,24 +152,16 @@ def _fitted_table(rows: list[dict], caption: str, sort_from: int) -> str: # HTML
 #| export
 def _results_section(folder: Path) -> str: # HTML
     "The comparison, if the run has one, beside trainings of a kind and published results."
-    import pandas as pd
     from pneumo_nb.evaluation import comparison_table
     if not (folder/"comparison.csv").exists(): return fill("results", table="")
-    comparison = pd.read_csv(folder/"comparison.csv")
+    comparison = read_table(folder/"comparison.csv", ["model", "roc_auc"], ["roc_auc"])
     first, split = comparison.iloc[0], read_json(folder/"metrics/evaluation.json")["split"]
     caption = f"The models on {first.films:,} {split} films"
     table = _fitted_table(comparison_table(comparison).to_dict("records"), caption, sort_from=2)
     return fill("results", table=_markup(table), threshold=first.threshold,
                 share=(first.fn + first.tp) / first.films, cautions=_stage_sentences(folder, "caution"),
                 spread=_markup(_spread_section(folder)), published=_markup(_published_table(folder)),
-                looks=_looks(folder))
-
-
-# %%
-#| export
-def _looks(folder: Path) -> int:
-    "How often this run's stages looked at the test films."
-    return len(read_provenance(folder).get("test_looks", []))
+                looks=counted(len(read_provenance(folder).get("test_looks", [])), "look"))
 
 
 # %%
@@ -269,38 +288,87 @@ def _conclusion(
 _NO_TEST = ("There were no test films: these numbers come from validation films, which also chose epoch or "
             "temperature, and are too kind.")
 
+# %%
+#| export
+_SENTENCES = dict(
+    calls="At a threshold of {threshold:g} {who} finds {tp} of {sick} pneumonia films and calls {fp} of "
+          "{well} normal films pneumonia.",
+    order="AUROC from the highest to the lowest (0.5 is guessing, 1 is perfect): {}.",
+    one_class="The films that are judged are all of one class, so there is no AUROC.",
+    below="{} ranks films worse than chance: its AUROC is {roc_auc:.3f} ({roc_auc_low:.3f} to "
+          "{roc_auc_high:.3f}), all below 0.5.",
+    upside_down="{} ranks every pair of films the wrong way round: its AUROC is 0.")
+
 
 # %%
 #| export
 def _best_sentences(facts: dict) -> list[str]:
-    "The model with the highest AUROC, and all in their order."
-    rows = sorted(facts["comparison"], key=lambda row: -row["roc_auc"])
-    best = next(row for row in rows if row["model"] == facts["best"])
+    "What the first model calls right, and all in their order."
+    row = next(row for row in facts["comparison"] if row["model"] == facts["best"])
+    defined = [row for row in facts["comparison"] if row["roc_auc"] is not None]
+    who = ("the model with the highest AUROC, {}," if defined else "{}").format(model_title(row["model"]))
+    counts = row | dict(who=who, sick=row["tp"] + row["fn"], well=row["fp"] + row["tn"])
+    calls = _SENTENCES["calls"].format(**counts | dict(threshold=facts["threshold"]))
+    if not defined: return [calls, _SENTENCES["one_class"]]
+    rows = sorted(defined, key=lambda row: -row["roc_auc"])
     listed = ", ".join(f"{model_title(row['model'])} {row['roc_auc']:.3f}" for row in rows)
-    return [f"At a threshold of {facts['threshold']:g} the model with the highest AUROC, "
-            f"{model_title(best['model'])}, finds {best['tp']} of {best['tp'] + best['fn']} pneumonia films "
-            f"and calls {best['fp']} of {best['fp'] + best['tn']} normal films pneumonia.",
-            f"AUROC from the highest to the lowest (0.5 is guessing, 1 is perfect): {listed}."]
+    return [calls, _SENTENCES["order"].format(listed), *_below_sentences(rows)]
 
 
 # %%
 #| export
+def _below_sentences(rows: list[dict]) -> list[str]: # `rows`: of the comparison, with an AUROC
+    "Models that are worse than guessing by more than chance."
+    lines = []
+    for row in rows:
+        is_below = row["roc_auc_high"] is not None and row["roc_auc_high"] < .5
+        key = "upside_down" if row["roc_auc"] == 0 else "below" if is_below else None
+        if key: lines.append(_SENTENCES[key].format(model_title(row["model"]), **row))
+    return lines
+
+
+# %%
+mine = dict(model="mine", roc_auc=.3, roc_auc_low=.2, roc_auc_high=.4, tp=1, fn=2, fp=3, tn=4)
+sentences = lambda **change: _best_sentences(dict(comparison=[mine | change], best="mine", threshold=.5))
+assert sentences()[0].endswith("mine, finds 1 of 3 pneumonia films and calls 3 of 7 normal films pneumonia.")
+test_eq(sentences()[2],
+        "mine ranks films worse than chance: its AUROC is 0.300 (0.200 to 0.400), all below 0.5.")
+test_eq(sentences(roc_auc_high=.6)[2:], [])
+test_eq(sentences(roc_auc_high=None)[2:], [])   # one patient has no interval
+assert "wrong way round" in sentences(roc_auc=0)[2] and "all of one class" in sentences(roc_auc=None)[1]
+
+
+# %% [markdown]
+# Pairs of models are counted as the chapter on evaluation counts them: different in AUROC or in calls.
+
+# %%
+#| export
 def _difference_sentences(pairs: list[dict]) -> list[str]:
-    "How many pairs of models differ in their calls."
+    "How many pairs of models differ, in AUROC or in calls."
     if not pairs: return []
-    differing = sum(pair["p_calls_holm"] < .05 for pair in pairs)
-    others = "." if differing == len(pairs) else "; the others cannot be told apart."
-    return [f"Compared by right and wrong calls at this threshold, {differing} of {len(pairs)} pairs of "
-            f"models differ by more than chance (an exact test over patients, corrected after Holm){others}"]
+    from pneumo_nb.measures import pair_differences
+    number = lambda value: float("nan") if value is None else value   # as JSON holds what is undefined
+    rows = [{key: number(value) for key, value in pair.items()} for pair in pairs]
+    differing = sum(bool(pair_differences(row)) for row in rows)
+    others = "" if differing in (0, len(pairs)) else " The others cannot be told apart on these films."
+    return [f"Of {counted(len(pairs), 'pair')} of models, {differing or 'none'} "
+            f"{'differ' if differing > 1 else 'differs'} by more than chance, in AUROC or in right and wrong "
+            f"calls at this threshold (both tested over patients and corrected after Holm).{others}"]
+
+
+# %%
+tests = ((.3, 1), (.01, 1), (None, .01))
+alike, in_auroc, in_calls = (dict(p_auroc_holm=auroc, p_calls_holm=calls) for auroc, calls in tests)
+assert _difference_sentences([alike, in_auroc, in_calls])[0].startswith("Of 3 pairs of models, 2 differ by")
+assert _difference_sentences([alike])[0].startswith("Of 1 pair of models, none differs by")
 
 
 # %%
 #| export
 def _shift_rows(folder: Path) -> list[dict]: # model, AUROC on validation and on test
     "How much better each model looks on validation than on test."
-    import pandas as pd
     if _facts(folder, "metrics/evaluation.json").get("split") != "test": return []
-    comparison = pd.read_csv(folder/"comparison.csv").dropna(subset=["roc_auc", "validation_roc_auc"])
+    comparison = read_table(folder/"comparison.csv").dropna(subset=["roc_auc", "validation_roc_auc"])
     return [{"model": model_title(row.model), "AUROC, validation": f"{row.validation_roc_auc:.4f}",
              "AUROC, test": f"{row.roc_auc:.4f}",
              "difference": f"{row.roc_auc - row.validation_roc_auc:+.4f}"}
@@ -395,11 +463,10 @@ def _sections(parts: dict[str, str]) -> list: # nbformat cells
 #| export
 def _operating_models(folder: Path) -> list[dict]: # name, title, colour, label, probability
     "Labels and probabilities of the films that each model is judged on."
-    import pandas as pd
-    from pneumo_nb.evaluation import test_films
+    from pneumo_nb.evaluation import read_predictions, test_films
     files = sorted((folder/"predictions").glob("*.csv"), key=lambda file: model_order(file.stem))
     if not files: return []
-    _, tables = test_films({file.stem: pd.read_csv(file) for file in files})
+    _, tables = test_films({file.stem: read_predictions(file) for file in files})
     look = lambda name: dict(name=name, title=model_title(name), colour=model_style(name)["color"])
     return [look(name) | dict(label=table.label.tolist(), probability=table.probability.tolist())
             for name, table in tables.items()]
@@ -509,8 +576,13 @@ def _methods_page(folder: Path): # nbformat notebook
 #| export
 def _executed_notebooks(folder: Path) -> dict[str, Path]: # file name → file, in the study's order
     "The chapters that a run has."
-    files = [folder/"notebooks"/f"{stage.notebook}.ipynb" for stage in stages().values()]
-    executed = {file.name: file for file in files if file.exists()}
+    files = {name: folder/"notebooks"/f"{stage.notebook}.ipynb" for name, stage in stages().items()}
+    executed = {file.name: file for file in files.values() if file.exists()}
+    for name, record in _records(folder):
+        is_changed = files[name].exists() and record.get("notebook", "") not in ("", file_digest(files[name]))
+        if is_changed: raise StudyError(
+            f"Expected the notebook {files[name]} as it was executed, found it changed; "
+            "remove that file and do `pneumo run`, which executes it again.")
     if not executed: raise StudyError(
         f"Expected executed notebooks in {folder/'notebooks'}, found none; do `pneumo run` first.")
     return executed
@@ -552,11 +624,10 @@ def report_pages(
     staging: Path, # takes the figures
 ) -> tuple[dict, dict]: # file name → page, in order; file name → executed notebook
     "All pages of a run's report."
-    sources = _executed_notebooks(folder)
+    sources, operating = _executed_notebooks(folder), _operating_page(folder)
     chapters = {name: processed(file) for name, file in sources.items()}
     for name, notebook in chapters.items(): offer_notebook(notebook, name)
     figures = finish_pages(dict(enumerate(chapters.values(), 1)), staging)
-    operating = _operating_page(folder)
     extra = {"operating_point.ipynb": operating} if operating else {}
     extra["methods.ipynb"] = _methods_page(folder)
     shown = [front_matter(page) for page in [*chapters.values(), *extra.values()]]
@@ -572,8 +643,8 @@ def render_report(
     "Make `site/` from a run, and in `runs/` the list of all runs."
     folder = Path(folder)
     _executed_notebooks(folder)  # refused before anything is written
-    with tempfile.TemporaryDirectory(prefix="pneumo-site-") as staging:  # Quarto passes over hidden folders
-        staging = Path(staging)
+    check_outputs(folder, *EVALUATED, "metrics/*")
+    with staging_folder() as staging:
         pages, sources = report_pages(folder, staging)
         stage_pages(staging, project_folder(), f"Run {folder.name}", pages, sources)
         by = render(staging, folder/"site")
@@ -598,7 +669,9 @@ _RUN_COLUMNS = ["roc_auc", "accuracy", "sensitivity", "specificity", "f1_normal"
 #| export
 def _run_parameters(folder: Path) -> dict | None: # "stage.name" → value; None if the record cannot be read
     "All parameters of a run's stages."
-    try: records = read_provenance(folder)["stages"]
+    try:
+        records = read_provenance(folder)["stages"]
+        check_outputs(folder, "comparison.csv")
     except StudyError as e:
         print(f"Note: {folder.name} is left out of the list of runs. {e}")
         return None
@@ -621,14 +694,13 @@ def _runs_rows(runs: Path) -> list[dict]: # a row a run and model
 #| export
 def _run_rows(folder: Path, differing: dict) -> list[dict]:
     "A row for each model of one run; cells are HTML."
-    import pandas as pd
     begun = min((r["started"] for r in read_provenance(folder)["stages"].values()), default="")[:16]
     compared = folder/"comparison.csv"
-    models = pd.read_csv(compared).to_dict("records") if compared.exists() else [{"model": "–"}]
-    name = html.escape(folder.name)
-    link = f'<a href="{name}/site/index.html">{name}</a>' if (folder/"site/index.html").exists() else name
-    parameters = {key: html.escape(str(value)) for key, value in differing.items()}
-    head = {"run": link, "begun (UTC)": begun.replace("T", " ")}
+    models = read_table(compared).to_dict("records") if compared.exists() else [{"model": "–"}]
+    name, place = html.escape(folder.name), quote(folder.name)
+    link = f'<a href="{place}/site/index.html">{name}</a>' if (folder/"site/index.html").exists() else name
+    parameters = {html.escape(key): html.escape(str(value)) for key, value in differing.items()}
+    head = {"run": link, "begun (UTC)": html.escape(begun.replace("T", " "))}
     return [{**head, "model": html.escape(model_title(model["model"])), **_run_cells(model), **parameters}
             for model in models]
 

@@ -15,23 +15,24 @@
 # %% [markdown]
 # # The documentation
 #
-# > Chapters executed on phantoms, an entry for every exported symbol, and the README's pictures
+# > Chapters executed on phantoms, an entry for every public symbol, and the README's pictures
 
 # %%
 #| default_exp docs
 
 # %%
 #| export
-import os, re, shutil, tempfile
+import os, re, shutil
 from contextlib import contextmanager
 from pathlib import Path
 
 from pneumo_nb.run import StudyError, atomic_path
-from pneumo_nb.pages import drop_chatter, finish_pages, project_folder, render, stage_pages
+from pneumo_nb.pages import drop_chatter, finish_pages, project_folder, render, stage_pages, staging_folder
 from pneumo_nb.report import offer_notebook
 
 # %%
 #| hide
+import tempfile
 import nbformat.v4 as nb
 from fastcore.test import test_eq, test_fail
 
@@ -63,8 +64,8 @@ def _documented(
     "Notebooks as nbdev prepares them: exported code gives way to what each symbol takes and returns."
     import nbformat
     from nbdev.serve import proc_nbs
-    with tempfile.TemporaryDirectory(prefix="pneumo-docs-") as folder, _working_in(project):
-        for file in notebooks: shutil.copy(file, Path(folder)/file.name)
+    with staging_folder() as folder, _working_in(project):
+        for file in notebooks: shutil.copy(file, folder/file.name)
         cache = proc_nbs(folder, force=True, n_workers=2)
         pages = {file.name: nbformat.read(cache/file.name, as_version=4) for file in notebooks}
     for name, page in pages.items():
@@ -124,8 +125,7 @@ def render_docs(
 ) -> tuple[Path, str]: # the first page, what rendered it
     "Make the documentation: README, chapters, every exported symbol."
     project = project_folder()
-    with tempfile.TemporaryDirectory(prefix="pneumo-site-") as staging:
-        staging = Path(staging)
+    with staging_folder() as staging:
         pages = _documented([project/"nbs/index.ipynb", *notebooks], project)
         numbered = {name[:2]: page for name, page in pages.items() if name[:2].isdecimal()}
         finish_pages({number.lstrip("0") or "0": page for number, page in numbered.items()}, staging)
@@ -142,7 +142,7 @@ def render_docs(
 
 # %%
 #| export
-_WIDTH, _HEIGHT = 1200, 1280  # of the browser's window, pixels
+_WIDTH, _HEIGHT = 1200, 1420  # of the browser's window, pixels
 _CHROMIUM = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
              "--hide-scrollbars", "--force-device-scale-factor=1")
 

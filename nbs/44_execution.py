@@ -22,18 +22,20 @@
 
 # %%
 #| export
-import os, shutil, sys, time
+import os, shutil, sys, tempfile, time
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
 from pneumo_nb.run import (
-    Declaration, StudyError, atomic_path, read_provenance, stages, stale_reason, write_json)
+    Declaration, StudyError, atomic_path, file_digest, read_provenance, stages, stale_reason, threads,
+    write_json)
 from pneumo_nb.pages import project_folder
 
 # %%
 #| hide
-import io, tempfile
+import io
+from unittest import mock
 from fastcore.test import test_eq, test_fail
 
 
@@ -55,7 +57,8 @@ class _EpochLines:
     def write(self, text: str):
         *lines, self.rest = (self.rest + text).split("\n")
         for line in lines:
-            if line.startswith(("epoch ", "Note: ", "Member ")) or "continues after" in line:
+            is_told = any(words in line for words in ("continues after", ": Note: "))  # a worker's note
+            if is_told or line.startswith(("epoch ", "Note: ", "Member ")):
                 self.out.write(f"      {line}\n")
 
 
@@ -86,9 +89,91 @@ def stderr_to(file: Path):
 
 
 # %% [markdown]
+# ### In this Python
+#
+# Jupyter looks for a kernel named `python3` in many folders, and another program may have left one there that
+# runs another Python, without this package. A notebook of the study runs in the interpreter that runs this
+# line. Kernel and command talk over sockets in a folder of their own rather than over ports, which two runs
+# begun together might both take. Where the system has no such sockets, or the folder's name is too long for
+# one, ports must do.
+
+# %%
+#| export
+def _own_kernel(
+    place: Path, # an empty folder
+): # a class, for nbclient
+    "A kernel of this very interpreter, whatever kernels Jupyter finds."
+    from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpec
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec = KernelSpec(argv=command, language="python", display_name="python3")
+    talk = dict(connection_file=str(place/"kernel.json"))
+    if os.name == "posix" and len(str(place)) < 90: talk |= dict(transport="ipc", ip=str(place/"k"))
+
+    class OwnKernel(AsyncKernelManager):
+        kernel_spec = property(lambda self: spec)
+        def __init__(self, **options): super().__init__(**options | talk)
+    return OwnKernel
+
+
+# %%
+with mock.patch.dict(os.environ, JUPYTER_PATH="/of/another"):
+    manager = _own_kernel(Path("/tmp/place"))(kernel_name="python3")
+test_eq((manager.kernel_spec.argv[0], manager.transport, manager.ip), (sys.executable, "ipc", "/tmp/place/k"))
+
+
+# %% [markdown]
+# In that folder a kernel also keeps what IPython would write into the home folder. What the user has IPython
+# do at its start stays out of the study that way.
+
+# %%
+#| export
+@contextmanager
+def _kernel_place(): # yields a Path
+    "An empty folder for one kernel, gone afterwards."
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory(prefix="pneumo-", ignore_cleanup_errors=True) as place:
+        os.environ.update(IPYTHONDIR=place, JUPYTER_RUNTIME_DIR=place)
+        try: yield Path(place)
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
+# %%
+with _kernel_place() as place: test_eq(os.environ["IPYTHONDIR"], str(place))
+assert not place.exists() and os.environ.get("IPYTHONDIR") != str(place)
+
+# %% [markdown]
+# Other libraries keep something at home, too. Where that cannot be written, the cache takes it.
+
+# %%
+#| export
+_AT_HOME = dict(MPLCONFIGDIR="matplotlib", KERAS_HOME="keras", JUPYTER_CONFIG_DIR="jupyter",
+                JUPYTER_DATA_DIR="jupyter")
+
+def places_to_write(
+    cache: Path, # a folder that can be written
+):
+    "Point libraries to the cache if the home folder cannot be written."
+    try: tempfile.TemporaryFile(dir=Path.home()).close()
+    except (OSError, RuntimeError):  # RuntimeError: there is no home at all
+        for variable, name in _AT_HOME.items(): os.environ.setdefault(variable, str(cache/"home"/name))
+
+
+# %%
+with tempfile.TemporaryDirectory() as cache:
+    with mock.patch.dict(os.environ, HOME="/proc"):
+        places_to_write(Path(cache))
+        test_eq(os.environ["KERAS_HOME"], f"{cache}/home/keras")
+
+
+# %% [markdown]
+# ### Executed, or as far as it came
+#
 # papermill writes the executed notebook beside its final name. The notebook itself records its provenance
 # when it is done. If it fails, what it showed so far is kept as `NN_name.failed.ipynb`, and the reason is one
-# sentence.
+# sentence. papermill takes braces in the names of files for parameters to fill in, so they are doubled.
 
 # %%
 #| export
@@ -104,6 +189,7 @@ def execute_notebook(
     failed.unlink(missing_ok=True)
     try: _execute(notebook, kept, failed, params, log)
     except PapermillExecutionError as e:
+        if e.ename == "KeyboardInterrupt": raise KeyboardInterrupt from None
         reason = e.evalue if e.ename == "StudyError" else f"{e.ename}: {e.evalue}"
         raise StudyError(f"{kept.stem} failed: {reason} (what it showed until then: {failed})") from None
     except RuntimeError as e:  # the kernel itself died, for want of memory perhaps
@@ -118,10 +204,11 @@ def _execute(notebook: Path, kept: Path, failed: Path, params: dict, log: Path):
     from papermill.exceptions import PapermillExecutionError
     options = dict(cwd=str(notebook.parent), kernel_name="python3", progress_bar=False,
                    stdout_file=_EpochLines(sys.stdout))
-    with atomic_path(kept) as partial:
+    with atomic_path(kept) as partial, _kernel_place() as place:
+        files = (str(file).replace("{", "{{").replace("}", "}}") for file in (notebook, partial))
         try:
             with stderr_to(log):
-                papermill.execute_notebook(str(notebook), str(partial), params, **options)
+                papermill.execute_notebook(*files, params, kernel_manager_class=_own_kernel(place), **options)
         except PapermillExecutionError:
             os.replace(partial, failed)
             raise
@@ -188,7 +275,27 @@ with tempfile.TemporaryDirectory() as folder:
 # %% [markdown]
 # ## A run
 #
-# Stages run in the study's order. Each is skipped when nothing that it depends on has changed.
+# Stages run in the study's order. Each is skipped when nothing that it depends on has changed. The number of
+# threads is not among these things, though it changes the numbers a little. So whoever goes on with another
+# number is told.
+
+# %%
+#| export
+def _threads_note(
+    machines: list[dict], # of the stages that are done
+) -> str: # "" where there is nothing to say
+    "That earlier stages of a run used another number of threads."
+    others = {machine.get("threads", threads()) for machine in machines} - {threads()}
+    if not others: return ""
+    return (f"Note: stages of this run were done with PNEUMO_THREADS={', '.join(map(str, sorted(others)))}, "
+            f"and now it is {threads()}; the same numbers need the same number of threads.")
+
+
+# %%
+with mock.patch.dict(os.environ, PNEUMO_THREADS="3"):
+    test_eq(_threads_note([dict(threads=3), dict(cores=2)]), "")   # older records do not hold it
+    print(_threads_note([dict(threads=3), dict(threads=2)]))
+
 
 # %%
 #| export
@@ -199,9 +306,12 @@ def run_stages(
     fresh: bool, # run them even if nothing has changed
 ):
     "Run the chosen stages in order, skipping what is up to date."
+    said = _threads_note([record["machine"] for record in read_provenance(folder)["stages"].values()])
     for number, name in enumerate(chosen, 1):
         head = f"[{number}/{len(chosen)}] {name:<14}"
         if why := _why_run(folder, name, params[name], fresh):
+            if said: print(said)
+            said = ""
             print(f"{head} {why} …", flush=True)
             if fresh: _forget_stage(folder, name)
             print(f"{' ' * len(head)} {_execute_stage(folder, name, params[name])}", flush=True)
@@ -223,9 +333,13 @@ def _why_run(folder: Path, name: str, params: dict, fresh: bool) -> str: # "" wh
 def _execute_stage(folder: Path, name: str, params: dict) -> str: # what it took
     "Execute one stage's notebook into the run directory."
     start, file = time.time(), f"{stages()[name].notebook}.ipynb"
-    params = params | dict(run_dir=str(folder))
-    execute_notebook(project_folder()/"nbs"/file, folder/"notebooks"/file, params, folder/".kernel.log")
-    peak = read_provenance(folder)["stages"][name]["peak_memory_mb"]
+    params, kept = params | dict(run_dir=str(folder)), folder/"notebooks"/file
+    execute_notebook(project_folder()/"nbs"/file, kept, params, folder/".kernel.log")
+    provenance = read_provenance(folder)
+    record = provenance["stages"][name]
+    record["notebook"] = file_digest(kept)  # a report shows none that was changed since
+    write_json(folder/"provenance.json", provenance)
+    peak = record["peak_memory_mb"]
     return f"done in {time.time() - start:.1f} s" + (f", {peak:,} MB at most" if peak else "")
 
 

@@ -22,17 +22,20 @@
 
 # %%
 #| export
-import os
+import os, re, sys
 from pathlib import Path
 
 import click
 import yaml
 
-from pneumo_nb.run import StudyError, atomic_path, read_json, stages
+from pneumo_nb.run import (
+    StudyError, atomic_path, cache_folder, check_cache, check_parameters, read_json, read_looks,
+    read_provenance, stages)
 from pneumo_nb.parameters import (
     declared_parameters, drop_undeclared, load_params, parse_override, resolve_params)
 from pneumo_nb.pages import project_folder
-from pneumo_nb.execution import check_upstream, clear_partial, execute_notebook, run_stages, stderr_to
+from pneumo_nb.execution import (
+    check_upstream, clear_partial, execute_notebook, places_to_write, run_stages, stderr_to)
 
 # %%
 #| hide
@@ -124,22 +127,71 @@ test_eq(_asked_parameters(Path("no_run"), best, [], None, known)[1],
 test_fail(lambda: _asked_parameters(Path("no_run"), None, ["cnn.epoch=9"], None, known),
           contains="known in cnn: batch_size, epochs")
 
-
 # %% [markdown]
 # ## Where a run is
+#
+# Runs write their files over older ones of the same names, so a folder must be a run beyond doubt. The first
+# line of `params.yaml` says so, or the record of the stages does. In runs that were made before that line,
+# the parameters begin with the stages, beside a lock.
+
+# %%
+#| export
+_MARK = "# The parameters of a run, written by `pneumo run`."
+
+def _is_run(folder: Path) -> bool:
+    "Whether a folder holds what only a run does."
+    file = folder/"params.yaml"
+    head = file.read_bytes()[:100].decode(errors="replace") if file.is_file() else ""
+    if head.startswith(_MARK) or head.startswith("stages:\n- ") and (folder/".lock").exists(): return True
+    try: return bool(read_provenance(folder)) and (folder/"provenance.json").is_file()
+    except StudyError: return False
+
+
+# %%
+#| export
+def _is_free(folder: Path) -> bool:
+    "Whether a folder is empty, but for what a run leaves that was killed at its very start."
+    if not folder.exists(): return True
+    ours = re.compile(r"\.lock|\.kernel\.log|\.partial-\d+-params\.yaml")
+    return folder.is_dir() and all(ours.fullmatch(file.name) for file in folder.iterdir())
+
 
 # %%
 #| export
 def _run_folder(name: str) -> Path: # absolute
     "`runs/NAME` here, or the folder itself if a path is given; refused if it is something else than a run."
-    if not name.strip() or Path(name).name in ("", ".", "..") or set(name) & set("{}"):
-        raise StudyError(f"Expected a name such as monday for --run (without braces), found {name!r}.")
+    if Path(name).name in ("", ".", ".."):
+        raise StudyError(f"Expected a name such as monday for --run, found {name!r}.")
     folder = (Path(name) if os.sep in name else Path("runs")/name).resolve()
-    is_run = any((folder/mark).exists() for mark in ("params.yaml", "provenance.json", ".lock"))
-    is_free = not folder.exists() or folder.is_dir() and not any(folder.iterdir())
-    if is_run or is_free: return folder
+    _check_text("the run's folder", str(folder))
+    if _is_run(folder) or _is_free(folder): return folder
     raise StudyError(f"Expected a run or an empty folder at {folder}, found other files; "
                      "choose another --run.")
+
+
+# %%
+#| export
+def _check_text(what: str, text: str):
+    "Refuse text that is not UTF-8: parameters, pages and records could not hold it."
+    try: text.encode()
+    except UnicodeEncodeError: raise StudyError(
+        f"Expected {what} in UTF-8, found {text!r}; give it another name.") from None
+
+
+# %%
+def is_taken(folder, **files):
+    "Whether a folder with these files is taken for a run, or refused."
+    endings = dict(params="yaml", provenance="json")
+    for name, text in files.items(): (Path(folder)/f"{name}.{endings[name]}").write_text(text)
+    try: return _run_folder(str(folder)) == Path(folder).resolve()
+    except StudyError: return "refused"
+
+for files, taken in [
+    ({}, True), (dict(params=_MARK + "\nstages: []\n"), True), (dict(provenance='{"stages": {}}'), True),
+    (dict(params="mine: 1\n"), "refused"), (dict(params="stages:\n- build\n"), "refused"),
+    (dict(provenance='{"stages": []}'), "refused"), (dict(provenance='{"stages": {"b": {}}}'), "refused")]:
+    with tempfile.TemporaryDirectory() as folder: test_eq(is_taken(folder, **files), taken)
+test_fail(lambda: _run_folder("caf\udce9"), contains="Expected the run's folder in UTF-8, found")
 
 
 # %%
@@ -154,9 +206,76 @@ def _existing_run(name: str) -> Path:
 
 
 # %% [markdown]
+# ## A run keeps its films
+#
+# A training on real films may have taken days, and a forgotten `--data` would put phantoms in their place. So
+# a run on real films stays on them unless `--fresh` says otherwise. The same films may lie at another place.
+
+# %%
+#| export
+def _films_of(folder: Path) -> str | None: # "" for phantoms, None where there are none yet
+    "The data folder that a run was made on."
+    if not (folder/"images.csv").exists(): return None
+    record, kept = read_provenance(folder)["stages"].get("data"), folder/"params.yaml"
+    if record: return record["parameters"].get("data_dir")
+    return load_params(kept)[0].get("data", {}).get("data_dir") if kept.exists() else None
+
+
+# %%
+#| export
+def _are_same_films(folder: Path, data_dir: str) -> bool:
+    "Whether a run's films lie in a data folder, too."
+    import warnings
+    from pneumo_nb.films import data_fingerprint, scan_dataset
+    if not data_dir: return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the data stage says them
+        return data_fingerprint(scan_dataset(data_dir)) == read_provenance(folder).get("data_fingerprint")
+
+
+# %%
+#| export
+def _check_change_of_films(folder: Path, data_dir: str, fresh: bool):
+    "Refuse to turn a run on real films into one on others, and say so where it is asked for."
+    before = _films_of(folder)
+    if before is None or before == data_dir or before and _are_same_films(folder, data_dir): return
+    was, asked = (f"the films in {d}" if d else "phantoms" for d in (before, data_dir))
+    if before and not fresh: raise StudyError(
+        f"Expected the run {folder.name} to stay on {was}, found {asked} asked for; "
+        "choose another --run, or start this one over with --fresh.")
+    click.echo(f"Note: the run {folder.name} was on {was}; it is done again on {asked}.")
+
+
+# %%
+with tempfile.TemporaryDirectory() as folder:
+    run_folder = Path(folder)
+    _check_change_of_films(run_folder, "/films", fresh=False)   # nothing there yet
+    (run_folder/"images.csv").write_text("path\n")
+    (run_folder/"params.yaml").write_text("data:\n  data_dir: /films\n")
+    _check_change_of_films(run_folder, "/films", fresh=False)
+    test_fail(lambda: _check_change_of_films(run_folder, "", fresh=False),
+              contains="found phantoms asked for")
+    _check_change_of_films(run_folder, "", fresh=True)
+
+
+# %% [markdown]
 # ## Commands
 #
-# A command ends a `StudyError`, or a file that cannot be used, with one sentence and exit status 1.
+# A command ends a `StudyError`, or a file that cannot be used, with one sentence and exit status 1. A value
+# that is huge is not echoed whole. Ctrl-C loses nothing: whatever was half done is taken up again.
+
+# %%
+#| export
+def _one_line(text: str, limit: int = 600) -> str:
+    "A message on one line, its middle left out if it is very long."
+    text = " ".join(text.split())
+    return text if len(text) <= limit else f"{text[:limit * 2 // 3]} … {text[-limit // 3:]}"
+
+
+# %%
+test_eq(_one_line("found\n" + "9" * 10_000 + "; do this", 30), "found 99999999999999 … 9; do this")
+test_eq(_one_line("found 9"), "found 9")
+
 
 # %%
 #| export
@@ -168,10 +287,15 @@ class Group(click.Group):
 
     def invoke(self, ctx):
         try: return super().invoke(ctx)
-        except StudyError as e: raise click.ClickException(str(e)) from None
-        except OSError as e:
-            file, reason = e.filename or "a file", e.strerror or e
-            raise click.ClickException(f"Could not use {file}: {reason}.") from None
+        except StudyError as e: reason = str(e)
+        except UnicodeEncodeError as e:
+            reason = f"Expected names in UTF-8, found {e.object[max(e.start - 40, 0):e.end + 40]!r}."
+        except BrokenPipeError: raise  # nobody reads on, as behind `head`; click knows
+        except OSError as e: reason = f"Could not use {e.filename or 'a file'}: {e.strerror or e}."
+        except KeyboardInterrupt:
+            click.echo("Stopped; the same command goes on.", err=True)
+            ctx.exit(130)
+        raise click.ClickException(_one_line(reason))
 
 
 # %%
@@ -182,7 +306,22 @@ class Command(click.Command):
         super().__init__(*words, **options)
         self.__wrapped__ = self.callback
 
+    def invoke(self, ctx):
+        for param in self.params:
+            is_option = isinstance(param, click.Option)
+            name = param.opts[0] if is_option else param.human_readable_name
+            _check_values(name, ctx.params.get(param.name))
+        return super().invoke(ctx)
+
 Group.command_class = Command
+
+def _check_values(name: str, values):
+    "Refuse an option that was given but is empty, as by a shell's unset variable, or is not UTF-8."
+    for value in values if isinstance(values, tuple) else (values,):
+        if not isinstance(value, str): continue
+        if not value.strip(): raise StudyError(
+            f"Expected a value for {name}, found an empty one; give one, or leave it out.")
+        _check_text(name, value)
 
 
 # %%
@@ -191,6 +330,9 @@ Group.command_class = Command
 def main():
     "Pneumonia detection from chest X-rays: a reproducible study."
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # a debugger's warning in every kernel
+    places_to_write(cache_folder())
+    for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a sign stops no run
+        if hasattr(stream, "reconfigure"): stream.reconfigure(errors="replace")
 
 
 # %% [markdown]
@@ -230,8 +372,11 @@ def run(file, overrides, data, name, only, fresh):
     folder = _run_folder(name if name is not None else Path(file).stem if file else "quick")
     params, listed, source = _asked_parameters(folder, file, overrides, data, _known_parameters())
     chosen = chosen or listed
+    check_parameters({name: params[name] for name in chosen})
     _check_films(params, chosen)
+    _check_change_of_films(folder, params["data"]["data_dir"], fresh)
     check_upstream(folder, chosen, params)
+    check_cache()
     _run_locked(folder, chosen, params, listed, source, fresh)
 
 
@@ -252,7 +397,7 @@ def _run_locked(folder: Path, chosen: list[str], params: dict, listed: list[str]
     try:
         with FileLock(folder/".lock", timeout=0):
             clear_partial(folder)
-            text = yaml.safe_dump(dict(stages=listed) | params, sort_keys=False)
+            text = f"{_MARK}\n{yaml.safe_dump(dict(stages=listed) | params, sort_keys=False)}"
             with atomic_path(folder/"params.yaml") as partial: partial.write_text(text, encoding="utf-8")
             click.echo(f"Run {folder.name} in {folder}, parameters from {source}")
             run_stages(folder, chosen, params, fresh)
@@ -270,7 +415,8 @@ def _run_locked(folder: Path, chosen: list[str], params: dict, listed: list[str]
 def report(name):
     "Make a run's report: a site in the run's folder, and the list of all runs beside it."
     from pneumo_nb.report import render_report
-    index, by = render_report(_existing_run(name))
+    folder = _existing_run(name)
+    with stderr_to(folder/".report.log"): index, by = render_report(folder)
     click.echo(f"Rendered by {by}. Open {index.as_uri()}")
 
 
@@ -278,7 +424,9 @@ def report(name):
 #| export
 def _phantom_run(name: str) -> Path:
     "A run whose films may be shown."
+    from pneumo_nb.results import check_outputs
     folder = _existing_run(name)
+    check_outputs(folder, "metrics/data.json")
     if read_json(folder/"metrics/data.json")["source"] == "phantoms": return folder
     raise StudyError(f"Expected a run on phantoms, found one on other films in {folder}; "
                      "what is published shows no film of a child.")
@@ -336,10 +484,10 @@ def _print_or_write(table: str, file: str | None, markers: tuple[str, str]):
               help="Keep what the table in FILE says of other runs, which need not be here.")
 def results(names, write, add):
     "Print the results of one or more runs on the same films, beside published ones, as a Markdown table."
-    from pneumo_nb.results import RESULTS_MARKERS, results_in, results_markdown
+    from pneumo_nb.results import RESULTS_MARKERS, read_text, results_in, results_markdown
     if add and not (write and Path(write).is_file()): raise StudyError(
         f"Expected --write with a file whose table --add keeps, found {write or 'none'}; give both.")
-    others = results_in(Path(write).read_text(encoding="utf-8")) if add else None
+    others = results_in(read_text(Path(write))) if add else None
     table = results_markdown([_existing_run(name) for name in names], others)
     _print_or_write(table, write, RESULTS_MARKERS)
 
@@ -366,6 +514,37 @@ def ablation(names, write):
     "Print what changes from the first run's recipe to those of the others, as a Markdown table."
     from pneumo_nb.results import ABLATION_MARKERS, ablation_markdown
     _print_or_write(ablation_markdown([_existing_run(name) for name in names]), write, ABLATION_MARKERS)
+
+
+# %% [markdown]
+# Every look at test films is a chance to tune to them, whichever run it belongs to.
+
+# %%
+#| export
+@main.command()
+@click.argument("fingerprint", required=False)
+def looks(fingerprint):
+    "Print each look at test films, of all runs that share the cache; FINGERPRINT names the films."
+    entries = [e for e in read_looks() if e.get("fingerprint", "").startswith(fingerprint or "")]
+    if not entries: click.echo("No look at test films is known here.")
+    for films in dict.fromkeys(e["fingerprint"] for e in entries):
+        click.echo(_looks_at([e for e in entries if e["fingerprint"] == films]))
+
+
+# %%
+#| export
+def _looks_at(entries: list[dict]) -> str:
+    "The looks at one set of films in words."
+    first = entries[0]
+    runs = dict.fromkeys(e["run"] for e in entries)
+    lines = [f"{e['time']}  {e['run']:<12} {e['stage']:<12} {e['at']}" for e in entries]
+    head = f"{first['fingerprint']} ({first['source']}): {len(entries)} look(s) by {len(runs)} run(s)"
+    return "\n".join([head, *(f"  {line}" for line in lines)])
+
+
+# %%
+seen = dict(fingerprint="1ab", source="chest_xray", stage="evaluation", at="3 models", time="2025-11-25")
+print(_looks_at([seen | dict(run="best"), seen | dict(run="reference")]))
 
 
 # %% [markdown]
@@ -424,7 +603,7 @@ def fetch(folder):
 @data.command()
 def clean():
     "Remove the decoded films and features that all runs share; the next run makes them again."
-    from pneumo_nb.cache import cache_folder, clean_cache
+    from pneumo_nb.cache import clean_cache
     click.echo(f"Removed {clean_cache() / 1e6:,.1f} MB from {cache_folder()}")
 
 

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['MEASURES', 'RULES', 'logit', 'scaled_probability', 'fit_temperature', 'count_measures', 'auroc', 'grouped_auroc',
            'check_predictions', 'classification_metrics', 'all_measures', 'patient_draws', 'patient_interval',
-           'proportion_interval', 'intervals', 'flat_intervals', 'placements', 'delong', 'delong_interval', 'holm',
-           'patient_sign_test', 'paired_tests', 'youden_threshold', 'sensitivity_threshold', 'threshold_interval',
-           'predictive_values', 'net_benefit', 'calibration_error', 'calibration_line']
+           'proportion_interval', 'placements', 'delong', 'delong_interval', 'auroc_interval', 'intervals',
+           'flat_intervals', 'holm', 'patient_sign_test', 'paired_tests', 'pair_differences', 'youden_threshold',
+           'sensitivity_threshold', 'threshold_interval', 'predictive_values', 'net_benefit', 'calibration_error',
+           'honest_calibration_error', 'calibration_line']
 
 # %% ../nbs/07_measures.ipynb #c8880980
 from functools import partial
@@ -254,6 +255,58 @@ def proportion_interval(
         raise StudyError(f"Expected a count from 0 to n, found {count} of {n}.")
     return methods[method](count, n)
 
+# %% ../nbs/07_measures.ipynb #fe79784e
+def placements(
+    label: np.ndarray,       # (n,) 0 or 1, both present
+    probability: np.ndarray, # (n,)
+) -> np.ndarray: # (n,) share of the other class that each film is on the right side of, ties half
+    "DeLong's structural components, by ranks (Sun and Xu, 2014)."
+    from scipy.stats import rankdata
+    places, ranks = np.empty(len(label)), rankdata(probability)
+    for c in (0, 1):
+        others_below = ranks[label == c] - rankdata(probability[label == c])
+        share = others_below / (label != c).sum()
+        places[label == c] = share if c else 1 - share
+    return places
+
+# %% ../nbs/07_measures.ipynb #735f83a2
+def delong(
+    label: np.ndarray,         # (n,) 0 or 1, both present
+    probabilities: np.ndarray, # (m, n) of m models on the same films
+    patients,                  # (n,) whose film each is; each its own for DeLong's own formula
+) -> tuple[np.ndarray, np.ndarray]: # (m,) AUROCs; (m, m) their covariance, NaN with one patient of a class
+    "AUROCs of several models and how they vary together, patients being independent."
+    places = np.stack([placements(label, p) for p in probabilities])
+    aucs = places[:, label == 1].mean(axis=1)
+    codes, names = pd.factorize(np.asarray(patients))
+    correction = lambda count: count / (count - 1) if count > 1 else float("nan")
+    sums, covariance = [], 0
+    for c in (0, 1):
+        rows, scatter = label == c, (places - aucs[:, None]) / (label == c).sum()
+        sums.append(np.stack([np.bincount(codes[rows], row[rows], len(names)) for row in scatter]))
+        covariance = covariance + correction(len(np.unique(codes[rows]))) * sums[c] @ sums[c].T
+    across = sums[0] @ sums[1].T
+    return aucs, covariance + correction(len(names)) * (across + across.T)
+
+# %% ../nbs/07_measures.ipynb #01e03102
+def delong_interval(
+    auc: float,
+    variance: float, # of the AUROC
+) -> tuple[float, float]: # low, high; NaN where nothing varies
+    "95 % interval of an AUROC, on the logit."
+    if not (0 < auc < 1 and variance > 1e-24): return float("nan"), float("nan")
+    half = _QUANTILE * np.sqrt(variance) / (auc * (1 - auc))
+    return tuple(expit(logit(auc) + np.array([-half, half])).tolist())
+
+# %% ../nbs/07_measures.ipynb #6796a586
+def auroc_interval(
+    table: pd.DataFrame, # label, probability, patient_id
+) -> tuple[float, float]: # low, high; NaN where undefined
+    "95 % interval of the AUROC after DeLong, patients being independent."
+    if table.label.nunique() < 2: return float("nan"), float("nan")
+    aucs, covariance = delong(table.label.to_numpy(), table.probability.to_numpy()[None], table.patient_id)
+    return delong_interval(aucs[0], covariance[0, 0])
+
 # %% ../nbs/07_measures.ipynb #d6856324
 def _counted_films(
     table: pd.DataFrame, # label, probability
@@ -285,10 +338,11 @@ def intervals(
     seed: int,
     draws: int = 1000,
 ) -> dict[str, tuple[float, float]]: # measure → low, high
-    "95 % intervals of every measure, patients redrawn."
+    "95 % intervals of every measure: the AUROC's after DeLong, all others with patients redrawn."
     blocks = [all_measures(table, threshold, w) for w in patient_draws(table.patient_id, draws, seed)]
     drawn = {m: np.concatenate([block[m] for block in blocks]) for m in blocks[0]}
-    return {m: _interval_of_draws(table, threshold, m, v[~np.isnan(v)]) for m, v in drawn.items()}
+    limits = {m: _interval_of_draws(table, threshold, m, v[~np.isnan(v)]) for m, v in drawn.items()}
+    return limits | dict(roc_auc=auroc_interval(table))
 
 # %% ../nbs/07_measures.ipynb #963dbb96
 def flat_intervals(
@@ -297,47 +351,6 @@ def flat_intervals(
     "Intervals as columns of a table."
     sides = ("low", "high")
     return {f"{name}_{side}": value for name, pair in bounds.items() for side, value in zip(sides, pair)}
-
-# %% ../nbs/07_measures.ipynb #fe79784e
-def placements(
-    label: np.ndarray,       # (n,) 0 or 1, both present
-    probability: np.ndarray, # (n,)
-) -> np.ndarray: # (n,) share of the other class that each film is on the right side of, ties half
-    "DeLong's structural components, by ranks (Sun and Xu, 2014)."
-    from scipy.stats import rankdata
-    places, ranks = np.empty(len(label)), rankdata(probability)
-    for c in (0, 1):
-        others_below = ranks[label == c] - rankdata(probability[label == c])
-        share = others_below / (label != c).sum()
-        places[label == c] = share if c else 1 - share
-    return places
-
-# %% ../nbs/07_measures.ipynb #735f83a2
-def delong(
-    label: np.ndarray,         # (n,) 0 or 1, both present
-    probabilities: np.ndarray, # (m, n) of m models on the same films
-    patients,                  # (n,) whose film each is; each its own for DeLong's own formula
-) -> tuple[np.ndarray, np.ndarray]: # (m,) AUROCs; (m, m) their covariance
-    "AUROCs of several models and how they vary together, patients being independent."
-    places = np.stack([placements(label, p) for p in probabilities])
-    aucs = places[:, label == 1].mean(axis=1)
-    codes, share = pd.factorize(np.asarray(patients))[0], np.zeros((len(places), len(set(patients))))
-    for c in (0, 1):
-        rows, scatter = label == c, (places - aucs[:, None]) / (label == c).sum()
-        sums = np.stack([np.bincount(codes[rows], row[rows], share.shape[1]) for row in scatter])
-        count = len(np.unique(codes[rows]))
-        share += sums * np.sqrt(count / max(count - 1, 1))
-    return aucs, share @ share.T
-
-# %% ../nbs/07_measures.ipynb #01e03102
-def delong_interval(
-    auc: float,
-    variance: float, # of the AUROC
-) -> tuple[float, float]: # low, high; NaN where all or no pairs are in order
-    "95 % interval of an AUROC, on the logit."
-    if not 0 < auc < 1: return float("nan"), float("nan")
-    half = _QUANTILE * np.sqrt(variance) / (auc * (1 - auc))
-    return tuple(expit(logit(auc) + np.array([-half, half])).tolist())
 
 # %% ../nbs/07_measures.ipynb #6d6f182f
 def holm(
@@ -391,8 +404,8 @@ def _ranking_difference(
     if first.label.nunique() < 2: return dict(zip(names, (nan, nan, nan, 1.)))
     probabilities = np.stack([first.probability, second.probability])
     aucs, c = delong(first.label.to_numpy(), probabilities, first.patient_id)
-    gap, error = aucs[0] - aucs[1], np.sqrt(max(c[0, 0] + c[1, 1] - 2 * c[0, 1], 0))
-    if error < 1e-12: return dict(zip(names, (gap, nan, nan, 1.)))
+    gap, error = aucs[0] - aucs[1], np.sqrt(np.maximum(c[0, 0] + c[1, 1] - 2 * c[0, 1], 0))
+    if not error > 1e-12: return dict(zip(names, (gap, nan, nan, 1.)))
     p = 2 * ndtr(-abs(gap) / error)
     return dict(zip(names, (gap, gap - _QUANTILE * error, gap + _QUANTILE * error, p)))
 
@@ -450,34 +463,76 @@ def paired_tests(
                          p_calls_holm=together[len(table):])
     return table.sort_values(["p_calls", "p_auroc"], kind="stable").reset_index(drop=True)
 
+# %% ../nbs/07_measures.ipynb #b5c96465
+def pair_differences(
+    pair: dict, # a row of `paired_tests`
+) -> list[str]: # of "auroc" and "calls"; empty where two models cannot be told apart
+    "In what two models differ by more than chance."
+    return [kind for kind in ("auroc", "calls") if pair[f"p_{kind}_holm"] < .05]
+
 # %% ../nbs/07_measures.ipynb #42f2ba8b
 def _half_way(
-    table: pd.DataFrame, # probability
-    probability: float,  # of one of its films
-) -> float:
-    "Half way from a film's probability to the next lower one, or to 0, so that the film is still called."
-    below = table.probability[table.probability < probability]
-    return float((probability + (below.max() if len(below) else 0)) / 2)
+    falling: np.ndarray, # (k,) probabilities
+    is_there: np.ndarray, # (draws, k) bool: which of them a draw has
+    chosen: np.ndarray,   # (draws,) places in `falling`
+) -> np.ndarray: # (draws,)
+    "Half way from the chosen probabilities to the next lower ones, or to 0, so that they are still called."
+    is_lower = is_there & (np.arange(len(falling)) > chosen[:, None])
+    following = np.where(is_lower.any(axis=1), is_lower.argmax(axis=1), len(falling))
+    return (falling[chosen] + np.r_[falling, 0][following]) / 2
 
 # %% ../nbs/07_measures.ipynb #da7acc74
-def youden_threshold(
-    table: pd.DataFrame, # validation films of one model: label, probability
-) -> float:
-    "The threshold with the largest sum of both; the highest of several, or where none beats chance."
-    once = np.ones((1, len(table)), int)
-    falling, pneumonia, normal = _counts_down(table.label.to_numpy(), table.probability.to_numpy(), once)
-    sensitivity, false_alarms = (_ratio(n.cumsum(), n.sum()) for n in (pneumonia, normal))
-    gain = sensitivity - false_alarms
-    return _half_way(table, falling[np.argmax(gain) if gain.max() > 0 else 0])
+def _choose_threshold(
+    table: pd.DataFrame, # label, probability
+    weights,             # (draws, n) how often each film counts; None: once
+    choose,              # function of (draws, k) counts of pneumonia and normal films: (draws,) places
+): # (draws,) thresholds; a number without weights
+    "Thresholds by a rule, for the films as they are or for all draws together."
+    each = np.ones((1, len(table)), int) if weights is None else weights
+    counts = _counts_down(table.label.to_numpy(), table.probability.to_numpy(), each)
+    falling, pneumonia, normal = counts
+    values = _half_way(falling, pneumonia + normal > 0, choose(pneumonia, normal))
+    return float(values[0]) if weights is None else values
 
 # %% ../nbs/07_measures.ipynb #2338cbdd
+def _best_sum(
+    pneumonia: np.ndarray, # (draws, k) films from the highest probability down
+    normal: np.ndarray,    # (draws, k)
+) -> np.ndarray: # (draws,) places
+    "The first place with the largest sum of sensitivity and specificity."
+    tp, fp = pneumonia.cumsum(axis=1), normal.cumsum(axis=1)
+    gain = tp * fp[:, -1:] - fp * tp[:, -1:]
+    return np.where(pneumonia + normal > 0, gain, -np.inf).argmax(axis=1)
+
+# %% ../nbs/07_measures.ipynb #25eff3f3
+def youden_threshold(
+    table: pd.DataFrame, # validation films of one model: label, probability
+    weights=None,        # (draws, n) how often each film counts; None: once
+): # a number; (draws,) with weights
+    "The threshold with the largest sum of both, the highest of several; none that is worse than guessing."
+    return _choose_threshold(table, weights, _best_sum)
+
+# %% ../nbs/07_measures.ipynb #cc06c224
+def _films_needed(
+    wanted: float, # share
+    films,         # a number or array of counts
+) -> np.ndarray:
+    "The smallest whole number of films, at least 1, that makes up the share."
+    return np.maximum(np.ceil(wanted * np.asarray(films) - 1e-9), 1)
+
+# %% ../nbs/07_measures.ipynb #2e25874f
 def sensitivity_threshold(
     table: pd.DataFrame, # validation films of one model: label, probability
     wanted: float,       # sensitivity, above 0 and at most 1
-) -> float:
+    weights=None,        # (draws, n) how often each film counts; None: once
+): # a number; (draws,) with weights
     "The largest threshold that calls at least this share of the pneumonia films."
-    pneumonia = np.sort(table.probability[table.label == 1])
-    return _half_way(table, pneumonia[len(pneumonia) - int(np.ceil(wanted * len(pneumonia)))])
+    if not 0 < wanted <= 1:
+        raise StudyError(f"Expected a sensitivity above 0 and at most 1, found {wanted}.")
+    def is_reached(pneumonia, normal):
+        tp = pneumonia.cumsum(axis=1)
+        return (tp >= _films_needed(wanted, tp[:, -1:])).argmax(axis=1)
+    return _choose_threshold(table, weights, is_reached)
 
 # %% ../nbs/07_measures.ipynb #6c009db1
 RULES = {
@@ -493,9 +548,12 @@ def threshold_interval(
     draws: int,
 ) -> tuple[float, float]: # 2.5 and 97.5 percentiles
     "Where a rule would have put the threshold for redrawn patients."
-    films = np.arange(len(validation))
-    redrawn = lambda labels, scores, weights: rule(validation.iloc[np.repeat(films, weights)])
-    return patient_interval(validation, validation.probability.to_numpy(), redrawn, seed, draws)
+    is_sick, values = validation.label.to_numpy() == 1, []
+    for weights in patient_draws(validation.patient_id, draws, seed):
+        has_both = weights[:, is_sick].any(axis=1) & weights[:, ~is_sick].any(axis=1)
+        values.append(rule(validation, weights=weights[has_both]))
+    values = np.concatenate(values)
+    return tuple(np.percentile(values, [2.5, 97.5]).tolist()) if len(values) else (float("nan"),) * 2
 
 # %% ../nbs/07_measures.ipynb #f34a86b5
 def predictive_values(
@@ -530,6 +588,22 @@ def calibration_error(
     where = np.minimum((probability * bins).astype(int), bins - 1)
     gaps = np.bincount(where, probability - label, bins)
     return float(np.abs(gaps).sum() / len(label))
+
+# %% ../nbs/07_measures.ipynb #c5411e90
+def honest_calibration_error(
+    probability, # (n,)
+    seed: int,
+    draws: int = 1000,
+    bins: int = 15,
+) -> float: # 95 of 100 draws have no larger error
+    "How large the expected calibration error of perfectly calibrated probabilities gets by chance."
+    probability, rng = np.asarray(probability, float), rng_for(seed, "honest")
+    where = np.minimum((probability * bins).astype(int), bins - 1)
+    in_bin, errors, step = np.eye(bins)[where], [], max(1, 5_000_000 // len(probability))
+    for start in range(0, draws, step):
+        labels = rng.random((min(step, draws - start), len(probability))) < probability
+        errors.append(np.abs((labels - probability) @ in_bin).sum(axis=1) / len(probability))
+    return float(np.percentile(np.concatenate(errors), 95))
 
 # %% ../nbs/07_measures.ipynb #5d8bcbc1
 def _logistic_coefficients(

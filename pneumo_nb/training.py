@@ -14,7 +14,8 @@ import keras
 import numpy as np
 import pandas as pd
 
-from .run import Stage, StudyError, atomic_path, jsonable, note, read_json, write_csv, write_json
+from .run import (
+    Stage, StudyError, atomic_path, jsonable, note, read_json, threads, write_csv, write_json)
 from .style import COLOURS, model_style, model_title, save_figure
 from .measures import fit_temperature, scaled_probability
 from .batches import Source, class_weights
@@ -152,7 +153,8 @@ def _save_state(backup: _Backup):
     if backup.keep == "last" or np.argmin([row["val_loss"] for row in history]) == epoch - 1:
         with atomic_path(folder/"kept.weights.h5") as partial: without_optimizer(model).save_weights(partial)
     with atomic_path(_weights_file(folder, epoch)) as partial: model.save_weights(partial)
-    write_json(folder/f"epoch_{epoch:04d}.json", dict(history=history, seeds=backup.seeds))
+    state = dict(history=history, seeds=backup.seeds, threads=threads())
+    write_json(folder/f"epoch_{epoch:04d}.json", state)
     for file in folder.glob("epoch_*"):
         if file.name[:10] < f"epoch_{epoch:04d}": file.unlink()
 
@@ -202,7 +204,7 @@ def train_kept(
                batch_size=batch_size, seed=seed)
     backup = _Backup(stage.scratch/name, key, epochs, seconds_before, keep)
     done = len(backup.history)
-    if done: print(f"{name}: continues after epoch {done} of an interrupted training")
+    if done: _say_resumed(stage, name, backup)
     stopped = bool(done) and _replay(rules, model, backup.history)
     if not stopped and done < epochs:
         model.stop_training = False
@@ -213,6 +215,16 @@ def train_kept(
     bare = without_optimizer(model, name)
     bare.load_weights(backup.folder/"kept.weights.h5")
     return bare, pd.DataFrame(backup.history)
+
+# %% ../nbs/12_training.ipynb #1b4b27e7
+def _say_resumed(stage: Stage, name: str, backup: _Backup):
+    "Say where a training is taken up, and whether it was begun on another number of threads."
+    done = len(backup.history)
+    print(f"{name}: continues after epoch {done} of an interrupted training")
+    before = read_json(backup.folder/f"epoch_{done:04d}.json").get("threads", threads())
+    if before != threads(): note(
+        stage, f"{name} was begun on {before} thread(s) and goes on with {threads()}; the same numbers as "
+               "without a break need the same number of threads.")
 
 # %% ../nbs/12_training.ipynb #aa482f22
 def train_model(
@@ -252,7 +264,7 @@ def save_model(
     model: keras.Model,   # ends in a dense layer with a sigmoid; stays as it is
     temperature: float,
 ):
-    "Write `models/NAME.keras`, calibrated."
+    "Write `models/NAME.keras`, temperature-scaled."
     file = stage.path("models", f"{name}.keras")
     with temperature_scaled(model, temperature), atomic_path(file) as partial: model.save(partial)
 
@@ -266,7 +278,7 @@ def keep_model(
     saved: keras.Model | None = None, # takes gray films; None where `answering` does
     batch_size: int = 32,             # for prediction
 ) -> pd.DataFrame: # what predictions/NAME.csv holds
-    "Predict, calibrate and write the model's three files."
+    "Predict, fit the temperature and write the model's three files."
     table, temperature = _predicted(answering, source, batch_size)
     if not 1 / 19 < temperature < 19:
         note(stage, f"{name}: the temperature went to its bound, {temperature:.3g}, "

@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['AUGMENTATION', 'RECIPE_RANGES', 'SHAPE_GAP', 'affine_matrix', 'warp', 'check_ranges', 'draw_matrices', 'as_they_are',
            'augmented', 'level_counts', 'match_levels', 'band_scatters', 'match_bands', 'check_recipe', 'recipe_views',
-           'swapped_levels', 'swapped_bands', 'swapped_shape']
+           'swapped_levels', 'swapped_bands', 'swapped_shape', 'shape_gaps']
 
 # %% ../nbs/09_views.ipynb #11ca4a37
 from functools import lru_cache
 
 import cv2
 import numpy as np
+import pandas as pd
 
 from .run import StudyError, rng_for
 from .cache import Films, take
@@ -230,8 +231,24 @@ def swapped_bands(
 # %% ../nbs/09_views.ipynb #7f0b850a
 SHAPE_GAP = (1205 / 826) / (1630 / 1346)
 
-def swapped_shape(films: Films, rows: np.ndarray) -> np.ndarray: # (len(rows), size, size) uint8
-    "Normal films as if from wider originals, pneumonia films as if from narrower ones, by `SHAPE_GAP`."
-    wider = np.where(films.labels[rows] == 0, np.sqrt(SHAPE_GAP), 1 / np.sqrt(SHAPE_GAP))
+def swapped_shape(
+    films: Films,
+    rows: np.ndarray,
+    gap: float = SHAPE_GAP, # width over height with pneumonia, divided by that without
+) -> np.ndarray: # (len(rows), size, size) uint8
+    "Normal films as if from originals wider by the gap, pneumonia films as if from narrower ones."
+    wider = np.where(films.labels[rows] == 0, np.sqrt(gap), 1 / np.sqrt(gap))
     matrices = [affine_matrix(films.size, zoom=(z, 1 / z)) for z in wider]
     return np.stack([warp(film, matrix) for film, matrix in zip(take(films.pixels, rows), matrices)])
+
+# %% ../nbs/09_views.ipynb #eaa167c7
+def shape_gaps(
+    images: pd.DataFrame, # label, width, height of the originals
+) -> list[float]: # the measured gap, or the study's in both directions where none can be measured
+    "By which gaps to swap the shape; of several, the lowest AUROC counts."
+    both_ways = [SHAPE_GAP, 1 / SHAPE_GAP]
+    if not {"width", "height"} <= set(images) or images.label.nunique() < 2: return both_ways
+    if len(images[["width", "height"]].drop_duplicates()) == 1: return both_ways
+    means = images.groupby("label")[["width", "height"]].mean()
+    aspect = means.width / means.height
+    return [float(aspect[1] / aspect[0])]

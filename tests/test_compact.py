@@ -102,7 +102,7 @@ print(json.dumps([answers, weights]))
 
 def test_saved_models_take_gray_films_and_give_the_calibrated_answers(recipe, tmp_path):
     "In another process, which knows only the one import that loading takes."
-    root = Path(json.loads((recipe.folder/"metrics/data.json").read_text())["root"])
+    root = recipe.folder/json.loads((recipe.folder/"metrics/data.json").read_text())["root"]
     tables = [pd.read_csv(recipe.folder/f"predictions/{name}.csv") for name in MODELS]
     tables = [table[table.split == "test"] for table in tables]
     films = np.stack([squash(read_film(root/path), 24) for path in tables[0].path])[..., None]
@@ -118,16 +118,16 @@ def test_saved_models_take_gray_films_and_give_the_calibrated_answers(recipe, tm
 
 def test_looks_at_test_are_counted_for_good(evaluated, tmp_path):
     def looks(folder): return [look["stage"] for look in read_provenance(folder)["test_looks"]]
-    assert looks(evaluated.folder) == ["evaluation"]
+    assert looks(evaluated.folder) == ["compact", "evaluation"]   # how films look was measured by the first
     assert evaluated.pneumo("run", "--run", "recipe", "--only", "data", "--fresh").returncode == 0
     unchanged = evaluated.pneumo("run", "--run", "recipe", "--only", "evaluation")
     assert unchanged.returncode == 0 and "unchanged, skipped" in unchanged.stdout
-    assert looks(evaluated.folder) == ["evaluation"]   # skipped: no look
+    assert looks(evaluated.folder) == ["compact", "evaluation"]   # skipped: no look
     shutil.copy(evaluated.folder/"provenance.json", tmp_path)
     again = open_stage("evaluation", tmp_path, threshold=.5)
     look(again, "the same predictions")
     finish(again)
-    assert looks(tmp_path) == ["evaluation", "evaluation"]
+    assert looks(tmp_path) == ["compact", "evaluation", "evaluation"]
 
 # ---- who learns from whom, in tables
 
@@ -211,6 +211,7 @@ def test_some_folds_may_be_left_out_and_a_set_without_test_films_is_judged_on_va
     table = fold_table(films, networks, answers, np.full(len(fold_of), np.nan), 1, flip=True)
     assert table.member.tolist() == ["compact_s0_f0", "compact_s0_f2"] and table.weighted.isna().all()
     assert table[["auroc", "virus", "swapped", "bands", "shape"]].notna().all(axis=None)
+    assert set(table.shape_gap) == {"1.205, lower of both directions"}   # these films tell no size
     # taken up with one member, the ensemble's files go, and those of others stay
     (tmp_path/"history/other.csv").write_text("mine")
     keep_models(stage, networks, pools, histories, answering(answers)[:1])

@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from pneumo_nb import evaluation
-from pneumo_nb.measures import RULES
-from pneumo_nb.run import StudyError, models, open_stage, write_csv, write_json
+from pneumo_nb.measures import RULES, auroc_interval, paired_tests
+from pneumo_nb.run import StudyError, finish, models, open_stage, write_csv, write_json
 
 def films(split, n=12, seed=0):
     "Predictions of some normal and some pneumonia films, one a patient."
@@ -51,14 +51,86 @@ def test_without_test_films_validation_is_judged_and_chooses_nothing(stage):
 @pytest.mark.parametrize("weights, shown", [
     ("none", "ResNet50, frozen (random weights)"), ("imagenet", "ResNet50, frozen")])
 def test_a_remark_stands_beside_the_model_in_tables(tmp_path, weights, shown):
-    record = dict(parameters=dict(weights=weights))
-    write_json(tmp_path/"provenance.json", dict(stages=dict(resnet=record)))
+    finish(open_stage("resnet", tmp_path, weights=weights))
     stage = open_stage("evaluation", tmp_path)
     write_csv(stage.path("predictions/resnet_frozen.csv"), both())
     write_csv(stage.path("comparison.csv"), compared(stage))
     read = pd.read_csv(stage.path("comparison.csv"))   # an empty remark is NaN here
     for table in (compared(stage), read):
         assert evaluation.comparison_table(table).model.tolist() == [shown]
+
+def words_of(stage):
+    "All text of the chapter's tables and findings."
+    predictions = evaluation.load_predictions(stage)
+    tests, names = evaluation.test_films(predictions)[1], {name: name for name in predictions}
+    table, groups = compared(stage), evaluation.subgroup_table(tests, .5, 1, 20)
+    calibration, pairs = evaluation._calibration_table(tests, 1, 50), paired_tests(tests, .5, 1, 20)
+    thresholds = evaluation.threshold_table(predictions, .5, 1, 20)
+    tables = [evaluation.comparison_table(table), evaluation._measures_table(table),
+              evaluation._groups_table(groups), evaluation._readable_thresholds(thresholds, names),
+              evaluation._readable_calibration(calibration, names)]
+    if len(pairs): tables.append(evaluation._pairs_table(pairs, names))
+    findings = "\n".join(evaluation._all_findings(table, groups, calibration, pairs))
+    return "\n".join([findings, *(t.to_string() for t in tables)])
+
+BORDERS = dict(
+    ordinary=lambda t: t, normal=lambda t: t[(t.label == 0) | (t.split != "test")],
+    pneumonia=lambda t: t[(t.label == 1) | (t.split != "test")],
+    one_sick=lambda t: pd.concat([t[t.label == 0], t[t.label == 1].groupby("split").head(1)]),
+    no_validation=lambda t: t[t.split == "test"], constant=lambda t: t.assign(probability=.5),
+    perfect=lambda t: t.assign(probability=t.label * 1.),
+    upside_down=lambda t: t.assign(probability=1. - t.label))
+
+@pytest.mark.parametrize("kind", BORDERS)
+def test_no_table_or_finding_says_nan(stage, kind):
+    for n, name in enumerate(("one", "other")):
+        write_csv(stage.path(f"predictions/{name}.csv"), BORDERS[kind](both(n)))
+    assert "nan" not in words_of(stage).lower()
+
+@pytest.mark.parametrize("kind, said", [
+    ("normal", "All films judged are of one class, so there is no AUROC."),
+    ("upside_down", "**one ranks every pair of films the wrong way round**: its AUROC is 0."),
+    ("constant", "The highest AUROC, **0.500**, is that of **one**.")])
+def test_the_findings_say_what_is_odd(stage, kind, said):
+    write_csv(stage.path("predictions/one.csv"), BORDERS[kind](both()))
+    assert said in words_of(stage)
+
+def test_a_model_below_chance_is_called_so(stage):
+    table = pd.concat([films("validation", 60), films("test", 60, 1)])
+    for name, p in (("right", table.probability), ("turned", 1 - table.probability)):
+        write_csv(stage.path(f"predictions/{name}.csv"), table.assign(probability=p))
+    words = words_of(stage)
+    assert "**turned ranks films worse than chance**" in words and "**right ranks" not in words
+
+def test_the_interval_of_an_auroc_is_delongs_everywhere(stage):
+    import matplotlib.pyplot as plt
+    write_csv(stage.path("predictions/mine.csv"), both())
+    row, predictions = compared(stage).iloc[0], evaluation.load_predictions(stage)
+    table = evaluation.test_films(predictions)[1]["mine"]
+    low, high = auroc_interval(table)
+    assert (row.roc_auc_low, row.roc_auc_high) == (row.delong_low, row.delong_high) == (low, high)
+    figure = evaluation._plot_model("mine", table, .5)
+    legend = figure.axes[1].get_legend().get_texts()[0].get_text()
+    plt.close(figure)
+    assert legend == f"mine: {row.roc_auc:.4f} ({low:.3f}–{high:.3f})"
+
+@pytest.mark.parametrize("power, word", [
+    (1, "calibrated, as far as these films can tell"), (3, "temperature-scaled at most, not calibrated")])
+def test_only_what_stays_within_chance_is_called_calibrated(power, word):
+    rng = np.random.default_rng(0)
+    p = rng.random(600)
+    table = pd.DataFrame(dict(label=(rng.random(600) < p).astype(int), probability=p ** power,
+                              patient_id=range(600)))
+    calibration = evaluation._calibration_table(dict(mine=table))
+    assert list(calibration)[-1] == "ece_honest"
+    [line] = evaluation._probability_findings(dict(model="mine", brier=.1, prevalence=.5), calibration)
+    assert line.endswith(f"so they are {word}.")
+
+def test_thresholds_have_intervals_of_as_many_draws_as_the_rest():
+    table = films("validation", 40)
+    table = table.assign(patient_id=range(40))
+    few, many = (evaluation._thresholds_of(table, .5, 1, draws) for draws in (200, 1000))
+    assert few["Youden"][0] == many["Youden"][0] and few != many
 
 def test_trainings_are_grouped_by_their_model_whatever_their_names_are(stage):
     rows = [("compact", "compact_s0_r0"), ("compact", "compact_s1_r0"), ("someone_s_net", "first_s_try")]
@@ -94,12 +166,11 @@ def test_no_members_make_an_empty_table(stage):
 
 def move_films_away(stage, explored):
     "A run whose films have moved away."
-    images = films("test").assign(width=100, height=80, bytes=9)
+    images = films("test").assign(width=100, height=80, bytes=9, sha1="a0")
     write_csv(stage.path("images.csv"), images)
     write_json(stage.path("metrics/data.json"), dict(root="/nowhere", source="folder", fingerprint="f"))
     if not explored: return
-    write_csv(stage.path("appearance.csv"), images[["path"]].assign(marker=.08, weight=.5))
-    write_json(stage.path("provenance.json"), dict(stages=dict(eda={})))
+    write_csv(stage.path("appearance.csv"), images[["path", "sha1"]].assign(marker=.08, weight=.5))
 
 @pytest.mark.parametrize("explored", [True, False])
 def test_markers_are_read_where_the_films_have_moved_if_exploration_measured_them(stage, explored):

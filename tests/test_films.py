@@ -1,14 +1,17 @@
 """File names, splits and bad folders, on the real naming scheme."""
-import random, shutil, warnings
+import os, random, shutil, warnings
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, strategies as st
 
-from pneumo_nb.films import check_dataset, film_kind, patient_id, read_film, scan_dataset
+from pneumo_nb.films import LEFT_OUT, check_dataset, film_kind, patient_id, read_film, scan_dataset
 from pneumo_nb.phantom import make_dataset
-from pneumo_nb.run import StudyError
+from pneumo_nb.data import load_images, prepare_data
+from pneumo_nb.run import StudyError, finish, open_stage, read_json, stale_reason
 from pneumo_nb.splits import split_patients
 
 numbers = st.integers(0, 99999)
@@ -29,7 +32,7 @@ def test_pneumonia_names(folder, person, kind, films):
 def test_any_other_name_is_refused_or_one_of_the_scheme(name):
     try: patient = patient_id(name)
     except StudyError as e: assert "tells no patient" in str(e)
-    else: assert patient and patient in Path(name).stem
+    else: assert patient and Path(name).stem.startswith(("IM-", "NORMAL", "person"))
 
 def film_name(kind: str, number: int, film: int) -> str:
     "A name as in the public set."
@@ -115,8 +118,10 @@ SPOILED = {  # what is done to a set, given its folder and one of its pneumonia 
                      "found 1 other(s): train/PNEUMONIA/scan.jpeg"),
     "wrong folder": (lambda root, film: rename_to(film, "train", "NORMAL", film.name),
                      "the kind fits the folder; found 1 other(s): train/NORMAL/person"),
-    "all cut short": (lambda root, film: cut_short(root/"test/NORMAL"), "only unreadable"),
-    "capital": (lambda root, film: (root/"test").rename(root/"Test"), "found Test")}
+    "all cut short": (lambda root, film: cut_short(root/"test/NORMAL"), "only unreadable or empty"),
+    "capital": (lambda root, film: (root/"test").rename(root/"Test"), "found Test; rename it"),
+    "valid": (lambda root, film: (root/"val").rename(root/"valid"), "found valid; rename it"),
+    "another split": (lambda root, film: shutil.copytree(root/"val", root/"more"), "found more; rename it")}
 
 @pytest.mark.parametrize("spoil, says", SPOILED.values(), ids=SPOILED)
 def test_bad_folders_give_one_sentence(copy, spoil, says):
@@ -136,7 +141,7 @@ def test_nothing_that_looks_like_a_film_disappears(copy):
     with pytest.warns(UserWarning, match="IM-7001"): images = scan_dataset(copy)
     assert "train/NORMAL/more/IM-7002-0001.jpeg" in set(images.path) and len(images) == 38
     table = check_dataset(copy, images).set_index("problem").films
-    assert (table["unreadable or cut short, left out"], table["hidden file, ignored"]) == (1, 1)
+    assert (table[LEFT_OUT], table["hidden file or folder, ignored"]) == (1, 1)
 
 @pytest.mark.parametrize("cut", [0, 100, .5, .98])
 def test_damaged_films_are_left_out_by_name(copy, cut):
@@ -146,12 +151,157 @@ def test_damaged_films_are_left_out_by_name(copy, cut):
     with pytest.warns(UserWarning, match=film.name): images = scan_dataset(copy)
     assert len(images) == 36 and list(images.attrs["left_out"]) == [film.relative_to(copy).as_posix()]
     with pytest.warns(UserWarning): table = check_dataset(copy).set_index("problem")
-    assert film.name in table.examples["unreadable or cut short, left out"]
+    assert film.name in table.examples[LEFT_OUT]
 
 def test_an_empty_file_and_one_that_is_no_picture_are_refused_with_a_sentence(tmp_path):
     for content in (b"", b"no picture"):
         (tmp_path/"IM-0001-0001.jpeg").write_bytes(content)
         with pytest.raises(StudyError, match="OpenCV cannot decode"): read_film(tmp_path/"IM-0001-0001.jpeg")
+
+def checked(root: Path) -> tuple[pd.DataFrame, dict, dict]:
+    "The films of a spoilt set, why others are left out, and problem -> films of what is serious."
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        images = scan_dataset(root)
+        table = check_dataset(root, images)
+    serious = table[table.serious & (table.films > 0)]
+    return images, images.attrs["left_out"], dict(zip(serious.problem, serious.films))
+
+def gray(film: Path) -> np.ndarray: return cv2.imread(str(film), cv2.IMREAD_GRAYSCALE)
+
+def save_instead(film: Path, pixels: np.ndarray) -> Path:
+    "A PNG in place of a JPEG."
+    film.unlink()
+    cv2.imwrite(str(film.with_suffix(".png")), pixels)
+    return film.with_suffix(".png")
+
+def a_film(root: Path, place="train/NORMAL") -> Path: return min((root/place).glob("*.jpeg"))
+
+def test_detector_values_in_16_bits_are_read_by_their_range_and_named(copy):
+    pixels, image = gray(a_film(copy)), a_film(copy)
+    film = save_instead(image, pixels.astype(np.uint16) * 16)
+    np.testing.assert_array_equal(read_film(film), pixels)
+    assert checked(copy)[2]["8 to 14 bits in a 16-bit file, read by that range"] == 1
+
+def test_other_ways_to_save_a_film_are_read_as_ever(tmp_path):
+    pixels = np.add.outer(np.arange(80), np.arange(90)).astype(np.uint8)
+    ways = {"full range": pixels.astype(np.uint16) * 257, "colour": np.dstack([pixels] * 3),
+            "opaque": np.dstack([pixels] * 3 + [np.full_like(pixels, 255)])}
+    for name, saved in ways.items():
+        cv2.imwrite(str(tmp_path/f"{name}.png"), saved)
+        np.testing.assert_array_equal(read_film(tmp_path/f"{name}.png"), pixels, name)
+    cv2.imwrite(str(tmp_path/"progressive.jpeg"), pixels, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
+    assert np.abs(read_film(tmp_path/"progressive.jpeg").astype(int) - pixels).max() < 10
+
+def with_alpha(pixels): return np.dstack([np.zeros_like(pixels)] * 3 + [pixels])
+
+EMPTY = {  # what a film is replaced by; why it is left out
+    "transparent": (with_alpha, "transparent pixels"),
+    "black": (lambda pixels: pixels * 0, "hardly anything to see"),
+    "white": (lambda pixels: pixels * 0 + 255, "hardly anything to see"),
+    "nearly black": (lambda pixels: pixels // 16, "hardly anything to see"),
+    "one pixel": (lambda pixels: pixels[:1, :1], "too small: 1 × 1 pixels")}
+
+@pytest.mark.parametrize("spoil, says", EMPTY.values(), ids=EMPTY)
+def test_pictures_without_a_film_are_left_out_by_name(copy, spoil, says):
+    film = save_instead(a_film(copy), spoil(gray(a_film(copy))))
+    images, left_out, serious = checked(copy)
+    assert says in left_out[film.relative_to(copy).as_posix()] and len(images) == 36 and LEFT_OUT in serious
+
+def test_negatives_and_colour_pictures_are_named(copy):
+    noise = np.random.default_rng(1).integers(0, 255, (300, 300, 3)).astype(np.uint8)
+    save_instead(a_film(copy), 255 - gray(a_film(copy)))
+    save_instead(a_film(copy, "test/NORMAL"), noise)
+    serious = checked(copy)[2]
+    assert serious["looks like a negative, spine darker than lungs"] >= 1
+    assert serious["picture in colour, read as gray"] == 1
+
+@pytest.mark.parametrize("ending", ["png", "jpeg"])
+def test_a_test_film_saved_again_into_train_is_found(copy, ending):
+    pixels = gray(a_film(copy, "test/NORMAL"))
+    small = cv2.resize(pixels, None, fx=.6, fy=.6, interpolation=cv2.INTER_AREA)
+    file = str(copy/f"train/NORMAL/IM-7001-0001.{ending}")
+    if ending == "png": cv2.imwrite(file, pixels)
+    else: cv2.imwrite(file, small, [cv2.IMWRITE_JPEG_QUALITY, 40])
+    assert checked(copy)[2] == {"same picture in test and elsewhere, saved anew": 2}
+
+def test_every_picture_that_is_not_used_is_named(copy):
+    film = a_film(copy)
+    for name in ("a.tif", "b.DCM", "c.bak"): shutil.copy(film, film.with_name(name))
+    film.with_name("no_ending").write_bytes(bytes(128) + b"DICM")
+    shutil.copy(film, copy/"train/IM-7001-0001.jpeg")   # beside the classes
+    assert checked(copy)[2] == {"picture that is not used, by its ending or place": 5}
+
+def test_each_folder_counts_once_and_those_of_systems_never(copy):
+    for name in ("@eaDir", "__MACOSX", ".cache"):
+        shutil.copytree(copy/"val/NORMAL", copy/"train/NORMAL"/name)
+        shutil.copytree(copy/"val", copy/name)
+    (copy/"train/NORMAL/self").symlink_to(".")
+    (copy/"train/PNEUMONIA/all").symlink_to("..")
+    images, left_out, serious = checked(copy)
+    assert len(images) == 37 and not left_out and not serious
+    (copy/"__MACOSX/train").mkdir()
+    (copy/"train").rename(copy/"elsewhere")
+    with pytest.raises(StudyError) as e: scan_dataset(copy)
+    assert "__MACOSX;" not in str(e.value) and "__MACOSX" not in str(e.value).partition("point to")[2]
+
+def test_films_behind_linked_classes_are_watched(copy, tmp_path):
+    (copy/"train/NORMAL").rename(tmp_path/"store")
+    (copy/"train/NORMAL").symlink_to(tmp_path/"store")
+    params = dict(data_dir=str(copy), seed=1)
+    stage = open_stage("data", tmp_path/"run", **params)
+    prepare_data(stage, **params)
+    finish(stage)
+    assert stale_reason(stage.folder, "data", params) == ""
+    a_film(copy).unlink()
+    assert stale_reason(stage.folder, "data", params) == "its input files changed"
+
+def no_permission(real, closed: Path):
+    "A method of Path that one file or folder refuses; root may open everything."
+    def method(path):
+        if path == closed: raise PermissionError(13, "Permission denied")
+        return real(path)
+    return method
+
+def test_what_cannot_be_opened_or_written_is_left_out_by_name(copy, monkeypatch):
+    normal, film = copy/"train/NORMAL", a_film(copy)
+    closed = normal/"closed"
+    shutil.copytree(copy/"val/NORMAL", closed)
+    os.mkfifo(normal/"IM-9999-0001.jpeg")
+    for name in (b"IM-\xe9.jpeg", b"IM-0001-\n0001.jpeg", b"r\xe9sum\xe9.txt"):
+        shutil.copy(film, os.fsencode(normal) + b"/" + name)
+    monkeypatch.setattr(Path, "iterdir", no_permission(Path.iterdir, closed))
+    monkeypatch.setattr(Path, "read_bytes", no_permission(Path.read_bytes, film))
+    images, left_out, serious = checked(copy)
+    assert len(images) == 36 and serious[LEFT_OUT] == 5
+    reasons = {"closed": "cannot be read", "IM-9999-0001.jpeg": "a pipe", "IM-\\udce9.jpeg": "not UTF-8",
+               "IM-0001-\\n0001.jpeg": "control characters", film.name: "Permission denied"}
+    for name, reason in reasons.items(): assert reason in left_out[f"train/NORMAL/{name}"]
+    assert any("r\\udce9sum\\udce9.txt" in files for files in check_dataset(copy, images).examples)
+
+def test_one_number_written_in_two_ways_is_one_patient(copy):
+    film = min((copy/"train/PNEUMONIA").glob("person*_bacteria_*"))
+    shutil.copy(film, copy/"test/PNEUMONIA"/film.name.replace("person", "person00"))
+    serious = checked(copy)[2]
+    assert serious["patient in test and in train or val"] >= 2
+
+def test_what_is_serious_is_printed_and_stands_in_the_record(copy, tmp_path, capsys):
+    shutil.copy(a_film(copy), a_film(copy).with_suffix(".tif"))
+    stage = open_stage("data", tmp_path/"run", data_dir=str(copy))
+    prepare_data(stage, str(copy), seed=1)
+    words = "serious: 1 × picture that is not used, by its ending or place (train/NORMAL/"
+    assert words in capsys.readouterr().out
+    assert any(words in said for said in finish(stage)["notes"])
+
+def test_a_run_can_be_renamed(tmp_path):
+    stage = open_stage("data", tmp_path/"a")
+    prepare_data(stage, phantom_train=24, phantom_test=6)
+    assert str(tmp_path) not in stage.path("metrics/data.json").read_text()
+    stage.folder.rename(tmp_path/"b")
+    images = load_images(open_stage("eda", tmp_path/"b"))
+    assert read_film(Path(images.attrs["root"])/images.path[0]).ndim == 2
+    assert Path(images.attrs["root"]).is_relative_to(tmp_path/"b")
+    assert (tmp_path/"b"/read_json(tmp_path/"b/metrics/data.json")["root"]).is_dir()
 
 def test_the_chapter_gives_what_its_readers_know():
     from pneumo_nb import data, films, splits

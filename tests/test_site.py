@@ -20,7 +20,7 @@ ROOT, PNEUMO = Path(__file__).parents[1], str(Path(sys.executable).with_name("pn
 SMALL = [word for value in (
     "data.phantom_train=80", "data.phantom_test=24", "common.image_size=48", "mlp.epochs=1", "cnn.epochs=2",
     "resnet.frozen_epochs=1", "resnet.finetune_epochs=1", "compact.epochs=2", "compact.widths=[4, 8]",
-    "compact.seeds=2", "evaluation.draws=100", "xai.patch_size=12", "xai.stride=12")
+    "compact.seeds=2", "evaluation.draws=100", "xai.patch_size=12", "xai.stride=12", "xai.pointing_films=4")
     for word in ("-p", value)]
 CHAPTERS = [f"{name}.html" for name in stages()]
 PAGES = ["index.html", *CHAPTERS, "operating_point.html", "methods.html"]
@@ -76,6 +76,12 @@ def site(request, run):
 @functools.cache
 def soups(site):
     return {f.name: BeautifulSoup(f.read_text(), "html.parser") for f in sorted(site.glob("*.html"))}
+
+def test_no_cell_of_a_report_is_without_a_value_in_words(run):
+    for page in [*(run/"site").glob("*.html"), run.parent/"index.html"]:
+        cells = BeautifulSoup(page.read_text(), "html.parser").find_all(["td", "th"])
+        words = [cell.get_text().strip() for cell in cells if "words" not in cell.get("class", [])]
+        assert [text for text in words if re.search(r"\b(nan|NaN|NaT)\b|^None$", text)] == [], page.name
 
 # ---- what a renderer is given
 

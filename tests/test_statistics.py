@@ -8,9 +8,10 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from pneumo_nb.appearance import overlap_weights
 from pneumo_nb.evaluation import subgroup_table, telling_films, threshold_table
 from pneumo_nb.measures import (
-    all_measures, auroc, calibration_line, delong, delong_interval, holm, intervals, paired_tests,
-    patient_sign_test, predictive_values, proportion_interval, sensitivity_threshold, threshold_interval,
-    youden_threshold)
+    RULES, all_measures, auroc, auroc_interval, calibration_error, calibration_line, delong, delong_interval,
+    holm, honest_calibration_error, intervals, logit, pair_differences, paired_tests, patient_draws,
+    patient_sign_test, predictive_values, proportion_interval, sensitivity_threshold,
+    threshold_interval, youden_threshold)
 from pneumo_nb.splits import number_folds, series_folds
 
 def drawn(rng, patients=60, films=3, gap=1.2, shared=.8):
@@ -22,6 +23,12 @@ def drawn(rng, patients=60, films=3, gap=1.2, shared=.8):
     paths = [f"train/PNEUMONIA/person{p}_bacteria_{n}.jpeg" for n, p in enumerate(names)]
     return pd.DataFrame(dict(path=paths, label=label, probability=norm.cdf(score - .6), patient_id=names))
 
+def redrawn_auroc(table, seed, draws):
+    "The middle 95 % of AUROCs of redrawn patients."
+    blocks = patient_draws(table.patient_id, draws, seed)
+    aurocs = np.concatenate([all_measures(table, .5, weights)["roc_auc"] for weights in blocks])
+    return np.nanpercentile(aurocs, [2.5, 97.5])
+
 def test_intervals_cover_the_truth_where_films_of_a_patient_are_alike():
     rng, n = np.random.default_rng(0), 250
     auc, sensitivity = norm.cdf(1.2 / np.sqrt(2)), norm.sf(.6 - 1.2)
@@ -29,11 +36,9 @@ def test_intervals_cover_the_truth_where_films_of_a_patient_are_alike():
     for k in range(n):
         table = drawn(rng)
         bounds = intervals(table, .5, seed=k, draws=200)
-        label, probability = table.label.to_numpy(), table.probability.to_numpy()[None]
-        aucs, covariance = delong(label, probability, table.patient_id)
-        _, alone = delong(label, probability, range(len(table)))
-        of_auc = [bounds["roc_auc"], delong_interval(aucs[0], covariance[0, 0]),
-                  delong_interval(aucs[0], alone[0, 0])]
+        assert bounds["roc_auc"] == auroc_interval(table)
+        of_films = auroc_interval(table.assign(patient_id=range(len(table))))
+        of_auc = [redrawn_auroc(table, k, 200), bounds["roc_auc"], of_films]
         low, high = bounds["sensitivity"]
         inside += [*(low <= auc <= high for low, high in of_auc), low <= sensitivity <= high]
     bootstrap, clustered, films_alone, rate = inside / n
@@ -42,9 +47,64 @@ def test_intervals_cover_the_truth_where_films_of_a_patient_are_alike():
 
 def test_delong_and_bootstrap_agree_on_independent_films():
     table = drawn(np.random.default_rng(1), patients=500, films=1)
-    aucs, covariance = delong(table.label.to_numpy(), table.probability.to_numpy()[None], table.patient_id)
-    redrawn = intervals(table, .5, 0, 2000)["roc_auc"]
-    assert np.allclose(delong_interval(aucs[0], covariance[0, 0]), redrawn, atol=.006)
+    assert np.allclose(auroc_interval(table), redrawn_auroc(table, 0, 2000), atol=.006)
+
+def near_one(rng, patients=20, auc=.98):
+    "Two films of each patient, alike but for a little noise; a pair is in order with chance `auc`."
+    label = np.repeat([0, 1], 2 * patients)
+    of_patient = np.repeat(np.sqrt(.9) * rng.normal(size=2 * patients), 2)
+    score = np.sqrt(2) * norm.ppf(auc) * label + of_patient + np.sqrt(.1) * rng.normal(size=len(label))
+    return pd.DataFrame(dict(label=label, probability=norm.cdf(score), patient_id=np.arange(len(label)) // 2))
+
+def test_near_one_delongs_interval_holds_the_truth_more_often_than_the_bootstraps():
+    rng, inside = np.random.default_rng(0), []
+    for k in range(200):
+        table = near_one(rng)
+        bounds = [auroc_interval(table), redrawn_auroc(table, k, 200)]
+        if np.isfinite(bounds[0]).all(): inside.append([low <= .98 <= high for low, high in bounds])
+    by_formula, by_bootstrap = np.mean(inside, axis=0)
+    assert by_formula > .85 and by_formula > by_bootstrap + .03
+
+def test_patients_with_films_of_both_classes_are_obuchowskis():
+    rng = np.random.default_rng(3)
+    label, patients = rng.integers(0, 2, 40), rng.integers(0, 12, 40)
+    scores = np.round(rng.normal(size=(2, 40)) + label, 1)
+    aucs, covariance = delong(label, scores, patients)
+    def sums(score, auc, c):   # of each patient, placements of the films of a class about their mean
+        of = lambda k: np.mean([(score[k] > s) + (score[k] == s) / 2 for s in score[label != c]])
+        value = lambda k: of(k) - auc if c else 1 - of(k) - auc
+        rows = [[k for k in range(40) if patients[k] == p and label[k] == c] for p in np.unique(patients)]
+        return np.array([sum(map(value, films)) for films in rows]) / (label == c).sum()
+    count = lambda c: len(set(patients[label == c])) if c is not None else len(set(patients))
+    share = lambda c: count(c) / (count(c) - 1)
+    for a in range(2):
+        for b in range(2):
+            x, y = ([sums(scores[m], aucs[m], c) for c in (0, 1)] for m in (a, b))
+            expected = (share(0) * x[0] @ y[0] + share(1) * x[1] @ y[1]
+                        + share(None) * (x[0] @ y[1] + x[1] @ y[0]))
+            assert covariance[a, b] == pytest.approx(expected, abs=1e-12)
+
+def test_delongs_variance_is_right_where_patients_have_films_of_both_classes():
+    rng, label = np.random.default_rng(4), np.tile([0, 0, 1], 30)
+    aucs, variances, apart = [], [], []
+    for _ in range(600):
+        score = label + 2 * np.repeat(rng.normal(size=30), 3) + rng.normal(size=90)
+        auc, covariance = delong(label, score[None], np.repeat(range(30), 3))
+        aucs.append(auc[0])
+        variances.append(covariance[0, 0])
+        apart.append(delong(label, score[None], range(90))[1][0, 0])   # as if of 90 patients
+    assert np.mean(variances) == pytest.approx(np.var(aucs), rel=.15)
+    assert np.mean(apart) > 1.5 * np.var(aucs)
+
+@pytest.mark.parametrize("label, patients", [
+    ([0, 0, 0, 1], [0, 1, 2, 3]), ([0, 0, 1, 1], [0, 1, 2, 2]), ([0, 1, 1, 1], [0, 1, 2, 3])])
+def test_one_patient_of_a_class_has_no_interval_and_no_test(label, patients):
+    table = pd.DataFrame(dict(path=range(4), label=label, probability=[.1, .6, .4, .9], patient_id=patients))
+    assert np.isnan(auroc_interval(table)).all() and np.isnan(intervals(table, .5, 1, 20)["roc_auc"]).all()
+    pair = paired_tests(dict(a=table, b=table.assign(probability=[.1, .2, .6, .3])), .5, draws=20).iloc[0]
+    assert np.isnan([pair.auroc_low, pair.auroc_high]).all() and pair.p_auroc == 1
+    assert np.isfinite(pair[["p", "p_calls", "p_holm", "p_auroc_holm", "p_calls_holm"]].astype(float)).all()
+    assert not pair_differences(pair)
 
 def test_paired_tests_reject_equal_models_rarely_and_find_a_real_difference():
     rng, rejected = np.random.default_rng(2), 0
@@ -99,10 +159,34 @@ def test_youdens_threshold_is_that_of_scikit_learns_curve():
         label = np.r_[0, 1, rng.integers(0, 2, films - 2)]
         probability = (rng.integers(0, steps + 1, films) / steps + (k % 3 - 1) * (label - .5)).clip(0, 1)
         false_alarms, sensitivity, cuts = roc_curve(label, probability, drop_intermediate=False)
-        cut = cuts[max(1, np.argmax(sensitivity - false_alarms))]   # the first is infinity
+        gain = np.round(sensitivity - false_alarms, 12)[1:]         # the first is infinity
+        cut = cuts[1 + np.argmax(gain)]
         below = max([0, *probability[probability < cut]])
         table = pd.DataFrame(dict(label=label, probability=probability))
         assert youden_threshold(table) == (cut + below) / 2
+
+@pytest.mark.parametrize("label, probability, expected", [
+    ([0, 1, 1], [.9, .8, .7], .35),           # the wrong way round: every film is called
+    ([0, 1], [.9, .1], .05), ([0, 1], [.5, .5], .25), ([0, 1], [.1, .9], .5),
+    ([1, 0, 0, 1], [.9, .8, .2, .1], .85)])   # a cut that is better than guessing is found
+def test_youdens_rule_takes_no_cut_that_is_worse_than_guessing(label, probability, expected):
+    table = pd.DataFrame(dict(label=label, probability=probability))
+    assert youden_threshold(table) == pytest.approx(expected)
+
+def test_a_share_of_films_is_that_many_films():
+    for n in [*range(1, 41), 100, 1000]:
+        table = pd.DataFrame(dict(label=1, probability=np.arange(1, n + 1) / (n + 1)))
+        for k in range(1, n + 1, max(1, n // 100)):   # 55 of 100 among them
+            called = (table.probability >= sensitivity_threshold(table, k / n)).sum()
+            assert called == k
+
+def test_thresholds_of_all_draws_are_those_of_each():
+    table = drawn(np.random.default_rng(6), patients=30)
+    table = table.assign(probability=table.probability.round(1))
+    weights = next(patient_draws(table.patient_id, 40, 0))
+    for rule in RULES.values():
+        alone = [rule(table.loc[np.repeat(table.index, w)]) for w in weights]
+        assert np.array_equal(rule(table, weights=weights), alone)
 
 def test_thresholds_come_from_validation_alone():
     rng = np.random.default_rng(5)
@@ -178,6 +262,50 @@ def test_calibration_bears_any_probabilities():
                                   patient_id=rng.integers(0, films, films)))
         line, classes = calibration_line(table, "probability"), table.label.nunique()
         assert np.isfinite(line["intercept"]) == (classes == 2)
+
+def sure_misses(n, chance):
+    "Half of `n` films are sick; one of them has almost no probability."
+    rng, label = np.random.default_rng(13), np.repeat([0, 1], n // 2)
+    p = 1 / (1 + np.exp(-rng.normal(1.5 * (2 * label - 1), 1.5)))
+    p[-1] = chance
+    return pd.DataFrame(dict(label=label, probability=p, patient_id=np.arange(n) // 2))
+
+@pytest.mark.parametrize("films, chance", [(100, 1e-20), (100, 1e-16), (624, 1e-20), (624, 1e-30)])
+def test_one_sure_miss_leaves_the_calibration_an_honest_interval(films, chance):
+    from scipy.optimize import minimize
+    table = sure_misses(films, chance)
+    line, odds = calibration_line(table, "probability"), logit(table.probability)
+    label = table.label.to_numpy()
+    cases = dict(slope=(np.c_[np.ones(films), odds], 0 * odds), intercept=(np.ones((films, 1)), odds))
+    for name, (given, offset) in cases.items():
+        loss = lambda c: np.logaddexp(0, (1 - 2 * label) * (given @ c + offset)).sum()
+        c = minimize(loss, np.zeros(given.shape[1]), method="Nelder-Mead",
+                     options=dict(xatol=1e-9, fatol=1e-12, maxiter=4000)).x
+        p = 1 / (1 + np.exp(-(given @ c + offset)))
+        bread = np.linalg.inv((given * (p * (1 - p))[:, None]).T @ given)
+        sums = pd.DataFrame(given * (label - p)[:, None]).groupby(table.patient_id).sum().to_numpy()
+        patients, k = len(sums), given.shape[1]
+        meat = patients / (patients - 1) * (films - 1) / (films - k) * sums.T @ sums
+        half = 1.959964 * np.sqrt((bread @ meat @ bread)[-1, -1])
+        ours = [line[name], line[f"{name}_low"], line[f"{name}_high"]]
+        assert half > .05 and np.allclose(ours, [c[-1], c[-1] - half, c[-1] + half], atol=1e-4)
+
+def test_fifty_zeros_and_ones_with_one_sure_miss():
+    probability = np.r_[np.full(50, .3), np.full(49, .7), 1e-20]
+    table = pd.DataFrame(dict(label=np.repeat([0, 1], 50), probability=probability, patient_id=range(100)))
+    line = calibration_line(table, "probability")
+    for name in ("slope", "intercept"):
+        assert line[f"{name}_low"] + .01 < line[name] < line[f"{name}_high"] - .01   # once one number
+
+def test_honest_probabilities_have_a_calibration_error_below_the_limit_in_95_of_100_sets():
+    rng, above = np.random.default_rng(14), []
+    p = 1 / (1 + np.exp(-rng.normal(0, 3, 624)))
+    limit = honest_calibration_error(p, 1)
+    above = [calibration_error((rng.random(624) < p).astype(int), p) > limit for _ in range(400)]
+    assert .02 < limit < .06 and .02 < np.mean(above) < .09
+    label = (rng.random(624) < p).astype(int)
+    assert calibration_error(label, p ** 2) > honest_calibration_error(p ** 2, 1)   # too little promised
+    assert honest_calibration_error(p, 1) == limit and honest_calibration_error(p, 2, 200) != limit
 
 @pytest.mark.parametrize("seed", range(5))
 def test_calibration_is_statsmodels_regression_with_clustered_errors(seed):

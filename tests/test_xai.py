@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from pneumo_nb.cnn import build_cnn
-from pneumo_nb.explanation import METHODS, Method, explain
+from pneumo_nb.explanation import METHODS, Method, explain, with_random_weights
 from pneumo_nb.mlp import build_mlp
 from pneumo_nb.networks import as_model, film_network, pneumonia_logits
 from pneumo_nb.occlusion import occlusion_map, patch_positions, split_chain
@@ -212,6 +212,101 @@ def test_contract_of_every_method(model, method):
             with pytest.raises(StudyError, match="gray values from 0 to 255"): function(model, outside)
     with pytest.raises(StudyError, match="found surprise"): explain(model, films, method, surprise=1)
 
+def dense(*shape, outputs=1, first=(), **own):
+    "A small network of one dense layer."
+    return keras.Sequential([keras.Input(shape, **own), *first, L.Flatten(), L.Dense(outputs, "sigmoid")])
+
+def two_headed():
+    inputs = keras.Input((12, 14, 1))
+    return keras.Model(inputs, [L.Dense(1)(L.Flatten()(inputs)) for _ in range(2)])
+
+def two_armed():
+    inputs = [keras.Input((12, 14, 1)) for _ in range(2)]
+    return keras.Model(inputs, L.Dense(1)(L.Flatten()(L.Add()(inputs))))
+
+class OfNoShape(keras.Model):
+    "A subclassed model, which tells no shape before it is called."
+    def __init__(self, outputs=1): super().__init__(); self.dense = L.Dense(outputs, "sigmoid")
+    def call(self, x): return self.dense(L.Flatten()(x / 255))
+
+def called(model):
+    model(np.zeros((1, 12, 14, 1), np.float32))
+    return model
+
+@pytest.mark.parametrize("make, says", [
+    (lambda: dense(12, 14, 1, outputs=2), "output=0 to 1, which of the model's 2 outputs to explain; found"),
+    (lambda: called(OfNoShape(3)), "output=0 to 2, which of the model's 3 outputs"),
+    (lambda: dense(24, 28, 1), "films of 24 × 28 pixels, as the model takes, found 12 × 14"),
+    (lambda: dense(12, 14, 3), "gray films .*, found one that takes .None, 12, 14, 3."),
+    (lambda: dense(168), "gray films .*, found one that takes .None, 168."),
+    (lambda: dense(12, 14, 1, batch_size=4), "any number of films, found one that takes 4 at a time"),
+    (lambda: keras.Sequential([L.Flatten(), L.Dense(1)]), "found one that is not built"),
+    (OfNoShape, "found one that is not built"),
+    (two_headed, "one input and one output, found 1 and 2"), (two_armed, "found 2 and 1"),
+    (lambda: keras.Sequential([keras.Input((12, 14, 1)), conv(1, 3)]), "gives .N, outputs., found")])
+@pytest.mark.parametrize("method", METHODS)
+def test_models_that_cannot_be_explained_are_refused_in_a_sentence(make, says, method):
+    made, films = make(), random_films((12, 14))
+    for function in (METHODS[method].function, lambda m, x: explain(m, x, method)):
+        with pytest.raises(StudyError, match=says): function(made, films)
+
+@pytest.mark.parametrize("alter, says", [
+    (lambda films: films / 255, "gray values 0-255, found 0-1 in film 0"),
+    (lambda films: np.stack([films[0], films[1] / 255]), "found 0-1 in film 1"),
+    (lambda films: np.round(films / 255).astype(np.uint8), "found 0-1"),
+    (lambda films: films[:, :20], "films of 23 × 31 pixels, as the model takes, found 20 × 31"),
+    (lambda films: np.swapaxes(films, 1, 2), "found 31 × 23"),
+    (lambda films: np.repeat(films[..., None], 3, -1), r"\(N, H, W, 1\), found \(2, 23, 31, 3\)"),
+    (lambda films: films[0], r"\(N, H, W, 1\), found \(23, 31\)")])
+@pytest.mark.parametrize("method", METHODS)
+def test_films_that_the_model_does_not_take_are_refused_in_a_sentence(model, alter, says, method):
+    films = alter(random_films((23, 31), 2))
+    for function in (METHODS[method].function, lambda m, x: explain(m, x, method)):
+        with pytest.raises(StudyError, match=says): function(model, films)
+
+def test_black_films_are_explained(model):
+    assert occlusion_map(model, np.zeros((2, 23, 31), np.uint8)).shape == (2, 23, 31)
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_output_has_a_map_of_its_own(method):
+    "Two outputs that add up to one have opposite maps, and a third is refused."
+    first = [conv(2, 3, activation="relu"), L.Rescaling(1 / 255)]
+    made = keras.Sequential([keras.Input((12, 14, 1)), *first, L.Flatten(), L.Dense(2, "softmax")])
+    films, size = random_films((12, 14)), dict(patch_size=4, stride=2)
+    normal, sick = (explain(made, films, method, output=output, **size) for output in (0, 1))
+    assert np.abs(sick).max() > 1e-4 and np.allclose(normal, -sick, atol=1e-6)
+    for output in (2, -1):
+        with pytest.raises(StudyError, match=f"from 0 to 1, as the model has 2, found {output}"):
+            explain(made, films, method, output=output)
+
+def test_models_of_other_makes_equal_the_loop():
+    "One that is rescaled by pixel, one of any size, and a subclassed one."
+    per_pixel = np.random.default_rng(1).uniform(.5, 1.5, (12, 14, 1)) / 255
+    check_against_loop(dense(12, 14, 1, first=[L.Rescaling(per_pixel), conv(2, 3)]), 4, 3, windowed=False)
+    any_size = [conv(2, 3, activation="relu"), L.GlobalAveragePooling2D(), L.Dense(1)]
+    for network in (keras.Sequential([keras.Input((None, None, 1)), L.Rescaling(1 / 255), *any_size]),
+                    called(OfNoShape())):
+        film = random_films((12, 14))
+        made = occlusion_map(network, film, 4, 3)
+        np.testing.assert_allclose(made[0], plain_loop(network, film[0], 4, 3, 127.5), rtol=0, atol=2e-6)
+
+def test_answers_that_are_no_numbers_are_refused():
+    broken = dense(12, 14, 1)
+    broken.layers[-1].bias.assign([np.nan])
+    with pytest.raises(StudyError, match="finite answers"):
+        occlusion_map(broken, random_films((12, 14)), 4, 3)
+
+
+@pytest.mark.parametrize("build", [lambda: build_mlp(32), lambda: build_small_ensemble(32)])
+def test_random_weights_are_new_and_seeded_and_leave_the_model_alone(build):
+    made, film = build(), random_films((32, 32))[..., None]
+    before = [w.copy() for w in made.get_weights()]
+    first, again, other = (with_random_weights(made, seed).get_weights() for seed in (1, 1, 2))
+    assert all(np.array_equal(a, b) for a, b in zip(before, made.get_weights()))
+    assert all(np.array_equal(a, b) for a, b in zip(first, again))
+    largest = np.argmax([w.size for w in before])
+    assert (first[largest] != before[largest]).any() and (first[largest] != other[largest]).any()
+    assert np.isfinite(with_random_weights(made, 1).predict(film, verbose=0)).all()
 
 # The chapter
 
@@ -266,7 +361,11 @@ def test_chapter_compares_models_of_two_film_sizes_by_every_method(run, monkeypa
     assert figures == {name + method for name in names for method in methods}
     assert list(pd.read_csv(run/"metrics/xai.csv")) == ["film", "true", "MLP", "CNN"]
     pointing = pd.read_csv(run/"metrics/xai_pointing.csv")
-    assert list(pointing) == ["model", "films", "hits", "blind", "method"]
-    assert len(pointing) == 2 * len(METHODS)
+    assert list(pointing) == ["model", "films", "hits", "blind", "method", "low", "high", "random"]
+    assert len(pointing) == 2 * len(METHODS) and not pointing.isna().any(axis=None)
+    for game in pointing.itertuples():
+        table = pd.read_csv(run/f"predictions/{game.model}.csv").query("split == 'test' and label == 1")
+        assert game.films == (table.probability >= .5).sum()    # all of them
+        assert game.low <= game.hits <= game.high and 0 <= game.random <= 1
     notes = read_provenance(run)["stages"]["xai"]["notes"]
     assert any(validation in note and "may have been learned from" in note for note in notes)
