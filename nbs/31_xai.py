@@ -58,6 +58,7 @@ seed = 42           # decides which films are explained
 films_shown = 4     # right and wrong test films, picked by the seed
 paths = []          # or the films to explain, as named in images.csv
 mistakes_shown = 3  # misclassified films of each model
+pointing_films = 0  # films of the pointing game on phantoms, drawn by the seed; 0: all that are called right
 
 # occlusion
 patch_size = 12     # side of the covering square, pixels
@@ -70,6 +71,7 @@ RANGES = {
     "films_shown": "whole number from 1 to 100",
     "paths": "list of plain texts",
     "mistakes_shown": "whole number from 0 to 100",
+    "pointing_films": "whole number from 0 to 100000",
     "patch_size": "whole number from 1 to 1024, at most image_size",
     "stride": "whole number from 1 to 1024, at most patch_size",
     "fill": "number from 0 to 255",
@@ -117,7 +119,8 @@ def load_models(
 
 # %%
 stage = open_stage("xai", run_dir, seed=seed, films_shown=films_shown, paths=paths,
-                   mistakes_shown=mistakes_shown, patch_size=patch_size, stride=stride, fill=fill)
+                   mistakes_shown=mistakes_shown, pointing_films=pointing_films, patch_size=patch_size,
+                   stride=stride, fill=fill)
 if not list(stage.path("predictions").glob("*.csv")): train_quick(stage)
 predictions = load_predictions(stage)
 networks = load_models(stage, list(predictions))
@@ -537,6 +540,15 @@ def _patients_of(
 #| export
 _POINTING = ["model", "films", "hits", "blind", "method", "low", "high", "random"]
 
+def _called_right(table: pd.DataFrame, threshold: float, most: int, seed: int) -> list[str]: # paths
+    "Pneumonia films that a model called so; of more than `most`, a seeded pick."
+    paths = table.path[(table.label == 1) & (table.probability >= threshold)].tolist()
+    if not most or len(paths) <= most: return paths
+    return [paths[n] for n in np.sort(rng_for(seed, "pointing").permutation(len(paths))[:most])]
+
+
+# %%
+#| export
 def _point(
     model: _Explained,
     table: pd.DataFrame, # its predictions on the films it is judged on
@@ -545,10 +557,10 @@ def _point(
     method: str,
     settings: dict,      # of the method
     seed: int,
+    most: int,           # films; 0 for all that are called right
 ) -> dict | None: # a value for each of `_POINTING`; None without pneumonia that it called right
     "One model's pointing game, and that of the same architecture with random weights."
-    called_right = (table.label == 1) & (table.probability >= threshold)
-    paths = table.path[called_right].tolist()
+    paths = _called_right(table, threshold, most, seed)
     if not paths: return None
     masks = _load_masks(root, paths, model.films.size)
     untrained = replace(model, network=with_random_weights(model.network, seed))
@@ -564,7 +576,8 @@ if facts["source"] == "phantoms":
     for method in METHODS:
         for name, model in explained.items():
             root = stage.path(facts["root"])
-            game = _point(model, tables[name], root, threshold, method, settings[method], seed)
+            game = _point(model, tables[name], root, threshold, method, settings[method], seed,
+                          pointing_films)
             if game: games.append(game)
             else: print(f"{model_title(name)} called no pneumonia right, so there is nothing to point at.")
 else: print("These films come without masks, so the maps cannot be checked against the truth here.")

@@ -31,6 +31,7 @@ RANGES = {
     "films_shown": "whole number from 1 to 100",
     "paths": "list of plain texts",
     "mistakes_shown": "whole number from 0 to 100",
+    "pointing_films": "whole number from 0 to 100000",
     "patch_size": "whole number from 1 to 1024, at most image_size",
     "stride": "whole number from 1 to 1024, at most patch_size",
     "fill": "number from 0 to 255",
@@ -249,6 +250,13 @@ def _patients_of(
 # %% ../nbs/31_xai.ipynb #f24a1d32
 _POINTING = ["model", "films", "hits", "blind", "method", "low", "high", "random"]
 
+def _called_right(table: pd.DataFrame, threshold: float, most: int, seed: int) -> list[str]: # paths
+    "Pneumonia films that a model called so; of more than `most`, a seeded pick."
+    paths = table.path[(table.label == 1) & (table.probability >= threshold)].tolist()
+    if not most or len(paths) <= most: return paths
+    return [paths[n] for n in np.sort(rng_for(seed, "pointing").permutation(len(paths))[:most])]
+
+# %% ../nbs/31_xai.ipynb #994ee460
 def _point(
     model: _Explained,
     table: pd.DataFrame, # its predictions on the films it is judged on
@@ -257,10 +265,10 @@ def _point(
     method: str,
     settings: dict,      # of the method
     seed: int,
+    most: int,           # films; 0 for all that are called right
 ) -> dict | None: # a value for each of `_POINTING`; None without pneumonia that it called right
     "One model's pointing game, and that of the same architecture with random weights."
-    called_right = (table.label == 1) & (table.probability >= threshold)
-    paths = table.path[called_right].tolist()
+    paths = _called_right(table, threshold, most, seed)
     if not paths: return None
     masks = _load_masks(root, paths, model.films.size)
     untrained = replace(model, network=with_random_weights(model.network, seed))
