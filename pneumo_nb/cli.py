@@ -172,6 +172,7 @@ class Group(click.Group):
         except OSError as e: reason = f"Could not use {e.filename or 'a file'}: {e.strerror or e}."
         except KeyboardInterrupt:
             click.echo("Stopped; the same command goes on.", err=True)
+            logging.getLogger("asyncio").disabled = True  # it would tell of the kernel that was stopped, too
             ctx.exit(130)
         raise click.ClickException(_one_line(reason))
 
@@ -272,7 +273,7 @@ def report(name):
     "Make a run's report: a site in the run's folder, and the list of all runs beside it."
     from pneumo_nb.report import render_report
     folder = _existing_run(name)
-    with stderr_to(folder/".report.log"): index, by = render_report(folder)
+    index, by = render_report(folder)
     click.echo(f"Rendered by {by}. Open {index.as_uri()}")
 
 # %% ../nbs/49_cli.ipynb #044faa39

@@ -144,8 +144,9 @@ def test_a_name_that_is_not_utf8_is_refused_by_name(words, tmp_path, monkeypatch
 @pytest.mark.parametrize("given, passed", [
     ([], ""), (["DATA="], ' --data ""'), (["DATA=films"], ' --data "films"')])
 def test_make_report_passes_on_an_empty_data(given, passed):
-    make = ["make", "-n", "report", *given, "-o", ".venv/bin/.installed"]
-    variables = {name: value for name, value in os.environ.items() if name not in ("DATA", "MAKEFLAGS")}
+    make = ["make", "-n", "--no-print-directory", "report", *given, "-o", ".venv/bin/.installed"]
+    of_make = ("DATA", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    variables = {name: value for name, value in os.environ.items() if name not in of_make}
     done = subprocess.run(make, cwd=Path(__file__).parents[1], env=variables, capture_output=True, text=True)
     assert done.stdout.splitlines()[0].rstrip().endswith(f'--run "quick"{passed}')
 
