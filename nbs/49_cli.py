@@ -22,7 +22,7 @@
 
 # %%
 #| export
-import os, re, sys
+import logging, os, re, sys
 from pathlib import Path
 
 import click

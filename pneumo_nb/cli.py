@@ -7,7 +7,7 @@ __all__ = ['Group', 'Command', 'main', 'run', 'report', 'docs', 'pictures', 'res
            'phantom', 'check', 'fetch', 'clean']
 
 # %% ../nbs/49_cli.ipynb #9efec65e
-import os, re, sys
+import logging, os, re, sys
 from pathlib import Path
 
 import click
