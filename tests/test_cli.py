@@ -223,7 +223,7 @@ def test_an_unwritable_cache_is_said_before_anything_is_made(tmp_path, monkeypat
     assert not list(tmp_path.iterdir())
 
 def test_ctrl_c_ends_in_one_sentence_and_leaves_nothing_half_done(tmp_path):
-    words = [PNEUMO, "run", "--run", "a", "--only", "data", "-p", "data.phantom_train=40"]
+    words = [PNEUMO, "run", "--run", "a", "--only", "data", "-p", "data.phantom_train=2000"]
     command = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                start_new_session=True)
     end = time.time() + 60
