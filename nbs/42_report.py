@@ -28,7 +28,7 @@ from urllib.parse import quote
 
 from pneumo_nb.run import (
     StudyError, atomic_path, file_digest, read_json, read_provenance, read_table, stage_words, stages)
-from pneumo_nb.style import COLOURS, WORDS, model_order, model_style, model_title
+from pneumo_nb.style import WORDS, model_order, model_style, model_title
 from pneumo_nb.pages import (
     Figure, as_html, fill, finish_pages, front_matter, html_cell, processed, project_folder, render,
     stage_pages, staging_folder, table_html, with_front_matter)

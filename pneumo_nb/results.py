@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from .run import (
-    StudyError, atomic_path, digests, models, read_json, read_provenance, read_table, stages)
+    StudyError, atomic_path, digests, read_json, read_provenance, read_table, stages)
 from .style import model_title, value_with_interval
 
 # %% ../nbs/41_results.ipynb #0c26e2da
@@ -149,7 +149,8 @@ def results_rows(
     "A run's models, and the mean and range of trainings of a kind."
     if not (folder/"comparison.csv").exists(): raise StudyError(
         f"Expected comparison.csv in {folder}, found none; run the evaluation first.")
-    comparison = read_table(folder/"comparison.csv", ["model", "roc_auc"], ["roc_auc"]).to_dict("records")
+    counted = ["roc_auc", "networks"]  # a table without them is an earlier version's
+    comparison = read_table(folder/"comparison.csv", ["model", *counted], counted).to_dict("records")
     by_rule = _rule_accuracies(folder)
     rules = list(dict.fromkeys(rule for _, rule in by_rule))
     return [_model_row(row, rules, by_rule) for row in comparison] + _spread_rows(folder, rules)
