@@ -158,7 +158,8 @@ def test_nothing_from_a_run_becomes_markup(tmp_path):
     stage.notes.append(EVIL)
     measures = ("roc_auc", "accuracy", "sensitivity", "specificity", "chosen_accuracy", "validation_roc_auc")
     values = {f"{name}{end}": .9 for name in measures for end in ("", "_low", "_high")}
-    counts = dict(films=2, threshold=.5, tn=1, fp=0, fn=0, tp=1, epochs=1, training_seconds=2.)
+    counts = dict(films=2, threshold=.5, tn=1, fp=0, fn=0, tp=1, epochs=1, networks=1,
+                  training_seconds=2.)
     rows = [dict(model=EVIL, remark=EVIL, **values, **counts)]
     write_csv(folder/"comparison.csv", pd.DataFrame(rows))
     facts = dict(split="test", best=EVIL, threshold=.5, pairs=[], comparison=rows)
