@@ -68,18 +68,21 @@ sync-check: $(BIN)/.installed
 
 venv: $(BIN)/.installed
 
+# Nothing is installed or built but what a hash in requirements.txt names: wheels only, and setuptools is among them.
 $(BIN)/.installed: requirements.txt settings.ini setup.py
 	@test -n "$(PYTHON)" || { echo "Expected Python 3.10, 3.11 or 3.12 on the PATH, found none; install one or give PYTHON=/path/to/python."; exit 1; }
 	@echo "Installing into .venv with $$($(PYTHON) --version) (once, a few minutes)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@
 
+# uv is pinned like everything else, and builds nothing. A failed attempt leaves the pins as they are.
 pins: $(BIN)/.installed
-	$(BIN)/python -m pip install --quiet uv
-	@echo "# Pins for Python 3.10 to 3.12 on every platform. Written by \`make pins\` from settings.ini; edit that, not this." > requirements.txt
-	$(BIN)/uv pip compile setup.py --extra dev --universal --python-version 3.10 --no-annotate --no-header --quiet --refresh >> requirements.txt
+	@echo "# Pins with hashes for Python 3.10 to 3.12 on every platform. Written by \`make pins\` from settings.ini; edit that, not this." > .partial-pins
+	@sed -nE 's/^(dev_)?requirements = //p' settings.ini | tr ' ' '\n' | $(BIN)/uv pip compile - --universal --python-version 3.10 \
+		--only-binary :all: --generate-hashes --no-annotate --no-header --quiet --refresh >> .partial-pins
+	@mv .partial-pins requirements.txt
 
 clean:
 	rm -rf .venv _docs _proc .sync-check

@@ -22,7 +22,8 @@
 
 # %%
 #| export
-import ast, hashlib, json, operator, os, platform, re, reprlib, shutil, subprocess, sys, tempfile, time
+import ast, csv, hashlib, io, json, operator, os, platform, re, reprlib, shutil, subprocess, sys
+import tempfile, time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -185,6 +186,61 @@ with tempfile.TemporaryDirectory() as folder:
 
 
 # %% [markdown]
+# Tables that people write by hand come out of spreadsheets: with commas, semicolons or tabs, and maybe with a
+# byte order mark. Every cell of such a table is text, and every row keeps the number of its line.
+
+# %%
+#| export
+def _utf8_text(file: Path) -> str:
+    "The text of a file; refused if it is not there, or not UTF-8."
+    if not file.is_file(): raise StudyError(
+        f"Expected a table in {file}, found no such file; check the path.")
+    content = file.read_bytes()
+    try: return content.decode("utf-8-sig")
+    except UnicodeDecodeError as e: raise StudyError(
+        f"Expected UTF-8 in {file}, found something else in line {content.count(10, 0, e.start) + 1}; "
+        "save it as CSV in UTF-8.") from None
+
+
+# %%
+#| export
+def read_cells(
+    path: str | Path, # of a CSV file
+) -> tuple[list[str], list[tuple[int, list[str]]]]: # columns in small letters; line and cells of each row
+    "A table written by hand, row by row; what is none is refused by its line."
+    text, numbered = _utf8_text(Path(path)), []
+    separator = max(",;\t", key=text.lstrip().partition("\n")[0].count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    try: numbered = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+    except csv.Error as e: raise StudyError(
+        f"Expected a CSV table in {path}, found in line {reader.line_num}: {e}; mend that line.") from None
+    numbered = [(line, row) for line, row in numbered if any(row)]
+    if not numbered: raise StudyError(f"Expected a CSV table in {path}, found nothing; fill it in.")
+    header = [name.lower() for name in numbered.pop(0)[1]]
+    for line, row in numbered:
+        if len(row) != len(header): raise StudyError(
+            f"Expected {len(header)} cells a line in {path}, found {len(row)} in line {line}; "
+            "mend that line.")
+    return header, numbered
+
+
+# %%
+with tempfile.TemporaryDirectory() as folder:
+    file = Path(folder)/"films.csv"
+    for text in ("Path,label\na b.png,0\n", "\ufeffpath;label\r\n\r\n a b.png;0\r\n",
+                 "path\tlabel\na b.png\t0"):
+        file.write_text(text, encoding="utf-8")
+        header, rows = read_cells(file)
+        test_eq((header, [row for _, row in rows]), (["path", "label"], [["a b.png", "0"]]))
+    for content, problem in [
+        (b"path,label\n\xe9.png,0", "found something else in line 2"), (b"\n", "found nothing"),
+        (b"path,label\na.png", "Expected 2 cells a line"), (b'path\n"a.png', "found in line 2")]:
+        file.write_bytes(content)
+        test_fail(lambda: read_cells(file), contains=problem)
+test_fail(lambda: read_cells(file), contains="found no such file")
+
+
+# %% [markdown]
 # ## What a stage declares
 #
 # A stage is a chapter of the study, and declares itself in one exported cell: `STAGE = {...}`. There stand
@@ -333,7 +389,7 @@ _RULE = re.compile(
     r"(?P<list>list of (?:(?P<least>\d+) to (?P<most>\d+) )?)?"
     r"(?P<kind>whole number|finite number|number|plain text|true or false|value)s?"
     r"(?: (?P<low>from|above) (?P<first>[\d.]+) (?P<high>to|and up to|and below) (?P<last>[\d.]+))?"
-    r"(?:, at most (?P<other>\w+))?")
+    r"(?:, at most (?P<other>\w+)|, each below (?P<count>\w+) if (?P<key>\w+) is (?P<word>\w+))?")
 _LIMITS = {"from": operator.ge, "above": operator.gt, "to": operator.le,
            "and up to": operator.le, "and below": operator.lt}
 
@@ -380,7 +436,8 @@ def check_value(
     fits = isinstance(value, str) and value in rule if choices else _fits(value, _RULE.fullmatch(rule))
     if fits: return
     article = "" if rule in ("true or false", "plain text") else "a "
-    wanted = f"one of {', '.join(rule)}" if choices else article + rule.partition(", at most")[0]
+    by_itself = "" if choices else re.sub(", (at most|each below) .*", "", rule)  # without what relates it
+    wanted = f"one of {', '.join(rule)}" if choices else article + by_itself
     raise StudyError(f"Expected {name} to be {wanted}, found {shortened(value)}.")
 
 
@@ -422,6 +479,22 @@ def _check_relations(stage: str, params: dict[str, dict]):
                 f"which is {params[holder][other]}, found {value}.")
 
 
+# %% [markdown]
+# The elements of a list may have to stay below a number of things, if another parameter has them counted.
+
+# %%
+#| export
+def _check_elements(stage: str, params: dict):
+    "Refuse elements of a list that count beyond what there is."
+    for name, rule in stages()[stage].ranges.items():
+        words = isinstance(rule, str) and _RULE.fullmatch(rule)
+        if not words or not words["count"] or params.get(words["key"]) != words["word"]: continue
+        count = params.get(words["count"], sys.maxsize)
+        beyond = [value for value in params.get(name, []) if value >= count]
+        if beyond: raise StudyError(f"Expected {stage}.{name} to be below {stage}.{words['count']}, "
+                                    f"which is {count}, found {shortened(beyond)}.")
+
+
 # %%
 #| export
 def check_parameters(
@@ -432,7 +505,9 @@ def check_parameters(
     for stage, values in declared.items():
         for name, rule in stages()[stage].ranges.items():
             if name in values: check_value(f"{stage}.{name}", values[name], rule)
-    for stage in declared: _check_relations(stage, declared)
+    for stage, values in declared.items():
+        _check_relations(stage, declared)
+        _check_elements(stage, values)
 
 
 # %% [markdown]
@@ -478,6 +553,8 @@ with tempfile.TemporaryDirectory() as folder:
 # One walker lists that folder for everybody: for this comparison, and for the notebook on films. It follows
 # links and enters each real folder once, so that a link to a folder above makes no film count twice. Hidden
 # folders, and those that Macs and storage boxes add, are not entered.
+#
+# Films may also be listed in a table, `films.csv`. Then the table itself is watched, and every film in it.
 
 # %%
 #| export
@@ -533,6 +610,33 @@ def _folder_digest(root: Path) -> str: # of a set of films
     sizes = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
     return hashlib.sha1(repr(sorted(sizes)).encode()).hexdigest()
 
+def films_at(
+    data_dir: str | Path = "",  # folder of films; "" for the table's own, or for phantoms
+    films_csv: str | Path = "", # table of films; "" for films.csv in the folder, if there is one
+) -> tuple[Path | None, Path | None]: # folder, None for phantoms; table, None where folders and names tell
+    "Where the films lie that two parameters of the data stage name."
+    table = Path(films_csv).expanduser() if films_csv else None
+    folder = Path(data_dir).expanduser() if data_dir else table.parent if table else None
+    if table is None and folder is not None and (folder/"films.csv").exists(): table = folder/"films.csv"
+    return folder, table
+
+def _table_digest(table: Path, root: Path) -> str: # of a set of films
+    "Fingerprint of a table of films, and of the sizes and dates of the films in it."
+    header, rows = read_cells(table)
+    paths = [row[header.index("path")] for _, row in rows] if "path" in header else []
+    states = [(path, os.stat(root/path)) for path in paths if os.path.exists(root/path)]
+    sizes = [(path, state.st_size, state.st_mtime_ns) for path, state in states]
+    return hashlib.sha1(repr([file_digest(table), *sizes]).encode()).hexdigest()
+
+
+# %%
+test_eq(films_at(), (None, None))
+test_eq(films_at("", "mine/films.csv"), (Path("mine"), Path("mine/films.csv")))
+test_eq(films_at("set", "mine/films.csv"), (Path("set"), Path("mine/films.csv")))
+
+
+# %%
+#| export
 def _inputs_digest(
     folder: Path, # run directory
     name: str,    # stage
@@ -540,7 +644,8 @@ def _inputs_digest(
 ) -> dict[str, str]:
     "Fingerprints of what a stage reads: files of the run, and the listing of a data folder."
     inputs = digests(folder, stages()[name].reads)
-    if root := params.get("data_dir"): inputs["data_dir"] = _folder_digest(Path(root).expanduser())
+    root, table = films_at(params.get("data_dir", ""), params.get("films_csv", ""))
+    if root: inputs["data_dir"] = _table_digest(table, root) if table else _folder_digest(root)
     return inputs
 
 
@@ -678,6 +783,114 @@ def read_provenance(
 
 
 # %% [markdown]
+# ## Where a run is
+#
+# Runs write their files over older ones of the same names, so a folder must be a run beyond doubt. The first
+# line of `params.yaml` says so, or the record of the stages does. In runs that were made before that line,
+# the parameters begin with the stages, beside a lock.
+
+# %%
+#| export
+RUN_MARK = "# The parameters of a run, written by `pneumo run`."
+
+def _is_run(folder: Path) -> bool:
+    "Whether a folder holds what only a run does."
+    file = folder/"params.yaml"
+    head = file.read_bytes()[:100].decode(errors="replace") if file.is_file() else ""
+    if head.startswith(RUN_MARK) or head.startswith("stages:\n- ") and (folder/".lock").exists(): return True
+    try: return bool(read_provenance(folder)) and (folder/"provenance.json").is_file()
+    except StudyError: return False
+
+
+# %%
+#| export
+def _is_free(folder: Path) -> bool:
+    "Whether a folder is empty, but for what a run leaves that was killed at its very start."
+    if not folder.exists(): return True
+    ours = re.compile(r"\.lock|\.kernel\.log|\.partial-\d+-(params\.yaml|provenance\.json)")
+    return folder.is_dir() and all(ours.fullmatch(file.name) for file in folder.iterdir())
+
+def check_run_folder(
+    folder: Path, # absolute; need not exist
+):
+    "Refuse a folder that is something else than a run."
+    if not (_is_run(folder) or _is_free(folder)): raise StudyError(
+        f"Expected a run or an empty folder at {folder}, found other files; choose another place.")
+
+
+# %%
+def is_taken(folder, **files):
+    "Whether a folder with these files is taken for a run, or refused."
+    endings = dict(params="yaml", provenance="json")
+    for name, text in files.items(): (Path(folder)/f"{name}.{endings[name]}").write_text(text)
+    try: return check_run_folder(Path(folder)) is None
+    except StudyError: return "refused"
+
+for files, taken in [
+    ({}, True), (dict(params=RUN_MARK + "\nstages: []\n"), True), (dict(provenance='{"stages": {}}'), True),
+    (dict(params="mine: 1\n"), "refused"), (dict(params="stages:\n- build\n"), "refused"),
+    (dict(provenance='{"stages": []}'), "refused"), (dict(provenance='{"stages": {"b": {}}}'), "refused")]:
+    with tempfile.TemporaryDirectory() as folder: test_eq(is_taken(folder, **files), taken)
+
+
+# %% [markdown]
+# A run also keeps its films. A training on real films may have taken days, and a forgotten data folder would
+# put phantoms in their place. So a run on real films stays on them. `pneumo run --fresh` starts a run over,
+# and writes into `params.yaml` which films that is for.
+
+# %%
+#| export
+def films_folder(
+    params: dict, # of the data stage
+) -> str: # absolute; "" for phantoms
+    "The folder of the films that parameters name."
+    folder, _ = films_at(params.get("data_dir", ""), params.get("films_csv", ""))
+    return str(folder.resolve()) if folder else ""
+
+def films_of(
+    folder: Path, # run directory
+) -> str | None: # absolute; "" for phantoms, None where there are none yet
+    "The folder of the films that a run was made on."
+    record, facts = read_provenance(folder)["stages"].get("data"), folder/"metrics/data.json"
+    if record: return films_folder(record["parameters"])
+    try: films = dict(read_json(facts))
+    except (OSError, TypeError, ValueError): return None  # not there, or damaged
+    return films_folder(dict(data_dir="" if films.get("source") == "phantoms" else films.get("root", "")))
+
+
+# %%
+#| export
+def check_films(
+    folder: Path, # run directory
+    params: dict, # of the data stage
+):
+    "Refuse to turn a run on real films into one on others."
+    before, asked = films_of(folder), films_folder(params)
+    if not before or before == asked: return
+    raise StudyError(
+        f"Expected the run {folder.name} to stay on the films in {before}, found "
+        f"{f'the films in {asked}' if asked else 'phantoms'} asked for; "
+        "choose another run, or start this one over with `pneumo run --fresh`.")
+
+def _was_asked(folder: Path, params: dict) -> bool:
+    "Whether `pneumo run`, which checks that itself, asked for these films."
+    import yaml
+    try: asked = yaml.safe_load((folder/"params.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError): return False
+    data = asked.get("data") if isinstance(asked, dict) else None
+    return isinstance(data, dict) and films_folder(data) == films_folder(params)
+
+
+# %%
+with tempfile.TemporaryDirectory() as folder:
+    run_folder = Path(folder)
+    check_films(run_folder, dict(data_dir="/films"))   # nothing there yet
+    write_json(run_folder/"metrics/data.json", dict(source="chest_xray", root="/films"))
+    check_films(run_folder, dict(data_dir="/films"))
+    test_fail(lambda: check_films(run_folder, dict(data_dir="")), contains="found phantoms asked for")
+
+
+# %% [markdown]
 # ## A stage at work
 #
 # `open_stage` comes early in every chapter. It makes or opens the run directory, notes the parameters, and
@@ -724,7 +937,9 @@ def open_stage(
         print(f"No run_dir given: the {name} stage works in a temporary run directory, "
               "gone when this kernel ends.")
     folder = Path(str(run_dir)).resolve()  # papermill makes a number of -p run_dir 2024
-    folder.mkdir(parents=True, exist_ok=True)
+    check_run_folder(folder)
+    if "data_dir" in params and not _was_asked(folder, params): check_films(folder, params)
+    if not _is_run(folder): write_json(folder/"provenance.json", dict(stages={}))
     return Stage(name, folder, params)
 
 _temporary_runs: dict[str, tempfile.TemporaryDirectory] = {}
@@ -830,9 +1045,10 @@ def read_looks(
 
 # %%
 def look_twice(folder, run, fingerprint):
-    write_json(Path(folder)/run/"metrics/data.json", dict(fingerprint=fingerprint))
-    for _ in range(2): look(open_stage("evaluation", Path(folder)/run), "predictions of 2 models")
-    return read_provenance(Path(folder)/run)["test_looks"]
+    stage = open_stage("evaluation", Path(folder)/run)
+    write_json(stage.path("metrics/data.json"), dict(fingerprint=fingerprint))
+    for _ in range(2): look(open_stage("evaluation", stage.folder), "predictions of 2 models")
+    return read_provenance(stage.folder)["test_looks"]
 
 with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, PNEUMO_CACHE=f"{folder}/cache"):
     looks = look_twice(folder, "a", "1ab")

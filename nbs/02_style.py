@@ -22,7 +22,7 @@
 
 # %%
 #| export
-from pneumo_nb.run import Stage, atomic_path, models
+from pneumo_nb.run import Stage, atomic_path, models, read_looks, read_provenance
 
 # %%
 #| hide
@@ -43,10 +43,18 @@ from pneumo_nb.run import open_stage
 #| export
 CLASS_NAMES = ["NORMAL", "PNEUMONIA"]  # in the order of their labels, 0 and 1
 
-COLOURS = {
+class _Colours(dict):
+    "Colours by name; a kind of film that is not in the public set has that of others."
+    def __missing__(self, name): return self["other"]
+
+COLOURS = _Colours({
     "NORMAL": "#0072B2", "PNEUMONIA": "#D55E00",                        # classes
     "normal": "#0072B2", "bacteria": "#D55E00", "virus": "#CC79A7",     # kinds of film
-    "other": "#8B5A2B"}                                                 # whatever has no colour of its own
+    "pneumonia": "#D55E00", "other": "#8B5A2B"})                        # no colour of its own
+
+# %%
+test_eq(COLOURS["fungus"], COLOURS["other"])
+assert "fungus" not in COLOURS
 
 
 # %% [markdown]
@@ -63,6 +71,22 @@ def model_title(
 ) -> str:
     "How a model is called in text."
     return models().get(name, {}).get("title", name)
+
+
+# %%
+#| export
+def title_with_remark(
+    row: dict, # of the comparison: model, and maybe remark
+) -> str: # such as "ResNet50, frozen (random weights)"
+    "A model's title with what must be known beside it."
+    title, remark = model_title(row["model"]), row.get("remark")
+    has_remark = isinstance(remark, str) and remark   # an empty one is NaN when read from a file
+    return f"{title} ({remark})" if has_remark else title
+
+
+# %%
+test_eq(title_with_remark(dict(model="mine", remark="random weights")), "mine (random weights)")
+test_eq(title_with_remark(dict(model="mine", remark=float("nan"))), "mine")
 
 
 # %%
@@ -89,6 +113,34 @@ def model_order(
 test_eq(model_title("someone else's"), "someone else's")
 test_eq(model_style("someone else's"), dict(color=COLOURS["other"], ls="-"))
 test_eq(sorted([*reversed(models()), "zebra", "aardvark"], key=model_order), [*models(), "aardvark", "zebra"])
+
+
+# %% [markdown]
+# ## Kinds of film
+#
+# The public set holds normal films and two kinds of pneumonia. Other sets name their own.
+
+# %%
+#| export
+def kind_words(
+    kind: str, # of a film, as images.csv has it
+) -> str: # such as "bacterial pneumonia"
+    "What a kind of film is called in text."
+    return dict(bacteria="bacterial pneumonia", virus="viral pneumonia").get(kind, kind)
+
+
+# %%
+#| export
+def in_list(
+    parts: list[str],
+) -> str: # such as "a, b and c"
+    "Several parts of a sentence, one after the other."
+    return " and ".join(part for part in (", ".join(parts[:-1]), *parts[-1:]) if part)
+
+
+# %%
+test_eq([kind_words(kind) for kind in ("virus", "fungus")], ["viral pneumonia", "fungus"])
+test_eq([in_list(list("abc")[:n]) for n in range(4)], ["", "a", "a and b", "a, b and c"])
 
 # %% [markdown]
 # ## Words for columns
@@ -122,7 +174,6 @@ WORDS |= {
     "threshold_sensitivity .98": "threshold, sensitivity .98",
     "accuracy_sensitivity .95": "accuracy, sensitivity .95",
     "accuracy_sensitivity .98": "accuracy, sensitivity .98",
-    "sensitivity_bacteria": "sensitivity, bacterial", "sensitivity_virus": "sensitivity, viral",
     "validation_sensitivity": "sensitivity on validation",
     "validation_specificity": "specificity on validation",
     "auroc_difference": "AUROC, first − second", "accuracy_difference": "accuracy, first − second",
@@ -194,6 +245,77 @@ test_eq(value_with_interval(row, "roc_auc"), "0.9300 (0.908–0.950)")
 test_eq(value_with_interval(row, "mcc", digits=2), "0.10 (-0.050 to 0.250)")
 test_eq(value_with_interval(dict(ppv=.5, ppv_low=None, ppv_high=None), "ppv"), "0.5000")
 test_eq(value_with_interval(dict(ppv=float("nan")), "ppv"), "–")
+
+
+# %% [markdown]
+# Of several trainings a table gives the mean and the range. One training has neither, so its value stands
+# alone.
+
+# %%
+#| export
+def mean_and_range(
+    values, # Series, of trainings that differ by chance alone; NaN where undefined
+) -> str: # such as "0.9730 (0.970–0.976)"
+    "Mean and range; one value stands alone, and a dash where there is none."
+    mean, count = values.mean(), values.count()
+    if count == 0: return "–"
+    return f"{mean:.4f}" if count == 1 else f"{mean:.4f} ({values.min():.3f}–{values.max():.3f})"
+
+
+# %%
+texts = [mean_and_range(pd.Series(values)) for values in ([.97, .976], [.97, float("nan")], [float("nan")])]
+test_eq(texts, ["0.9730 (0.970–0.976)", "0.9700", "–"])
+
+
+# %% [markdown]
+# ## Counts
+#
+# A number stands with its word, in the singular where it is one.
+
+# %%
+#| export
+def counted(
+    number: int,
+    word: str, # in the singular
+) -> str: # such as "2 looks"
+    "A number with its word."
+    return f"{number:,} {word}" + ("" if number == 1 else "s")
+
+
+# %%
+test_eq([counted(n, "look") for n in (0, 1, 1200)], ["0 looks", "1 look", "1,200 looks"])
+
+
+# %% [markdown]
+# Looks at the test films are counted in the run's record, and in the ledger of all runs on the same films.
+# Every text says both in these words.
+
+# %%
+#| export
+def looks_by_runs(
+    looks: list[dict], # of the ledger, from `read_looks`
+) -> str: # such as "7 looks by 2 runs"
+    "How many looks there were, and how many runs took them."
+    return f"{counted(len(looks), 'look')} by {counted(len({entry['run'] for entry in looks}), 'run')}"
+
+
+# %%
+#| export
+def looks_in_words(
+    folder, # a run directory
+) -> str: # such as "1 look at the test films (in all 7 looks by 2 runs)"
+    "How often a run looked at the test films, and, where more looks are known, all runs on the same films."
+    provenance = read_provenance(folder)
+    here, fingerprint = len(provenance.get("test_looks", [])), provenance.get("data_fingerprint")
+    known = read_looks(fingerprint) if fingerprint else []
+    others = f" (in all {looks_by_runs(known)})" if len(known) > here else ""
+    return f"{counted(here, 'look')} at the test films{others}"
+
+
+# %%
+with tempfile.TemporaryDirectory() as folder:
+    test_eq(looks_in_words(folder), "0 looks at the test films")
+test_eq(looks_by_runs([dict(run="a"), dict(run="a")]), "2 looks by 1 run")
 
 
 # %%

@@ -31,7 +31,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from pneumo_nb.run import StudyError, is_hidden, rng_for, threads, walk_files
+from pneumo_nb.run import (
+    StudyError, films_at, is_hidden, read_cells, rng_for, threads, walk_files, write_csv)
 from pneumo_nb.style import CLASS_NAMES
 
 # %%
@@ -73,7 +74,7 @@ def patient_id(
     if match := _PNEUMONIA_NAME.fullmatch(stem): return f"person{int(match[1])}_{match[2]}"
     raise StudyError("Expected a name like IM-0115-0001.jpeg, NORMAL2-IM-1427-0001.jpeg or "
                      f"person1000_bacteria_2931.jpeg, found {Path(file_name).name!r}, "
-                     "which tells no patient; rename the film so that patients stay together.")
+                     "which tells no patient; rename the film, or list all films in a table.")
 
 
 # %%
@@ -131,6 +132,26 @@ names = ["IM-0115-0001.jpeg", "NORMAL2-IM-1427-0001.jpeg", "person12_virus_3.jpe
 test_eq([naming_series(name) for name in names], ["IM", "NORMAL2-IM", "virus"])
 test_eq([patient_number(name) for name in names], [115, 1427, 12])
 
+
+# %% [markdown]
+# Films that a table lists, as shown below, bring their series and numbers along. Whoever needs these asks
+# `with_series`, so that no name is read where a table says otherwise.
+
+# %%
+#| export
+def with_series(
+    images: pd.DataFrame, # path; series, number and published as well, if a table lists the films
+) -> pd.DataFrame: # with series, number and published, which is the split as it was given
+    "Films with the place that names, or a table, give them."
+    if "series" in images: return images
+    return images.assign(series=images.path.map(naming_series), number=images.path.map(patient_number),
+                         published=images.path.str.split("/").str[0])
+
+
+# %%
+by_name = with_series(pd.DataFrame(dict(path=["test/NORMAL/IM-0115-0001.jpeg"])))
+test_eq(by_name.iloc[0].tolist()[1:], ["IM", 115, "test"])
+
 # %% [markdown]
 # ## The folder
 #
@@ -158,7 +179,9 @@ def _refuse_without_train(root: Path):
     "Say what a folder without train/ holds, and where a set may be."
     below = [p.parent for level in ("*/train", "*/*/train") for p in sorted(root.glob(level))]
     below = [p for p in below if not is_hidden(p, root)]
-    advice = f"point to {below[0]}" if below else "point to the folder that holds train/ and test/"
+    other = "point to the folder that holds train/ and test/, or list your own films in a table, which " \
+            f"`pneumo data template {root}` begins"
+    advice = f"point to {below[0]}" if below else other
     names = ", ".join(sorted(in_words(p.name) for p in root.iterdir())[:6]) or "nothing"
     raise StudyError(f"Expected train/ and test/ in {root}, found {names}; {advice}.")
 
@@ -211,17 +234,20 @@ test_eq([in_words("\udce9.png"), in_words("a\nb"), in_words("é 肺.png")], ["\\
 
 # %%
 #| export
+def _check_folder(root: Path):
+    "Refuse a folder that is none, or that cannot be named."
+    if not _is_writable(root):
+        raise StudyError("Expected a folder whose name is UTF-8 without control characters, "
+                         f"found {in_words(root)}; rename it.")
+    if not root.is_dir():
+        raise StudyError(f"Expected a folder with films, found no folder at {root}; check the path.")
+
 def check_layout(
     root: str | Path, # of the set
 ) -> list[Path]: # the split folders present: train first, then val, then test
     "Refuse a folder that is not laid out like the public set."
     root = Path(root)
-    if not _is_writable(root):
-        raise StudyError("Expected a folder whose name is UTF-8 without control characters, "
-                         f"found {in_words(root)}; rename it.")
-    if not root.is_dir():
-        raise StudyError("Expected a folder with train/ and test/, "
-                         f"found no folder at {root}; check the path.")
+    _check_folder(root)
     _check_split_names(root)
     if not (root/"train").is_dir(): _refuse_without_train(root)
     splits = [root/name for name in _SPLITS if (root/name).is_dir()]
@@ -343,12 +369,319 @@ def _check_names(films: list[Path], root: Path):
     shown = ", ".join(misnamed[:5]) + (" …" if len(misnamed) > 5 else "")
     raise StudyError("Expected names like NORMAL/IM-0115-0001.jpeg and "
                      "PNEUMONIA/person1000_bacteria_2931.jpeg, so that the patient is known and the kind "
-                     f"fits the folder; found {len(misnamed)} other(s): {shown}; rename or move them.")
+                     f"fits the folder; found {len(misnamed)} other(s): {shown}; rename or move them, "
+                     f"or list all films in a table, which `pneumo data template {root}` begins.")
 
 
 # %%
 scan = root/"train/NORMAL/scan.png"
 test_fail(lambda: _check_names([scan], root), contains="found 1 other(s): train/NORMAL/scan.png")
+test_fail(lambda: _check_names([scan], root), contains=f"`pneumo data template {root}` begins")
+
+
+# %%
+#| export
+def _films_in_folders(root: Path) -> tuple[list[dict], dict[str, str]]: # rows; path left out → reason
+    "The films that folders and names tell of."
+    films, left_out = _list_films(root)
+    _check_names(films, root)
+    return [dict(path=path.relative_to(root).as_posix(), split=path.relative_to(root).parts[0],
+                 label=_label(path, root), kind=film_kind(path), patient_id=patient_id(path))
+            for path in films], left_out
+
+
+# %%
+test_eq(_films_in_folders(root)[0][0] | dict(path=""),
+        dict(path="", split="train", label=0, kind="normal", patient_id=patient_id(films[0])))
+
+# %% [markdown]
+# ## Own films
+#
+# Other films have other names. A table, **`films.csv`** in the folder, then takes the place of folder names
+# and file names. `pneumo run --films FILE` names a table that lies elsewhere. Its columns:
+#
+# | column | what it holds |
+# | --- | --- |
+# | `path` | the film's file, relative to the data folder; without `--data`, to the table's own folder |
+# | `label` | `NORMAL` or `PNEUMONIA`, in letters of any size, or 0 or 1 |
+# | `split` | `train`, `val` or `test`; without this column all films are train films, and nothing is test |
+# | `patient` | who is on the film; without this column each film counts as a patient of its own |
+# | `kind` | such as `bacteria`; `normal` for normal films. Without this column: `normal` or `pneumonia` |
+#
+# The last three may be left out, or left empty throughout. A column of another name is refused, because it
+# may be a misspelt one. A table may be separated by commas, semicolons or tabs, in UTF-8.
+#
+# Such films have no naming series. The kind stands in its place, and a patient's number is the place among
+# all patients in the order of their names.
+
+# %%
+#| export
+_TABLE_COLUMNS = ["path", "label", "split", "patient", "kind"]
+_OF_TABLE = ["series", "number", "published"]  # columns that names tell elsewhere
+
+def _table_of_films(file: Path) -> pd.DataFrame: # text; with the line of each row
+    "The table as it is written, its columns checked."
+    header, rows = read_cells(file)
+    unknown = [name for name in header if name not in _TABLE_COLUMNS]
+    missing = [name for name in ("path", "label") if name not in header]
+    twice = sorted({name for name in header if header.count(name) > 1})
+    for names, words in ((missing, "no column {}"), (unknown, "a column {} as well"), (twice, "{} twice")):
+        if names: raise StudyError(
+            f"Expected the columns path and label, and if you like split, patient and kind, in {file}, "
+            f"found {words.format(', '.join(map(repr, names)))}; rename or remove it.")
+    if not rows: raise StudyError(f"Expected films in {file}, found no row; fill it in.")
+    table = pd.DataFrame([row for _, row in rows], columns=header, dtype=object)
+    empty = [name for name in ("split", "patient", "kind") if name in table and (table[name] == "").all()]
+    return table.drop(columns=empty).assign(line=[line for line, _ in rows])
+
+
+# %%
+def table_of(text: str) -> pd.DataFrame:
+    (work/"some.csv").write_text(text)
+    return _table_of_films(work/"some.csv")
+
+test_eq(table_of("Path,label,kind\na.png,0,\nb.png,1,\n").columns.tolist(), ["path", "label", "line"])
+test_fail(lambda: table_of("path,split\na.png,test"), contains="found no column 'label'; rename")
+test_fail(lambda: table_of("path,label,sex\na.png,0,f"), contains="found a column 'sex' as well; rename or")
+test_fail(lambda: table_of("path,label,path\na.png,0,b.png"), contains="found 'path' twice")
+test_fail(lambda: table_of("path,label\n"), contains="found no row")
+
+# %%
+#| export
+_KIND = re.compile(r"\w[\w .+-]*")
+
+_CELLS = {  # column → what a cell holds in words; whether it does
+    "path": ("a path", lambda cell: _is_writable(cell) and bool(cell)),
+    "label": ("NORMAL, PNEUMONIA, 0 or 1", lambda cell: cell.upper() in {*CLASS_NAMES, "0", "1"}),
+    "split": ("train, val or test", lambda cell: cell.lower() in _SPLITS),
+    "patient": ("a patient", lambda cell: _is_writable(cell) and bool(cell)),
+    "kind": ("a kind in letters and digits", lambda cell: bool(_KIND.fullmatch(cell)))}
+
+def _refuse_rows(
+    file: Path,
+    rows: pd.DataFrame, # those that are wrong; none if all is well
+    column: str,
+    wanted: str,        # in words
+):
+    "Refuse a table for some of its rows, of which the first is named."
+    if rows.empty: return
+    cell, line = rows[column].iloc[0], rows.line.iloc[0]
+    more = f" (and in {len(rows) - 1} more)" if len(rows) > 1 else ""
+    raise StudyError(f"Expected {wanted} in every row of {file}, found {in_words(cell)[:80] or 'nothing'} "
+                     f"as {column} in line {line}{more}; mend the table.")
+
+
+# %%
+#| export
+def _place_inside(root: Path, path: str) -> str: # "" for a place outside
+    "A path relative to a folder, in one way of writing."
+    top = os.path.abspath(root)
+    place = Path(os.path.normpath(os.path.join(top, path)))
+    return place.relative_to(top).as_posix() if place.is_relative_to(top) and place != Path(top) else ""
+
+
+# %%
+test_eq([_place_inside(Path("/set"), path) for path in ("./a//b.png", "/set/a.png", "../a.png", ".")],
+        ["a/b.png", "a.png", "", ""])
+
+
+# %%
+#| export
+def _checked_table(file: Path, root: Path) -> pd.DataFrame: # path, label; split, patient and kind as given
+    "A table of which every cell is what its column says."
+    table = _table_of_films(file)
+    for column in [name for name in _CELLS if name in table]:
+        wanted, fits = _CELLS[column]
+        _refuse_rows(file, table[~table[column].map(fits).astype(bool)], column, wanted)
+    place = table.path.map(lambda path: _place_inside(root, path))
+    _refuse_rows(file, table[place == ""], "path", f"a path inside {root}")
+    real = place.map(lambda path: os.path.realpath(root/path))
+    _refuse_rows(file, table[real.duplicated()], "path", "a film that no other row names")
+    label = table.label.str.upper().map({"NORMAL": 0, "0": 0, "PNEUMONIA": 1, "1": 1})
+    if "kind" in table: table["kind"] = table.kind.str.lower()
+    kind = table.get("kind", label.map({0: "normal", 1: "pneumonia"}))
+    _refuse_rows(file, table[(kind == "normal") != (label == 0)], "kind",
+                 "the kind normal for normal films, and for no others,")
+    split = table.split.str.lower() if "split" in table else "train"
+    return table.assign(path=place, label=label, kind=kind, split=split)
+
+
+# %% [markdown]
+# A split that has one class alone could not be judged, and a table of which no film is there probably belongs
+# to another folder.
+
+# %%
+#| export
+def _check_table(table: pd.DataFrame, file: Path, root: Path):
+    "Refuse a table without films to learn from, with one class in a split, or of another folder."
+    present = set(zip(table.split, table.label))
+    for split in sorted({"train", *table.split}):
+        for label, name in enumerate(CLASS_NAMES):
+            if (split, label) in present: continue
+            raise StudyError(f"Expected films of both classes in {split} of {file}, found no {name}; "
+                             "give more films, or other splits.")
+    if not any(os.path.lexists(root/path) for path in table.path):
+        raise StudyError(f"Expected the films of {file} in {root}, found none of its {len(table):,} paths, "
+                         f"such as {table.path.iloc[0]}; check --data, or the paths.")
+
+
+# %%
+#| export
+def _natural(name: str) -> list: # alternately text and numbers
+    "A name as a key to sort by: patient 9 before patient 10."
+    return [int(part) if n % 2 else part for n, part in enumerate(re.split(r"(\d+)", name))]
+
+def _films_in_table(file: Path, root: Path) -> list[dict]: # train first, then val, then test; sorted within
+    "The films that a table lists, checked as far as it goes without opening one."
+    _check_folder(root)
+    table = _checked_table(file, root)
+    _check_table(table, file, root)
+    patient = table.get("patient", table.path)
+    places = {name: n for n, name in enumerate(sorted(set(patient), key=_natural), 1)}
+    rows = table.assign(patient_id=patient, series=table.kind, number=patient.map(places),
+                        published=table.split, place=table.split.map(_SPLITS.index))
+    columns = ["path", "split", "label", "kind", "patient_id", *_OF_TABLE]
+    return rows.sort_values(["place", "path"])[columns].to_dict("records")
+
+
+# %%
+test_eq(sorted(["p10", "p9", "a"], key=_natural), ["a", "p9", "p10"])
+
+# %% [markdown]
+# The films of a clinic might lie in one folder, like this:
+
+# %%
+clinic = work/"clinic"
+clinic.mkdir()
+for n, path in enumerate(films[:8] + films[-8:]): shutil.copy(path, clinic/f"IM-0001-0001 ({n}).jpeg")
+listed = [f"IM-0001-0001 ({n}).jpeg;{n // 8};{n // 2}" for n in range(16)]
+table_file = clinic/"films.csv"
+table_file.write_text("path;label;patient\n" + "\n".join(listed))
+rows = pd.DataFrame(_films_in_table(table_file, clinic))
+rows.iloc[[0, 1, -1]].style.hide(axis="index")
+
+
+# %% [markdown]
+# What is wrong with a table is told by its line:
+
+# %%
+def listing_fails(*lines, contains):
+    "Write some lines into a table of the clinic, and see it refused."
+    table_file.write_text("path,label,split,patient,kind\n" + "\n".join(lines))
+    test_fail(lambda: _films_in_table(table_file, clinic), contains=contains)
+
+good = "IM-0001-0001 (0).jpeg,normal,train,7,normal"
+listing_fails(good, "b.png,,train,8,virus", contains="found nothing as label in line 3; mend")
+listing_fails("b.png,2,train,8,virus", contains="Expected NORMAL, PNEUMONIA, 0 or 1 in every row")
+listing_fails("b.png,1,dev,8,virus", contains="found dev as split in line 2")
+listing_fails("b.png,1,train,,virus", good, contains="Expected a patient in every row")
+listing_fails("b.png,1,train,8,normal", contains="Expected the kind normal for normal films")
+listing_fails("../b.png,1,train,8,virus", contains="found ../b.png as path in line 2")
+listing_fails(good, f"./{good}", good, contains="(0).jpeg as path in line 3 (and in 1 more)")
+listing_fails(good, contains="in train of " + str(table_file) + ", found no PNEUMONIA")
+listing_fails(good.replace("(0)", "(x)"), "b.png,1,train,8,virus", contains="found none of its 2 paths")
+table_file.write_text("path;label;patient\n" + "\n".join(listed))
+
+
+# %% [markdown]
+# Nobody should have to write such a table from nothing. `pneumo data template DIR` writes a row for each
+# picture below a folder. What the public set's names tell beyond doubt is filled in, and everything else is
+# left to its reader.
+
+# %%
+#| export
+def _pictures(root: Path) -> list[Path]: # sorted; without the masks of phantoms
+    "Pictures anywhere below a folder that could be films."
+    masks = root/"masks" if (root/"phantom.json").exists() else None
+    return [path for path in walk_files(root) if path.suffix.lower() in _FILM_ENDINGS
+            and not is_hidden(path, root) and masks not in path.parents]
+
+
+# %%
+#| export
+def _guess(path: Path) -> dict: # a row of a table; "" for what is not told
+    "What a film's path tells, relative to its set, by the names of the public set."
+    splits = {part for part in path.parts[:-1] if part in _SPLITS}
+    classes = {part.upper() for part in path.parts[:-1]} & set(CLASS_NAMES)
+    try: kind, patient = film_kind(path), patient_id(path)
+    except StudyError: kind = patient = ""
+    if kind: classes.add(CLASS_NAMES[kind != "normal"])
+    only = lambda names: names.pop() if len(names) == 1 else ""
+    return dict(path=path.as_posix(), label=only(classes), split=only(splits), patient=patient, kind=kind)
+
+
+# %%
+test_eq(list(_guess(Path("test/PNEUMONIA/person1_virus_6.jpeg")).values())[1:],
+        ["PNEUMONIA", "test", "person1_virus", "virus"])
+test_eq(list(_guess(Path("normal/scan.png")).values())[1:], ["NORMAL", "", "", ""])
+test_eq(_guess(Path("NORMAL/person1_virus_6.jpeg"))["label"], "")   # the two contradict each other
+
+
+# %%
+#| export
+def write_template(
+    folder: str | Path, # with pictures, in whatever folders below
+) -> Path: # films.csv in that folder
+    "Begin a table of own films: a row for each picture."
+    folder = Path(folder)
+    _check_folder(folder)
+    file, pictures = folder/"films.csv", _pictures(folder)
+    if os.path.lexists(file):
+        raise StudyError(f"Expected no films.csv in {folder} yet, found one; fill it in, or move it away.")
+    if not pictures:
+        raise StudyError(f"Expected pictures (.jpeg, .jpg or .png) in {folder}, found none; check the path.")
+    for path in (p for p in pictures if not _is_writable(p.relative_to(folder))):
+        raise StudyError("Expected names that are UTF-8 without control characters, "
+                         f"found {in_words(path)}; rename it.")
+    write_csv(file, pd.DataFrame([_guess(path.relative_to(folder)) for path in pictures]))
+    return file
+
+
+# %%
+table_file.unlink()
+test_eq(_table_of_films(write_template(clinic)).columns.tolist(), ["path", "label", "line"])
+test_fail(lambda: write_template(clinic), contains="films.csv in " + str(clinic) + " yet, found one")
+test_fail(lambda: _films_in_table(table_file, clinic), contains="found nothing as label in line 2 (and in 15")
+table_file.unlink()
+test_eq(len(read_cells(write_template(root))[1]), len(films))
+(root/"films.csv").unlink()
+table_file.write_text("path;label\n" + "\n".join(f"IM-0001-0001 ({n}).jpeg;{n // 8}" for n in range(15)))
+
+
+# %%
+#| export
+def check_source(
+    root: str | Path,           # as for `scan_dataset`
+    films_csv: str | Path = "",
+):
+    "Refuse a folder of films, or a table, before any film is opened."
+    root, table = films_at(root, films_csv)
+    if table: _films_in_table(table, root)
+    else: check_layout(root)
+
+
+# %%
+check_source(root)
+check_source("", table_file)
+test_fail(lambda: check_source(clinic, work/"none.csv"), contains="found no such file")
+
+# %% [markdown]
+# Two things about a table are worth a row among the checks of a set. Pictures that it does not list are not
+# used, which is harmless. But a table without patients cannot keep the films of one child together, so a
+# model may be judged on children that it knows.
+
+# %%
+#| export
+UNLISTED = "picture that the table of films does not list, ignored"
+OWN_PATIENTS = "film without a patient in the table of films, counted as a patient of its own"
+
+def _table_findings(rows: pd.DataFrame, table: Path, root: Path) -> dict[str, list[str]]: # problem → paths
+    "What a table leaves open."
+    listed = {row["path"] for row in _films_in_table(table, root)}
+    pictures = [path.relative_to(root).as_posix() for path in _pictures(root)]
+    has_patients = "patient" in _table_of_films(table)
+    return {UNLISTED: [in_words(path) for path in pictures if path not in listed],
+            OWN_PATIENTS: [] if has_patients else rows.path.tolist()}
 
 
 # %% [markdown]
@@ -523,23 +856,22 @@ def _read_bytes(path: Path) -> bytes:
     return path.read_bytes()
 
 def _film_facts(
-    path: Path,
+    film: dict, # path, and what folders and names, or a table, say
     root: Path, # of the set
 ) -> dict: # a row of the table; `problem` is "" if the film can be used
     "What a film's file tells, without keeping its pixels."
-    relative = path.relative_to(root)
-    row = dict(path=relative.as_posix(), split=relative.parts[0], label=_label(path, root),
-               kind=film_kind(path), patient_id=patient_id(path), width=0, height=0, mode="")
+    path, row = root/film["path"], film | dict(width=0, height=0, mode="")
     try:
         content = _read_bytes(path)
         facts = dict(bytes=len(content), sha1=hashlib.sha1(content).hexdigest())
         return row | facts | _image_facts(path, content)
+    except FileNotFoundError: return row | dict(problem="there is no such file, or a link leads nowhere")
     except Exception as e: # decoders raise what they like
         return row | dict(problem=f"{type(e).__name__}: {e}".replace(str(root), "").strip())
 
 
 # %%
-facts = _film_facts(films[0], root)
+facts = _film_facts(_films_in_folders(root)[0][0], root)
 test_eq([facts[k] for k in ("split", "label", "kind", "mode", "problem")], ["train", 0, "normal", "L", ""])
 {key: value for key, value in facts.items() if key != "thumb"}
 
@@ -600,8 +932,8 @@ def _check_readable(
     for split in rows.split.unique():
         for label, name in enumerate(CLASS_NAMES):
             if (split, label) in present: continue
-            raise StudyError(f"Expected readable films in {root/split/name}, "
-                             "found only unreadable or empty ones; fetch the set again.")
+            raise StudyError(f"Expected readable {name} films in {split} of {root}, "
+                             "found only unreadable, empty or missing ones; fetch the set again.")
 
 
 # %%
@@ -621,21 +953,23 @@ def _findings(rows: pd.DataFrame) -> dict[str, list[str]]: # problem → paths
 # %%
 #| export
 def scan_dataset(
-    root: str | Path, # folder with train/ and test/ (and maybe val/), each with NORMAL/ and PNEUMONIA/
-) -> pd.DataFrame: # `path` is relative to `root`, `label` 0 or 1; attrs: root, left_out, findings
+    root: str | Path, # folder with train/ and test/ (and maybe val/), or with a table; "" for the table's own
+    films_csv: str | Path = "", # table of films; "" for films.csv in the folder, if there is one
+) -> pd.DataFrame: # `path` is relative to `root`, `label` 0 or 1; attrs: root, films_csv, left_out, findings
     "One row for every film that can be used."
-    root = Path(root)
-    films, left_out = _list_films(root)
-    _check_names(films, root)
+    root, table = films_at(root, films_csv)
+    films, left_out = (_films_in_table(table, root), {}) if table else _films_in_folders(root)
     with ThreadPoolExecutor(threads()) as pool:
-        rows = pd.DataFrame(list(pool.map(lambda path: _film_facts(path, root), films)))
+        rows = pd.DataFrame(list(pool.map(lambda film: _film_facts(film, root), films)))
     bad, good = rows[rows.problem != ""], rows[rows.problem == ""]
     left_out |= dict(zip(bad.path, bad.problem))
     listed = "; ".join(f"{path} ({reason})" for path, reason in left_out.items())
     if listed: warnings.warn(f"left out {len(left_out)} film(s) or folder(s): {listed}", stacklevel=2)
     _check_readable(rows, root)
-    images = good[_COLUMNS].reset_index(drop=True).astype({"bytes": int})
-    images.attrs.update(root=str(root), left_out=left_out, findings=_findings(good))
+    columns = _COLUMNS + (_OF_TABLE if table else [])
+    images = good[columns].reset_index(drop=True).astype({"bytes": int})
+    findings = _findings(good) | (_table_findings(good, table, root) if table else {})
+    images.attrs.update(root=str(root), films_csv=str(table or ""), left_out=left_out, findings=findings)
     return images
 
 
@@ -645,6 +979,15 @@ test_eq(list(images.columns), _COLUMNS)
 test_eq(images.split.value_counts().to_dict(), {"train": 30, "val": 16, "test": 12})
 test_eq(set(images.kind[images.label == 0]), {"normal"})
 readable(images.head(3)).style.hide(axis="index")
+
+# %% [markdown]
+# A table gives the same columns, and three more that names tell elsewhere:
+
+# %%
+own = scan_dataset(clinic)
+test_eq(list(own.columns), _COLUMNS + _OF_TABLE)
+test_eq(set(own.split), {"train"})
+own.loc[[0, 14], ["path", "label", "kind", "patient_id", *_OF_TABLE]].style.hide(axis="index")
 
 # %% [markdown]
 # ## What is wrong with a set
@@ -675,6 +1018,7 @@ test_eq([_is_picture(work/name) for name in ("a.TIF", "film.dcm.bak", "none", "1
 # %%
 #| export
 def _stray_files(
+    images: pd.DataFrame,
     root: Path,
     sort: str, # "hidden", "picture" or "other"
 ) -> list[str]:
@@ -682,6 +1026,7 @@ def _stray_files(
     def sort_of(path):
         if is_hidden(path, root): return "hidden"
         return "picture" if _is_picture(path) else "other"
+    if images.attrs.get("films_csv"): return []  # a table says what counts
     stray = [p for p in _listing(root) if not _is_film(p, root) and not _out_of_reach(p, root)]
     return [in_words(path.relative_to(root).as_posix()) for path in stray if sort_of(path) == sort]
 
@@ -733,7 +1078,7 @@ test_eq(_patients_across(pair.assign(split=["val", "test"])), ["a", "b"])
 # %%
 #| export
 LEFT_OUT = "unreadable, empty or too small, left out"
-NO_TEST = "no test/ folder, so nothing to judge a model on"
+NO_TEST = "no test films, so nothing to judge a model on"
 
 def _finding(problem: str):
     "A check whose answer `scan_dataset` has found."
@@ -744,20 +1089,23 @@ def _finding(problem: str):
 #| export
 _CHECKS = {  # problem → paths; `images` are the films that can be used
     LEFT_OUT: lambda images, root: list(images.attrs.get("left_out", {})),
-    "hidden file or folder, ignored": lambda images, root: _stray_files(root, "hidden"),
-    "picture that is not used, by its ending or place": lambda images, root: _stray_files(root, "picture"),
-    "no picture, ignored": lambda images, root: _stray_files(root, "other"),
+    "hidden file or folder, ignored": lambda images, root: _stray_files(images, root, "hidden"),
+    "picture that is not used, by its ending or place":
+        lambda images, root: _stray_files(images, root, "picture"),
+    "no picture, ignored": lambda images, root: _stray_files(images, root, "other"),
+    UNLISTED: _finding(UNLISTED),
+    OWN_PATIENTS: _finding(OWN_PATIENTS),
     "content is not what the ending says": _misleading_endings,
     "not 8-bit gray or RGB": lambda images, root: images.path[~images["mode"].isin(["L", "RGB"])].tolist(),
     **{problem: _finding(problem) for problem in (_FEW_BITS, _INVERTED, _COLOURFUL)},
-    NO_TEST: lambda images, root: [] if "test" in set(images.split) else ["test/"],
+    NO_TEST: lambda images, root: [] if "test" in set(images.split) else ["test"],
     "same bytes as another film of its split": lambda images, root: _copies(images),
     "same bytes in two splits": lambda images, root: _shared(images, "sha1", "split"),
     "same bytes with two labels": lambda images, root: _shared(images, "sha1", "label"),
     _NEAR_COPY: _finding(_NEAR_COPY),
     "patient in test and in train or val": lambda images, root: _patients_across(images)}
 
-_HARMLESS = {"hidden file or folder, ignored", "no picture, ignored",
+_HARMLESS = {"hidden file or folder, ignored", "no picture, ignored", UNLISTED,
              "same bytes as another film of its split"}
 
 
@@ -765,7 +1113,7 @@ _HARMLESS = {"hidden file or folder, ignored", "no picture, ignored",
 #| export
 def check_dataset(
     root: str | Path, # as for `scan_dataset`
-    images: pd.DataFrame | None = None, # what `scan_dataset(root)` gave; scanned if not given
+    images: pd.DataFrame | None = None, # what `scan_dataset` gave of it; scanned if not given
 ) -> pd.DataFrame: # problem, films, serious, examples; a row for every check, 0 films where all is well
     "A table of everything found wrong with a set."
     root, rows = Path(root), []
@@ -803,6 +1151,8 @@ test_eq({row.problem: row.films for row in checks.itertuples() if row.films}, {
     "same bytes as another film of its split": 2, "same bytes in two splits": 2,
     "patient in test and in train or val": of_leaked_patient})
 test_eq(set(checks.problem[~checks.serious]), _HARMLESS)
+of_own = check_dataset(clinic, own).set_index("problem").films
+test_eq([of_own[problem] for problem in (OWN_PATIENTS, UNLISTED, NO_TEST)], [15, 1, 1])
 shutil.rmtree(spoiled/"train/NORMAL")
 test_fail(lambda: scan_dataset(spoiled), contains="found PNEUMONIA")
 (spoiled/"train/NORMAL").mkdir()
@@ -815,16 +1165,21 @@ test_fail(lambda: scan_dataset(spoiled), contains="found COVID, NORMAL, PNEUMONI
 # ## Fingerprints
 #
 # Two runs can be compared only if their films are the same. The **data fingerprint** is one number made of
-# the paths and contents of all films, equal only for equal sets. The content digest also depends on the order
-# of the films, because arrays of decoded films are kept in that order.
+# the paths and contents of all films, equal only for equal sets. Folders and names are part of the paths.
+# Where a table stands in their place, its labels, patients, kinds and test films count as well. The content
+# digest also depends on the order of the films, because arrays of decoded films are kept in that order.
 
 # %%
 #| export
 def data_fingerprint(
-    images: pd.DataFrame, # path, sha1
+    images: pd.DataFrame, # path, sha1; attrs: films_csv, where a table lists the films
 ) -> str: # SHA-1, in hex
     "Fingerprint of all films, in whatever order."
-    return hashlib.sha1("\n".join(sorted(images.path + " " + images.sha1)).encode()).hexdigest()
+    lines = images.path + " " + images.sha1
+    if images.attrs.get("films_csv"):
+        facts = [images.split == "test", images.label, images.kind, images.patient_id]
+        for column in facts: lines = lines + "\t" + column.astype(str)
+    return hashlib.sha1("\n".join(sorted(lines)).encode()).hexdigest()
 
 def content_digest(
     images: pd.DataFrame, # path, sha1
@@ -838,6 +1193,7 @@ backwards = images[::-1]
 test_eq(data_fingerprint(images), data_fingerprint(backwards))
 assert content_digest(images) != content_digest(backwards)
 assert data_fingerprint(images) != data_fingerprint(images[1:])
+assert data_fingerprint(own) != data_fingerprint(own.assign(patient_id="one"))
 
 
 # %% [markdown]

@@ -30,7 +30,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from pneumo_nb.run import StudyError, rng_for
-from pneumo_nb.films import naming_series, patient_number
+from pneumo_nb.films import with_series
 
 # %%
 #| hide
@@ -167,16 +167,17 @@ test_fail(lambda: split_patients(images, fraction=1.5), contains="found 1.5")
 #
 # `number_folds` cuts each series into as many stretches of consecutive patient numbers as there are folds. A
 # fold is one stretch of every series. To validate on a fold is to meet films of numbers that training never
-# saw.
+# saw. Where a table lists the films, the kinds stand for the series, and the patients are counted in the
+# order of their names.
 
 # %%
 #| export
 def _stretch_of(
-    films: pd.DataFrame, # path, of films of one series
+    films: pd.DataFrame, # of one series, as `with_series` gives them
     count: int,          # how many stretches
 ) -> pd.Series: # indexed as `films`; 0 to count - 1
     "Which stretch of consecutive patient numbers a film lies in, each with about as many films."
-    numbers = films.path.map(patient_number)
+    numbers = films.number
     sizes = films.groupby(numbers).size()
     middle = sizes.cumsum() - sizes / 2
     return numbers.map((middle * count / len(films)).astype(int))
@@ -184,7 +185,7 @@ def _stretch_of(
 
 # %%
 few = pd.DataFrame(dict(path=[f"IM-{number:04d}-0001.jpeg" for number in (7, 1, 3, 3, 9, 8)]))
-test_eq(_stretch_of(few, 2).tolist(), [1, 0, 0, 0, 1, 1])
+test_eq(_stretch_of(with_series(few), 2).tolist(), [1, 0, 0, 0, 1, 1])
 
 
 # %% [markdown]
@@ -203,8 +204,8 @@ def _whole_patients(
 def _outside_test(
     images: pd.DataFrame,
 ) -> pd.DataFrame: # indexed by place in `images`
-    "The films to learn from."
-    return images.reset_index(drop=True)[(images.split != "test").to_numpy()]
+    "The films to learn from, with their series and numbers."
+    return with_series(images.reset_index(drop=True)[(images.split != "test").to_numpy()])
 
 
 # %%
@@ -220,8 +221,8 @@ def number_folds(
     "Folds of films that are not in test: a stretch of consecutive numbers of each series, whole patients."
     if folds < 2: raise StudyError(f"Expected 2 folds or more, found {folds}.")
     fold, films = np.full(len(images), -1), _outside_test(images)
-    for series, members in films.groupby(films.path.map(naming_series)):
-        count = members.path.map(patient_number).nunique()
+    for series, members in films.groupby("series"):
+        count = members.number.nunique()
         if count < folds:
             raise StudyError(f"Expected patients of at least {folds} numbers in the series {series}, "
                              f"found {count}; ask for fewer folds.")
@@ -234,8 +235,7 @@ def number_folds(
 
 # %%
 outside = parts[parts.split != "test"]
-numbered = outside.assign(series=outside.path.map(naming_series), number=outside.path.map(patient_number),
-                          fold=number_folds(outside, 3))
+numbered = with_series(outside).assign(fold=number_folds(outside, 3))
 edges = numbered.groupby(["series", "fold"]).number.agg(["min", "max"]).unstack("fold")
 for fold in (0, 1): assert (edges["max", fold] < edges["min", fold + 1]).all()
 edges
@@ -254,6 +254,9 @@ test_fail(lambda: number_folds(parts, 1), contains="2 folds or more")
 # **other naming series**, of another time perhaps? Two naming series of normal films make two folds. To
 # validate on one is to meet normal films of a series that training never saw.
 #
+# Films of a table have no naming series, so these folds are refused there, and folds along the numbers named
+# in their place.
+#
 # Pneumonia has no second series of its kind. So short stretches of its numbers are dealt out in turn: to
 # these folds, and as many again to further folds without normal films, which need not be left out. With two
 # series, each network of a fold learns from three quarters of the pneumonia films, but only from about half
@@ -267,13 +270,12 @@ def series_folds(
 ) -> np.ndarray: # (n,) fold of each film, those with normal films first; -1 for test films
     "A fold for each naming series of the normal films, and as many with pneumonia alone; whole patients."
     fold, films = np.full(len(images), -1), _outside_test(images)
-    series = films.path.map(naming_series)
-    names = sorted(series[films.kind == "normal"].unique())
+    names = sorted(films.series[films.kind == "normal"].unique())
     if len(names) < 2:
         raise StudyError("Expected normal films of two naming series or more, "
                          f"found {', '.join(names) or 'none'}; take folds along the numbers instead.")
     count = 2 * len(names)
-    for name, members in films.groupby(series):
+    for name, members in films.groupby("series"):
         if name in names: fold[members.index] = names.index(name)
         else: fold[members.index] = _stretch_of(members, stretches * count) % count
     return _whole_patients(images, fold)
@@ -284,7 +286,7 @@ numbered["across"] = series_folds(outside, stretches=2)
 normal = numbered[numbered.kind == "normal"]
 test_eq(normal.groupby("across").series.unique().map(list).to_dict(), {0: ["IM"], 1: ["NORMAL2-IM"]})
 test_eq(numbered.groupby("patient_id").across.nunique().max(), 1)
-one_series = outside[outside.path.map(naming_series) != "IM"]
+one_series = outside[numbered.series != "IM"]
 test_fail(lambda: series_folds(one_series), contains="found NORMAL2-IM; take folds along the numbers")
 numbered.groupby(["across", "series"]).size().unstack(fill_value=0).rename_axis(index="fold")
 

@@ -30,6 +30,7 @@ import pandas as pd
 from scipy.special import betainccinv, betaincinv, expit, ndtr
 
 from pneumo_nb.run import StudyError, rng_for
+from pneumo_nb.style import counted
 
 # %%
 #| hide
@@ -572,6 +573,25 @@ test_eq(placements(np.array([0, 0, 1]), np.array([.1, .9, .2])), [1, 0, .5])
 
 # %%
 #| export
+def _patient_covariance(
+    label: np.ndarray,   # (n,) 0 or 1
+    scatter: np.ndarray, # (m, n) what each film adds to the AUROC of m models
+    patients,            # (n,)
+) -> np.ndarray: # (m, m); NaN with one patient of a class
+    "How AUROCs vary together, patients being independent."
+    codes, names = pd.factorize(np.asarray(patients))
+    correction = lambda count: count / (count - 1) if count > 1 else float("nan")
+    sums, covariance = [], 0
+    for c in (0, 1):
+        rows = label == c
+        sums.append(np.stack([np.bincount(codes[rows], row[rows], len(names)) for row in scatter]))
+        covariance = covariance + correction(len(np.unique(codes[rows]))) * sums[c] @ sums[c].T
+    across = sums[0] @ sums[1].T
+    return covariance + correction(len(names)) * (across + across.T)
+
+
+# %%
+#| export
 def delong(
     label: np.ndarray,         # (n,) 0 or 1, both present
     probabilities: np.ndarray, # (m, n) of m models on the same films
@@ -580,15 +600,9 @@ def delong(
     "AUROCs of several models and how they vary together, patients being independent."
     places = np.stack([placements(label, p) for p in probabilities])
     aucs = places[:, label == 1].mean(axis=1)
-    codes, names = pd.factorize(np.asarray(patients))
-    correction = lambda count: count / (count - 1) if count > 1 else float("nan")
-    sums, covariance = [], 0
-    for c in (0, 1):
-        rows, scatter = label == c, (places - aucs[:, None]) / (label == c).sum()
-        sums.append(np.stack([np.bincount(codes[rows], row[rows], len(names)) for row in scatter]))
-        covariance = covariance + correction(len(np.unique(codes[rows]))) * sums[c] @ sums[c].T
-    across = sums[0] @ sums[1].T
-    return aucs, covariance + correction(len(names)) * (across + across.T)
+    counts = np.where(label == 1, (label == 1).sum(), (label == 0).sum())
+    scatter = (places - aucs[:, None]) / counts
+    return aucs, _patient_covariance(label, scatter, patients)
 
 
 # %% [markdown]
@@ -633,6 +647,42 @@ for auc, variance in ((1, 0), (.7, float("nan")), (.5, 0)):
 
 
 # %% [markdown]
+# Where only films of a group are compared with one another, such as those that one network judged, a group's
+# part counts as much as it has pairs. A patient may have films in several groups.
+
+# %%
+#| export
+def _grouped_delong(
+    groups: np.ndarray,      # (n,)
+    label: np.ndarray,       # (n,) 0 or 1
+    probability: np.ndarray, # (n,)
+    patients,                # (n,)
+) -> tuple[float, float]: # as `grouped_auroc`, its variance; 0 and NaN if no group has both classes
+    "AUROC over all pairs of the same group, and how it varies, the shares of the groups being fixed."
+    each = [groups == group for group in np.unique(groups)]
+    pairs = np.array([(label[rows] == 0).sum() * (label[rows] == 1).sum() for rows in each])
+    if not pairs.any(): return 0., float("nan")
+    auc, scatter = 0., np.zeros((1, len(label)))
+    for rows, share in zip(each, pairs / pairs.sum()):
+        if not share: continue
+        places, sick = placements(label[rows], probability[rows]), label[rows] == 1
+        value = places[sick].mean()
+        counts = np.where(sick, sick.sum(), (~sick).sum())
+        auc, scatter[0, rows] = auc + share * value, share * (places - value) / counts
+    return auc, float(_patient_covariance(label, scatter, patients)[0, 0])
+
+
+# %%
+alike = _grouped_delong(np.zeros(30), label, probabilities[0], range(30))
+test_close(alike, (aucs[0], covariance[0, 0]), eps=1e-12)                # one group: DeLong's own
+in_two = np.repeat([0, 1], 30), np.tile(label, 2), np.tile(probabilities[0], 2)
+test_close(_grouped_delong(*in_two, np.tile(range(30), 2)), alike, eps=1e-12)   # the same films in two groups
+others = _grouped_delong(*in_two, range(60))[1]
+assert .9 < others / (alike[1] / 2) < 1                     # with other patients in the second
+test_close(_grouped_delong(*in_two, range(60))[0], grouped_auroc(*in_two), eps=1e-12)
+
+
+# %% [markdown]
 # This is the interval of every model's AUROC. Near 1 the bootstrap's middle 95 % promise too much: few pairs
 # are out of order, and a draw cannot invent others. The script `benchmarks/coverage.py` counts how often
 # either interval holds a known AUROC, in 1,000 sets of films, three of each patient, that correlate by .9.
@@ -646,10 +696,14 @@ for auc, variance in ((1, 0), (.7, float("nan")), (.5, 0)):
 #| export
 def auroc_interval(
     table: pd.DataFrame, # label, probability, patient_id
+    groups=None,         # (n,) as for `grouped_auroc`; None: all films are compared
 ) -> tuple[float, float]: # low, high; NaN where undefined
     "95 % interval of the AUROC after DeLong, patients being independent."
     if table.label.nunique() < 2: return float("nan"), float("nan")
-    aucs, covariance = delong(table.label.to_numpy(), table.probability.to_numpy()[None], table.patient_id)
+    label, probability = table.label.to_numpy(), table.probability.to_numpy()
+    if groups is not None:
+        return delong_interval(*_grouped_delong(np.asarray(groups), label, probability, table.patient_id))
+    aucs, covariance = delong(label, probability[None], table.patient_id)
     return delong_interval(aucs[0], covariance[0, 0])
 
 
@@ -657,6 +711,26 @@ def auroc_interval(
 test_eq(auroc_interval(films), delong_interval(*(float(x.squeeze()) for x in delong(
     films.label.to_numpy(), films.probability.to_numpy()[None], films.patient_id))))
 assert np.isnan(auroc_interval(films[films.label == 1])).all()
+
+
+# %% [markdown]
+# An AUROC is above chance if all of its interval is. One of exactly 1 has no interval and is above chance,
+# too.
+
+# %%
+#| export
+def is_above_chance(
+    auroc: float | None,
+    low: float | None, # lower limit of its interval; None or NaN where there is none
+) -> bool:
+    "Whether an AUROC is above .5 by more than its interval."
+    return auroc == 1 or (low is not None and low > .5)
+
+
+# %%
+nan = float("nan")
+test_eq([is_above_chance(*pair) for pair in ((.7, .6), (.7, .4), (1, nan), (0, None), (nan, nan))],
+        [True, False, True, False, False])
 
 
 # %% [markdown]
@@ -688,9 +762,9 @@ def _interval_of_draws(
 ) -> tuple[float, float]: # low, high
     "The middle 95 % of the draws; where all are alike, the exact interval of a proportion of patients."
     if len(values) and values.min() < values.max(): return tuple(np.percentile(values, [2.5, 97.5]).tolist())
-    counted = _counted_films(table, threshold).get(measure)
-    if counted is None or len(values) == 0: return float("nan"), float("nan")
-    patients = table.patient_id[counted].nunique()
+    films = _counted_films(table, threshold).get(measure)
+    if films is None or len(values) == 0: return float("nan"), float("nan")
+    patients = table.patient_id[films].nunique()
     return proportion_interval(round(values[0] * patients), patients, "exact")
 
 
@@ -802,7 +876,7 @@ def _common_films(
     differing = (first.label != second.label).sum()
     if differing: raise StudyError(
         f"Expected {names[0]} and {names[1]} to give each film the same label, "
-        f"found {differing} film(s) with two.")
+        f"found {counted(differing, 'film')} with two.")
     return first, second
 
 
@@ -895,7 +969,7 @@ pairs = paired_tests(dict(a=a, b=b), .5)
 test_close(pairs.p[0], 2 * .5 ** 6)              # six films on which the models disagree, all one way
 test_eq(pairs[["only_first", "only_second"]].iloc[0].tolist(), [6, 0])
 test_eq(len(paired_tests(dict(a=a), .5)), 0)
-test_fail(lambda: paired_tests(dict(a=a, b=b.assign(label=0)), .5), contains="10 film(s) with two")
+test_fail(lambda: paired_tests(dict(a=a, b=b.assign(label=0)), .5), contains="10 films with two")
 
 
 # %% [markdown]

@@ -31,7 +31,7 @@ from scipy.special import expit, logit
 
 from pneumo_nb.run import threads
 from pneumo_nb.films import read_film
-from pneumo_nb.measures import auroc, patient_interval
+from pneumo_nb.measures import auroc, auroc_interval
 
 # %%
 #| hide
@@ -82,10 +82,11 @@ test_eq(_reduced(np.full((600, 900), 7, np.uint8)), np.full((224, 224), 7, np.ui
 #| export
 def _thin_and_bright(
     small: np.ndarray, # (224, 224) uint8
+    rise: int = 70,    # gray levels
 ) -> np.ndarray: # (224, 224) bool
-    "Where strokes stand out from their surroundings by more than 70 gray levels."
+    "Where strokes stand out from their surroundings by more than `rise`."
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
-    return cv2.morphologyEx(small, cv2.MORPH_TOPHAT, disc) > 70
+    return cv2.morphologyEx(small, cv2.MORPH_TOPHAT, disc) > rise
 
 
 # %% [markdown]
@@ -148,6 +149,38 @@ as_shape = lambda rows: np.kron([[c == "#" for c in row] for row in rows], np.on
 is_r = {letter: _looks_like_r(as_shape(rows)) for letter, rows in letters.items()}
 test_eq(is_r, dict(R=True, A=False, B=False, L=False))
 
+
+# %%
+#| export
+def _shapes(
+    thin: np.ndarray, # (h, w) bool, a part of `_thin_and_bright`
+    gap: int = 1,     # pixels; what is less far apart along a row belongs together
+): # yields x, y, w, h, area of each shape's box, and the (h, w) bool shape cut to it
+    "The connected shapes of a part of a film."
+    joined = cv2.morphologyEx(thin.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((1, gap), np.uint8))
+    _, numbers, boxes, _ = cv2.connectedComponentsWithStats(joined)
+    for n, (x, y, w, h, area) in enumerate(boxes[1:], 1):
+        inside = slice(y, y + h), slice(x, x + w)
+        yield (int(x), int(y), int(w), int(h), int(area)), (numbers[inside] == n) & thin[inside]
+
+
+# %%
+#| export
+def _marker_boxes(
+    small: np.ndarray, # (224, 224) uint8
+) -> list[tuple]: # x, y, w, h in pixels
+    "Where side markers are."
+    thin, boxes = _thin_and_bright(small), []
+    for left in (0, 164):
+        for (x, *size, area), part in _shapes(thin[:120, left:left + 60]):
+            y, w, h = size
+            if _has_letter_size(w, h, area) and _looks_like_r(part): boxes.append((left + x, y, w, h))
+    return boxes
+
+
+# %% [markdown]
+# The height of the tallest marker is the one number that later chapters need.
+
 # %%
 #| export
 TALL_MARKER = 1 / 16  # of the film's height: most films have smaller letters, some machines larger ones
@@ -156,13 +189,8 @@ def marker_height(
     film: np.ndarray, # (H, W) uint8
 ) -> float: # share of the film's height, of the tallest marker, at most 1/7; 0 if there is none
     "Height of the side marker, an R."
-    thin, heights = _thin_and_bright(_reduced(film)), [0]
-    for corner in (thin[:120, :60], thin[:120, -60:]):
-        _, parts, boxes, _ = cv2.connectedComponentsWithStats(corner.astype(np.uint8))
-        for n, (x, y, w, h, area) in enumerate(boxes[1:], 1):
-            part = parts[y:y + h, x:x + w] == n
-            if _has_letter_size(w, h, area) and _looks_like_r(part): heights.append(int(h))
-    return max(heights) / _SIDE
+    heights = [h for _, _, _, h in _marker_boxes(_reduced(film))]
+    return max(heights, default=0) / _SIDE
 
 
 # %% [markdown]
@@ -200,6 +228,71 @@ for ax in axes: ax.axis("off")
 show_figure(figure, "appearance_marker", "Two phantoms, their thin, bright parts, and the frames searched.",
             "Two drawn chest films with a small R at the upper left, each beside its thin bright parts.");
 test_eq([marker_height(film) > 0 for film in children], [True, False])
+
+
+# %% [markdown]
+# ## Burnt-in text
+#
+# Some machines burn the time of day or the exposure into a corner of the film, such as "KV59". Such text is
+# no disease either, but it may be found on the films of one class only. A line of text is thin and bright
+# like a marker. Its letters stand so close that they join into a low box when gaps of up to 4 pixels are
+# closed. Within the box every row crosses several strokes, and most strokes reach its upper and lower edge.
+
+# %%
+#| export
+def _reads_as_text(
+    part: np.ndarray, # (h, w) bool: thin, bright pixels of one shape, cut to its box
+) -> bool:
+    "Whether a shape could be a line of letters, by its size, its strokes, and how straight its edges are."
+    h, w = part.shape
+    if not (4 <= h <= 12 and 10 <= w <= 70 and w >= 1.6 * h and .25 <= part.mean() <= .85): return False
+    strokes = np.diff(part.astype(np.int8), axis=1, prepend=0) == 1
+    columns = part.any(axis=0)
+    above = part.argmax(axis=0)[columns]         # pixels between the box's edge and the first of a column
+    below = part[::-1].argmax(axis=0)[columns]
+    is_straight = (above <= 1).mean() >= .55 and (below <= 1).mean() >= .45
+    return bool(strokes.sum(axis=1).mean() >= max(2.2, w / 9) and is_straight)
+
+
+# %% [markdown]
+# Drawn letters read as text. A bar of the same size crosses one stroke alone.
+
+# %%
+written = np.zeros((14, 60), np.uint8)
+cv2.putText(written, "KV59", (2, 11), cv2.FONT_HERSHEY_PLAIN, .8, 255, 1)
+cut = written[written.any(axis=1)][:, written.any(axis=0)] > 0
+test_eq([_reads_as_text(cut), _reads_as_text(np.ones_like(cut))], [True, False])
+
+
+# %%
+#| export
+def _text_boxes(
+    small: np.ndarray, # (224, 224) uint8
+) -> list[tuple]: # x, y, w, h in pixels
+    "Where lines of burnt-in text are."
+    return [box[:4] for box, part in _shapes(_thin_and_bright(small, 45), gap=5) if _reads_as_text(part)]
+
+
+# %% [markdown]
+# Boxes of both kinds, as shares of the film's side, so that they fit it at any size:
+
+# %%
+#| export
+def burnt_in(
+    film: np.ndarray, # (H, W) uint8
+) -> list[dict]: # kind ("text" or "marker"), x, y, w, h: shares of the film's width and height
+    "Where text and side markers are burnt in."
+    small = _reduced(film)
+    places = [("text", box) for box in _text_boxes(small)] + [("marker", box) for box in _marker_boxes(small)]
+    return [dict(kind=kind) | dict(zip("xywh", np.divide(box, _SIDE).tolist())) for kind, box in places]
+
+
+# %%
+with_text = cv2.putText(film_with("R", 20), "KV59", (180, 216), cv2.FONT_HERSHEY_PLAIN, .8, 235, 1)
+places = burnt_in(with_text)
+test_eq([place["kind"] for place in places], ["text", "marker"])
+assert places[0]["x"] > .75 and places[0]["y"] > .9 and places[1]["y"] < .3
+pd.DataFrame(places).style.hide(axis="index").format(precision=3)
 
 # %% [markdown]
 # ## Eight measures of the whole film
@@ -312,14 +405,30 @@ def appearance_scores(
 
 
 # %% [markdown]
-# The result is an AUROC: .5 is guessing, 1 is certainty. Its interval redraws patients.
+# The result is an AUROC: .5 is guessing, 1 is certainty. Its interval is DeLong's over patients, as for
+# models.
 
 # %%
 #| export
-def _auroc_with_interval(films: pd.DataFrame, label: np.ndarray, scores: np.ndarray, seed: int) -> dict:
-    "AUROC with its 95 % interval over redrawn patients."
-    low, high = patient_interval(films.assign(label=label), scores, auroc, seed)
+def _auroc_with_interval(
+    films: pd.DataFrame, # patient_id
+    label: np.ndarray,   # (n,) 0 or 1
+    scores: np.ndarray,  # (n,)
+) -> dict: # auroc, low, high, films
+    "AUROC with its 95 % interval; there is none where every pair is in order, or a class has one patient."
+    table = pd.DataFrame(dict(label=label, probability=scores, patient_id=films.patient_id.to_numpy()))
+    low, high = auroc_interval(table)
     return dict(auroc=auroc(label, scores), low=low, high=high, films=len(films))
+
+
+# %%
+four = pd.DataFrame(dict(patient_id=range(4)))
+in_order = _auroc_with_interval(four, np.array([0, 0, 1, 1]), np.array([.1, .2, .6, .9]))
+test_eq((in_order["auroc"], np.isnan(in_order["low"])), (1, True))
+
+
+# %%
+#| export
 
 def separation(
     films: pd.DataFrame, # with APPEARANCE and patient_id
@@ -330,7 +439,7 @@ def separation(
     "How well two groups of films are told apart by appearance."
     scores = appearance_scores(films, target, seed, folds)
     if scores is None: return dict.fromkeys(("auroc", "low", "high"), float("nan")) | dict(films=len(films))
-    return _auroc_with_interval(films, np.asarray(target).astype(int), scores, seed)
+    return _auroc_with_interval(films, np.asarray(target).astype(int), scores)
 
 
 # %% [markdown]
@@ -360,7 +469,7 @@ def carried_over(
     "What appearance tells of the class of test films, as learned on the others."
     forest = _forest(seed).fit(learned[APPEARANCE], learned.label)
     scores = forest.predict_proba(test[APPEARANCE])[:, 1]
-    return _auroc_with_interval(test, test.label.to_numpy(), scores, seed)
+    return _auroc_with_interval(test, test.label.to_numpy(), scores)
 
 
 # %%
@@ -408,7 +517,7 @@ def size_baseline(
         undefined = dict.fromkeys(("auroc", "low", "high"), float("nan"))
         return undefined | dict(films=len(images), folds=few, constant=False)
     is_constant = bool(images.width.nunique() == 1 and images.height.nunique() == 1)
-    result = _auroc_with_interval(images, images.label.to_numpy(), _size_scores(images, cv), seed)
+    result = _auroc_with_interval(images, images.label.to_numpy(), _size_scores(images, cv))
     return result | dict(folds=cv.get_n_splits(), constant=is_constant)
 
 
@@ -425,6 +534,119 @@ assert unrelated["low"] < .5 < unrelated["high"]
 test_eq(size_baseline(sizes.assign(width=sizes.width + 1000 * sizes.label))["auroc"], 1.0)
 test_eq(size_baseline(sizes.assign(width=224, height=224))["auroc"], .5)
 print(unrelated)
+
+# %% [markdown]
+# ## Classifiers that see no lung
+#
+# How much of the class can be told without a lung? Films are reduced to 32 by 32 pixels. The same random
+# forest then learns from some of these pixels, or from numbers that know no place at all. What it reaches is
+# what a network could reach without looking at a lung.
+#
+# The outer frame is three pixels wide, a tenth of the side. Without the chest, all is left out between an
+# eighth and seven eighths of the width and the height; lungs of children end within that. The whole film is
+# there for comparison.
+
+# %%
+#| export
+_SMALL = 32  # pixels
+
+def _parts_of_a_film() -> dict[str, np.ndarray]: # name → (32, 32) bool
+    "Which pixels of a small film each classifier sees."
+    place = np.arange(_SMALL)
+    from_edge = np.minimum(place, _SMALL - 1 - place)
+    from_sides = np.minimum(from_edge[:, None], from_edge)
+    corners = np.maximum(from_edge[:, None], from_edge) < 6
+    lower_right = corners & (place[:, None] >= 16) & (place >= 16)
+    return {"outer frame": from_sides < 3, "four corners": corners, "lower right corner": lower_right,
+            "without the chest": from_sides < 4, "whole film": np.ones((_SMALL, _SMALL), bool)}
+
+
+# %%
+figure, axes = plt.subplots(1, 5, figsize=(11, 2.5))
+for ax, (name, part) in zip(axes, _parts_of_a_film().items()):
+    ax.imshow(np.where(part, cv2.resize(children[0], (_SMALL, _SMALL), interpolation=cv2.INTER_AREA), 0))
+    ax.set_title(f"{name}\n{part.sum():,} pixels", fontsize=10)
+    ax.axis("off")
+_ = show_figure(figure, "appearance_parts", "What classifiers without lungs see of a phantom.",
+                "A small drawn chest film of which only the outer frame, the corners, or all is left.")
+
+
+# %%
+#| export
+def features_without_lungs(
+    images: pd.DataFrame,   # width, height, and bytes of the file
+    measured: pd.DataFrame, # APPEARANCE, rows as of `images`
+    small: np.ndarray,      # (N, 32, 32) uint8, films as of `images`
+) -> dict[str, np.ndarray]: # classifier → (N, features)
+    "What each classifier sees of the films."
+    size = np.stack([images.width, images.height, images.width / images.height], axis=1)
+    numbers = {"width and height": size, "bytes of the file": images[["bytes"]].to_numpy(),
+               "eight measures": measured[APPEARANCE].to_numpy()}
+    return numbers | {name: small[:, part] for name, part in _parts_of_a_film().items()}
+
+
+# %% [markdown]
+# Each classifier is asked twice. Films that are not test are judged by a forest that saw no film of their
+# patient. Test films are judged by a forest that learned from all others.
+
+# %%
+#| export
+def _forest_answers(
+    features: np.ndarray, # (N, f)
+    images: pd.DataFrame, # split, label, patient_id
+    cv,                   # from `_patient_folds`
+    seed: int,
+) -> np.ndarray: # (N,) probability of pneumonia
+    "What a forest says of each film: out of fold, and of test films after all others."
+    from sklearn.model_selection import cross_val_predict
+    is_test, answers = (images.split == "test").to_numpy(), np.empty(len(images))
+    learned, known = images[~is_test], features[~is_test]
+    answers[~is_test] = cross_val_predict(_forest(seed), known, learned.label, groups=learned.patient_id,
+                                          cv=cv, method="predict_proba")[:, 1]
+    if is_test.any():
+        forest = _forest(seed).fit(known, learned.label)
+        answers[is_test] = forest.predict_proba(features[is_test])[:, 1]
+    return answers
+
+
+# %%
+#| export
+def without_lungs(
+    images: pd.DataFrame, # split, label, patient_id
+    views: dict,          # from `features_without_lungs`
+    seed: int,
+) -> pd.DataFrame: # asked ("others" or "test"), classifier, features, auroc, low, high, films
+    "How well classifiers that see no lung tell pneumonia from normal; no rows with too few patients."
+    is_test = (images.split == "test").to_numpy()
+    others = images[~is_test]
+    cv, rows = _patient_folds(others.patient_id, others.label.to_numpy(), 5, seed), []
+    if cv is None: return pd.DataFrame(columns=["asked", "classifier", "auroc"])
+    for name, features in views.items():
+        answers = _forest_answers(features, images, cv, seed)
+        for asked, part in (("others", ~is_test), ("test", is_test)):
+            if images.label[part].nunique() < 2: continue
+            row = dict(asked=asked, classifier=name, features=features.shape[1])
+            label = images.label[part].to_numpy()
+            rows.append(row | _auroc_with_interval(images[part], label, answers[part]))
+    return pd.DataFrame(rows)
+
+
+# %% [markdown]
+# Films of noise, of which the sick ones have a bright corner at the lower right. The classifiers that see
+# this corner find it, and the file's bytes do not tell.
+
+# %%
+rng, label = np.random.default_rng(0), np.tile([0, 1], 60)
+noise = rng.integers(0, 200, (120, 32, 32)).astype(np.uint8)
+noise[label == 1, 27:, 27:] = 255
+made_up = pd.DataFrame(dict(split=np.repeat(["train", "test"], [80, 40]), label=label, width=100, height=90,
+                            patient_id=np.arange(120) // 2, bytes=rng.integers(0, 999, 120)))
+answers = without_lungs(made_up, features_without_lungs(
+    made_up, pd.DataFrame(rng.normal(size=(120, 8)), columns=APPEARANCE), noise), seed=1)
+corner = answers.pivot(index="classifier", columns="asked", values="auroc")
+assert (corner.loc[["outer frame", "four corners", "lower right corner"]] > .95).all(axis=None)
+assert (corner.loc[["bytes of the file", "width and height"]] < .75).all(axis=None)
+corner
 
 
 # %% [markdown]

@@ -221,7 +221,8 @@ test_eq(untouched[..., 0], films.pixels[6:])
 
 
 # %% [markdown]
-# The recipe has readers of its own, and may ask for three classes: normal, bacterial and viral.
+# The recipe has readers of its own, and may ask for a class for each kind of film. Who trains says which kind
+# is which class.
 
 # %%
 #| export
@@ -229,19 +230,19 @@ def recipe_source(
     films: Films,  # split into train, validation and test
     seed: int,
     ranges: dict,  # a value for each name in `RECIPE_RANGES`
-    kinds: bool,   # three classes, or two
+    class_of: dict[str, int], # kind → class: 0, 1, …
 ) -> Source:
     "What a member of the recipe learns from."
-    class_of = dict(normal=0, bacteria=1, virus=2 if kinds else 1)
-    key = _source_key(films) | dict(recipe=ranges, kinds=kinds, seed=seed)
+    key = _source_key(films) | dict(recipe=ranges, kinds=class_of, seed=seed)
     return Source(films, recipe_views(films, seed, ranges), as_they_are(films.pixels),
                   (films.size, films.size, 1), np.uint8, key, films.images.kind.map(class_of).to_numpy())
 
 
 # %%
 still = dict.fromkeys(RECIPE_RANGES, 0)
-test_eq(recipe_source(films, 1, still, kinds=True).targets[1:4], [[0, 0, 1], [1, 0, 0], [0, 1, 0]])
-test_eq(recipe_source(films, 1, still, kinds=False).targets.shape, (10, 2))
+class_of = dict(normal=0, bacteria=1, virus=2)
+test_eq(recipe_source(films, 1, still, class_of).targets[1:4], [[0, 0, 1], [1, 0, 0], [0, 1, 0]])
+test_eq(recipe_source(films, 1, still, class_of | dict(virus=1)).targets.shape, (10, 2))
 
 
 # %% [markdown]

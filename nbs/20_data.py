@@ -26,10 +26,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from pneumo_nb.run import Stage, StudyError, note, read_json, write_csv, write_json
+from pneumo_nb.run import Stage, StudyError, films_at, note, read_json, write_csv, write_json
 from pneumo_nb.style import COLOURS
 from pneumo_nb.phantom import make_dataset
-from pneumo_nb.films import LEFT_OUT, NO_TEST, check_dataset, data_fingerprint, patient_id, scan_dataset
+from pneumo_nb.films import (
+    LEFT_OUT, NO_TEST, OWN_PATIENTS, UNLISTED, check_dataset, data_fingerprint, patient_id, scan_dataset,
+    with_series)
 from pneumo_nb.splits import split_patients
 
 # %%
@@ -43,7 +45,8 @@ plot_style()
 # %% tags=["parameters"]
 run_dir = ""               # the run directory; "" for a temporary one
 seed = 42                  # decides who goes into validation (and what phantoms look like)
-data_dir = ""              # folder with train/ and test/; "" draws phantoms
+data_dir = ""              # folder with train/ and test/, or with films.csv; "" draws phantoms
+films_csv = ""             # table of own films; "" for films.csv in that folder, if there is one
 phantom_train = 360        # phantom films to draw for train …
 phantom_test = 120         # … and for test
 validation_fraction = 0.2  # share of the train films set aside, by whole patients
@@ -51,7 +54,7 @@ validation_fraction = 0.2  # share of the train films set aside, by whole patien
 # %%
 #| export
 RANGES = {
-    "data_dir": "plain text",
+    "data_dir, films_csv": "plain text",
     "phantom_train, phantom_test": "whole number from 3 to 100000",
     "validation_fraction": "number above 0 and below 1",
 }
@@ -62,7 +65,7 @@ STAGE = {
     "reads": [],
     "writes": ["images.csv", "metrics/data.json", "metrics/data_checks.csv", "cache/phantoms_*/phantom.json"],
     "card": ["data_patients"],
-    "paths": {"data_dir": [""]},
+    "paths": {"data_dir": [""], "films_csv": [""]},
     "methods": """
         <p>Of the films that are not test, {{ "{:.0%}".format(p.validation_fraction) }} are set aside for
         validation, whole patients at a time, with as many of each kind as in the whole; seed {{ p.seed }}.
@@ -86,19 +89,23 @@ STAGE = {
 #
 # ## Which films
 #
-# Without a folder, a run draws phantoms and keeps them in its own cache.
+# Without a folder, a run draws phantoms and keeps them in its own cache. Own films come with a table,
+# `films.csv`, that says of each film what folder and name say of the public ones. The notebook on films shows
+# its columns, and `pneumo data template DIR` begins one.
 
 # %%
 #| export
 def _film_folder(
     stage: Stage,
-    data_dir: str, # "" for phantoms
+    data_dir: str,  # "" for that of the table, or for phantoms
+    films_csv: str, # "" without a table
     seed: int,
     phantom_train: int,
     phantom_test: int,
 ) -> Path: # absolute
     "The folder of a run's films, drawn now if need be."
-    if data_dir: return Path(data_dir).expanduser().resolve()
+    folder, _ = films_at(data_dir, films_csv)
+    if folder is not None: return folder.resolve()
     drawn = stage.path("cache", f"phantoms_{phantom_train}_{phantom_test}_{seed}")
     return make_dataset(drawn, phantom_train, phantom_test, seed)
 
@@ -118,7 +125,7 @@ def _note_what_is_missing(
 ):
     "Write into the run's notes which films are left out, and that there is no test."
     if "test" not in set(images.split):
-        note(stage, f"there is no test/ in {root.name}, so models will be judged on validation, "
+        note(stage, f"there are no test films in {root.name}, so models will be judged on validation, "
                     "which also chose their epoch.")
     for path, reason in left_out.items(): note(stage, f"left out {path}: {reason}")
 
@@ -129,7 +136,8 @@ def _serious_in_words(
     checks: pd.DataFrame, # from `check_dataset`
 ) -> list[str]: # a sentence each
     "What the checks call serious, but for what has a note of its own."
-    serious = checks[checks.serious & (checks.films > 0) & ~checks.problem.isin([LEFT_OUT, NO_TEST])]
+    have_notes = checks.problem.isin([LEFT_OUT, NO_TEST, OWN_PATIENTS])
+    serious = checks[checks.serious & (checks.films > 0) & ~have_notes]
     return [f"serious: {row.films} × {row.problem} ({row.examples})." for row in serious.itertuples()]
 
 
@@ -139,6 +147,32 @@ leaks = pd.DataFrame(dict(problem=["same bytes in two splits", NO_TEST, "no pict
 test_eq(_serious_in_words(leaks), ["serious: 2 × same bytes in two splits (a.png)."])
 
 
+# %% [markdown]
+# A table of own films may leave things open. It may list only some of the pictures, and it may name no
+# patients. The second is as serious as a leak, since nobody can tell whether there is one.
+
+# %%
+#| export
+def _table_in_words(checks: pd.DataFrame) -> list[str]: # a sentence each
+    "What the table of films leaves open."
+    rows = {row.problem: row for row in checks.itertuples() if row.films}
+    lines = []
+    if row := rows.get(UNLISTED):
+        lines.append(f"{row.films} picture(s) that the table of films does not list are not used "
+                     f"({row.examples}).")
+    if row := rows.get(OWN_PATIENTS):
+        lines.append(f"serious: the table of films names no patients, so each of the {row.films} films "
+                     "counts as a patient of its own; films of one child may be on both sides of a split, "
+                     "and every interval may be too narrow.")
+    return lines
+
+
+# %%
+open_ends = pd.DataFrame(dict(problem=[UNLISTED, OWN_PATIENTS], films=[2, 60], examples="a.png, b.png"))
+for sentence in _table_in_words(open_ends): print(sentence)
+test_eq(len(_table_in_words(open_ends.assign(films=[0, 60]))), 1)
+
+
 # %%
 #| export
 def _check_classes(images: pd.DataFrame): # split, label
@@ -146,14 +180,15 @@ def _check_classes(images: pd.DataFrame): # split, label
     for name in ("train", "validation"):
         classes = images.label[images.split == name].nunique()
         if classes == 2: continue
-        raise StudyError(f"Expected films of both classes in {name}, found {classes} class(es) "
+        counts = ["none of them", "one of them"]
+        raise StudyError(f"Expected films of both classes in {name}, found {counts[classes]} "
                          "after whole patients were set aside; give more films of more patients, "
                          "or change validation_fraction or seed.")
 
 
 # %%
 one_class = pd.DataFrame(dict(split=["train", "train", "validation"], label=[0, 1, 1]))
-test_fail(lambda: _check_classes(one_class), contains="both classes in validation, found 1 class(es)")
+test_fail(lambda: _check_classes(one_class), contains="both classes in validation, found one of them")
 
 
 # %% [markdown]
@@ -173,9 +208,11 @@ def _write_data(
 ):
     "Write the three files."
     root = Path(scanned.attrs["root"])
-    source = "phantoms" if (root/"phantom.json").exists() else "folder"
+    table = scanned.attrs["films_csv"]
+    source = "phantoms" if (root/"phantom.json").exists() and not table else "folder"
     place = root.relative_to(stage.folder) if root.is_relative_to(stage.folder) else root
     facts = dict(root=place.as_posix(), source=source, fingerprint=data_fingerprint(images))
+    if table: facts["films_csv"] = table
     write_json(stage.path("metrics/data.json"), facts | dict(left_out=left_out))
     write_csv(stage.path("metrics/data_checks.csv"), checks)
     write_csv(stage.path("images.csv"), images)
@@ -190,16 +227,17 @@ def prepare_data(
     phantom_train: int = 60,    # films
     phantom_test: int = 24,
     validation_fraction: float = .2, # of the films of each kind that are not test
-) -> pd.DataFrame: # what images.csv holds; attrs: root, left_out
+    films_csv: str = "",        # table of own films; "" for films.csv in the folder, if there is one
+) -> pd.DataFrame: # what images.csv holds; attrs: root, films_csv, left_out
     "Find or draw the films, check and split them, and write images.csv with its two companions."
-    root = _film_folder(stage, data_dir, seed, phantom_train, phantom_test)
-    scanned = scan_dataset(root)
+    root = _film_folder(stage, data_dir, films_csv, seed, phantom_train, phantom_test)
+    scanned = scan_dataset(root, films_csv)
     images = split_patients(scanned, validation_fraction, seed).reset_index(drop=True)
     leaked = sorted({*scanned.path} - {*images.path})
     left_out = scanned.attrs["left_out"] | dict.fromkeys(leaked, "its patient is also in test")
     _note_what_is_missing(stage, images, left_out, root)
     checks = check_dataset(root, scanned)
-    for text in _serious_in_words(checks): note(stage, text)
+    for text in _serious_in_words(checks) + _table_in_words(checks): note(stage, text)
     _check_classes(images)
     _write_data(stage, scanned, images, checks, left_out)
     images.attrs.update(root=str(root), left_out=left_out)
@@ -207,7 +245,7 @@ def prepare_data(
 
 
 # %%
-films = dict(data_dir=data_dir, phantom_train=phantom_train, phantom_test=phantom_test,
+films = dict(data_dir=data_dir, films_csv=films_csv, phantom_train=phantom_train, phantom_test=phantom_test,
              validation_fraction=validation_fraction)
 stage = open_stage("data", run_dir, seed=seed, **films)
 images = prepare_data(stage, seed=seed, **films)
@@ -217,13 +255,19 @@ counts.unstack("kind")
 
 
 # %% [markdown]
-# The 16 published `val` films are too few to steer anything and have joined train. Validation is cut from
-# train by the seed. The test films stay as they were published.
+# Films of a folder `val` have joined train: the public set has 16 there, too few to steer anything.
+# Validation is cut from train by the seed. Test films, where there are any, stay test.
 #
 # ## What was found
 
 # %%
 #| export
+def _patients_by(images: pd.DataFrame) -> str: # attrs: films_csv
+    "Who says which film is whose."
+    if not images.attrs.get("films_csv"): return "patients as the names tell"
+    if (images.patient_id == images.path).all(): return "each film counts as a patient of its own"
+    return "patients as the table of films tells"
+
 def _splits_in_words(images: pd.DataFrame) -> list[str]: # lines of Markdown
     "How many films and patients each split has, and how common pneumonia is there."
     parts = images.groupby("split").agg(films=("path", "size"), patients=("patient_id", "nunique"),
@@ -232,7 +276,7 @@ def _splits_in_words(images: pd.DataFrame) -> list[str]: # lines of Markdown
     listed = "; ".join(f"{p.Index}: {p.films:,} films of {p.patients:,}, {p.share:.1%} with pneumonia"
                        for p in parts.itertuples())
     lines = [f"- **{len(images):,} films of {images.patient_id.nunique():,} patients** "
-             f"(patients as the names tell). {listed}.", f"- Patients in more than one split: **{across}**."]
+             f"({_patients_by(images)}). {listed}.", f"- Patients in more than one split: **{across}**."]
     if "test" in parts.index and abs(parts.share["train"] - parts.share["test"]) > .02:
         lines.append("- Pneumonia is not equally common in train and test, so a threshold that suits one "
                      "need not suit the other.")
@@ -286,7 +330,7 @@ def _plot_patients(
     of_patient = images.groupby("patient_id").path.transform("size")
     steps = pd.cut(of_patient, [0, 1, 2, 4, 8, 1000], labels=["1", "2", "3 to 4", "5 to 8", "over 8"])
     counts = pd.crosstab(steps, images.kind)
-    kinds = [kind for kind in COLOURS if kind in counts]
+    kinds = sorted(counts, key=[*COLOURS, *counts].index)
     figure, ax = plt.subplots(figsize=(7, 3))
     counts[kinds].plot.bar(ax=ax, rot=0, width=.8, color=[COLOURS[kind] for kind in kinds])
     ax.set(xlabel="films of the patient", ylabel="films")
@@ -362,8 +406,11 @@ def load_images(
     if not stage.path("images.csv").exists():
         prepare_data(stage, seed=seed)
         note(stage, "no images.csv in this run, so a quick phantom set of 100 films was drawn.")
-    images, facts = pd.read_csv(stage.path("images.csv")), read_json(stage.path("metrics/data.json"))
+    text = dict.fromkeys(["path", "kind", "patient_id", "series"], str)  # patients may have numbers for names
+    images = with_series(pd.read_csv(stage.path("images.csv"), dtype=text, keep_default_na=False))
+    facts = read_json(stage.path("metrics/data.json"))
     images.attrs.update({key: facts[key] for key in ("source", "fingerprint")})
+    images.attrs["films_csv"] = facts.get("films_csv", "")  # only films of a table have one
     images.attrs["root"] = str(stage.path(facts["root"]))  # an absolute path stays what it is
     return images
 

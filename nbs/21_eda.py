@@ -28,9 +28,9 @@ import numpy as np
 import pandas as pd
 
 from pneumo_nb.run import Stage, look, note, write_csv
-from pneumo_nb.style import CLASS_NAMES, COLOURS
-from pneumo_nb.films import naming_series, patient_number, read_film
-from pneumo_nb.measures import proportion_interval
+from pneumo_nb.style import CLASS_NAMES, COLOURS, counted
+from pneumo_nb.films import read_film, with_series
+from pneumo_nb.measures import is_above_chance, proportion_interval
 from pneumo_nb.appearance import (
     TALL_MARKER, appearance_scores, appearance_table, carried_over, overlap_weights, separation)
 
@@ -80,13 +80,14 @@ STAGE = {
 # %%
 stage = open_stage("eda", run_dir, seed=seed, films_per_class=films_per_class)
 images = load_images(stage, seed)
-print(f"{len(images):,} films" + (", drawn phantoms" if images.attrs["source"] == "phantoms" else ""))
+is_drawn = images.attrs["source"] == "phantoms"
+print(f"{len(images):,} films" + (", drawn phantoms" if is_drawn else ""))
 
 
 # %% [markdown]
 # ## How many
 #
-# The first table counts the published split.
+# The first table counts the films by the folder that they lie in.
 
 # %%
 #| export
@@ -105,10 +106,10 @@ def _count_table(
 # %%
 three = pd.DataFrame(dict(label=[0, 1, 1]))
 test_eq(_count_table(three, pd.Series(["train", "train", "test"])).to_numpy(), [[1, 1, 2], [0, 1, 1]])
-_count_table(images, images.path.str.split("/").str[0]).style.format("{:,}")
+_count_table(images, images.published).style.format("{:,}")
 
 # %% [markdown]
-# The second counts this study's own split, in which validation was cut from train by whole patients. [The
+# The second counts this run's own split, in which validation was cut from train by whole patients. [The
 # figure](#fig-eda_counts) draws it.
 
 # %%
@@ -158,13 +159,19 @@ def _count_findings(
     counts: pd.DataFrame, # from `_count_table`
 ) -> str: # markdown
     "What the counts mean, in words."
-    share, train = counts["PNEUMONIA"] / counts["total"], counts.loc["train"]
-    lines = [f"- A model that calls every film pneumonia is right on **{share[s]:.1%}** of the {s} films: "
-             "the accuracy to beat." for s in ("train", "test") if s in share]
+    classes, train = counts[CLASS_NAMES], counts.loc["train"]
+    most, share = classes.idxmax(axis=1).str.lower(), classes.max(axis=1) / counts["total"]
+    judged = "test" if "test" in counts.index else "validation"
+    lines = [f"- A model that calls every film {most[s]} is right on **{share[s]:.1%}** of the {s} films: "
+             "the accuracy to beat." for s in ("train", judged)]
     lines.append(f"- In train there are {train['PNEUMONIA'] / train['NORMAL']:.1f} pneumonia films for each "
                  "normal one; class weights make up for that in training.")
     return "\n".join(lines)
 
+
+# %%
+mostly_normal = pd.DataFrame(dict(NORMAL=[6, 3], PNEUMONIA=[2, 1], total=[8, 4]), ["train", "validation"])
+assert "every film normal is right on **75.0%** of the validation films" in _count_findings(mostly_normal)
 
 # %%
 display(Markdown(_count_findings(counts)))
@@ -176,7 +183,8 @@ display(Markdown(_count_findings(counts)))
 # [The figure](#fig-eda_samples) is a seeded pick of train films as the files are, with their size in pixels.
 # Look for the heart, bright, mostly to the right of the spine in the picture (the child's left), and for the
 # dark lung fields. Then see whether you can tell the rows apart. Bacterial pneumonia tends to whiten one
-# region, viral pneumonia to veil both lungs, and many films show neither clearly.
+# region, viral pneumonia to veil both lungs. Phantoms are drawn so; many films of children show neither
+# clearly.
 
 # %%
 #| export
@@ -200,16 +208,14 @@ def _plot_samples(
 shown = sample_films(images[images.split == "train"], "kind", films_per_class, seed)
 save_figure(stage, _plot_samples(shown, images.attrs["root"]), "eda_samples",
             "Train films of each kind, each with its size in pixels.",
-            f"{len(shown)} train films: a row each of normal, bacterial and viral ones, with their width and "
+            f"{len(shown)} train films: a row for each kind, with their width and "
             "height.")
 
 
 # %% [markdown]
 # ## How large they are
 #
-# Width, height and their ratio for every film, by class: a table, then [a picture](#fig-eda_sizes). The
-# reference study looked at 100 films a class of the full-size set. It saw normal films of 1630 × 1346 pixels
-# on average, and pneumonia films of 1205 × 826.
+# Width, height and their ratio for every film, by class: a table, then [a picture](#fig-eda_sizes).
 
 # %%
 #| export
@@ -224,6 +230,9 @@ def _size_table(
 
 
 # %%
+if not is_drawn: display(Markdown(
+    "For comparison: the reference study looked at 100 films a class of the full-size public set. It saw "
+    "normal films of 1630 × 1346 pixels on average, and pneumonia films of 1205 × 826."))
 _size_table(images).style.format(lambda v: f"{v:,.0f}" if v >= 10 else f"{v:.3f}")
 
 
@@ -277,14 +286,32 @@ _SIZE_WORDS = dict(
     constant="- **Every film has the same size**: these are copies that were squashed before. The table "
              "and the figure above therefore show nothing. The shape that the originals had is still "
              "hidden in the shape of the chest, and nothing here can measure it.",
-    measured="- From width, height and aspect alone the class is told with an **AUROC of {auroc:.3f}** "
-             "(95 % interval {low:.3f} to {high:.3f}, patients redrawn; {films:,} train and validation "
-             "films, {folds} folds by patient).",
+    measured="- From width, height and aspect alone the class is told with an **AUROC of {}**, by {:,} train "
+             "and validation films in {} folds by patient.",
     shortcut="- **Size is a shortcut.** Squashing every film to a square carries the difference into the "
              "pixels as a stretch of the chest, so part of what a model scores may be the format of the "
              "film. Results on squashed films should be read with that in mind.",
-    none="- That cannot be told from guessing (.5), so these films show no size shortcut that squashing "
+    none="- That is not reliably above guessing (.5), so these films show no size shortcut that squashing "
          "could pass on.")
+
+
+# %%
+#| export
+def _interval_text(
+    answer: dict, # auroc, low, high
+) -> str:
+    "An AUROC with its interval, or with the reason why it has none."
+    if answer["low"] == answer["low"]:
+        return "{auroc:.3f} (95 % interval {low:.3f} to {high:.3f})".format(**answer)
+    reasons = {0: "all pairs of films are in the wrong order", 1: "all pairs of films are in order"}
+    reason = reasons.get(answer["auroc"], "too few patients, or nothing that varies")
+    return f"{answer['auroc']:.3f} (no interval: {reason})"
+
+
+# %%
+undefined = dict(low=float("nan"), high=float("nan"))
+test_eq(_interval_text(dict(auroc=.7, low=.6, high=.8)), "0.700 (95 % interval 0.600 to 0.800)")
+test_eq(_interval_text(undefined | dict(auroc=1.)), "1.000 (no interval: all pairs of films are in order)")
 
 
 # %%
@@ -295,14 +322,16 @@ def _size_findings(
     "What the size baseline means for squashing, in words."
     if baseline["auroc"] != baseline["auroc"]: return _SIZE_WORDS["few"]
     if baseline["constant"]: return _SIZE_WORDS["constant"]
-    verdict = "shortcut" if baseline["low"] > .5 else "none"
-    return _SIZE_WORDS["measured"].format(**baseline) + "\n" + _SIZE_WORDS[verdict]
+    verdict = "shortcut" if is_above_chance(baseline["auroc"], baseline["low"]) else "none"
+    measured = _SIZE_WORDS["measured"].format(_interval_text(baseline), baseline["films"], baseline["folds"])
+    return measured + "\n" + _SIZE_WORDS[verdict]
 
 
 # %%
 telling = dict(auroc=.7, low=.6, high=.8, films=1300, folds=5, constant=False)
 assert "Size is a shortcut" in _size_findings(telling)
-assert "cannot be told from guessing" in _size_findings(telling | dict(low=.4))
+assert "not reliably above guessing" in _size_findings(telling | dict(low=.4))
+assert "Size is a shortcut" in _size_findings(telling | undefined | dict(auroc=1.))
 assert "Every film has the same size" in _size_findings(telling | dict(constant=True))
 
 # %%
@@ -314,8 +343,10 @@ write_json(stage.path("metrics/eda_sizes.json"), baseline)
 # %% [markdown]
 # ## Which numbers are in which split
 #
-# Names carry numbers. Numbers are given in some order, most likely that in which films were collected. If the
-# published test set were a random draw, its numbers would lie among those of train, in many short stretches.
+# Names carry numbers, given in some order: of films of patients most likely that in which they were
+# collected. A test set drawn at random has its numbers among those of train, in many short stretches. Where a
+# table lists the films, a series below is a kind. A number is then a patient's place in the order of all
+# patients' names.
 
 # %%
 #| export
@@ -323,9 +354,7 @@ def _number_table(
     images: pd.DataFrame, # with path, patient_id
 ) -> pd.DataFrame: # a row a naming series and published split
     "The stretch of patient numbers that each split takes of each series, and how often it is broken off."
-    films = images[["path", "patient_id"]].assign(
-        series=images.path.map(naming_series), number=images.path.map(patient_number),
-        published=images.path.str.split("/").str[0]).sort_values(["series", "number", "published"])
+    films = with_series(images).sort_values(["series", "number", "published"])
     place = films[["series", "published"]]
     films["begins"] = (place != place.shift()).any(axis=1)
     return films.groupby(["series", "published"]).agg(
@@ -433,16 +462,16 @@ with tempfile.TemporaryDirectory() as folder:
     with redirect_stdout(io.StringIO()): made = load_appearance(later, few, seed)
     pd.testing.assert_frame_equal(load_appearance(later, few, seed + 1), made, check_exact=True)
     test_eq(_read_appearance(later.path("appearance.csv"), few.iloc[1:]), None)   # of other films
-    test_eq([look["stage"] for look in read_provenance(folder)["test_looks"]], ["compact"])
+    test_eq([look["stage"] for look in read_provenance(folder).get("test_looks", [])],
+            ["compact"] * int((few.split == "test").any()))
 
 
 # %% [markdown]
-# ## The side marker gives the machine away
+# ## Does the side marker give the class away?
 #
 # How many films have a marker taller than a sixteenth of the film, by series and side of the split? Letters
-# that are cut, gray or touch something else are missed. In the public set, the finds on train films were
-# looked at: 48 of those with pneumonia, drawn at random, and all 18 normal ones showed an R. The intervals
-# (Wilson, 1927) take films as independent.
+# that are cut, gray or touch something else are missed. The intervals (Wilson, 1927) take films as
+# independent.
 
 # %%
 #| export
@@ -451,7 +480,7 @@ def marker_table(
     markers: pd.Series,   # heights of their side markers
 ) -> pd.DataFrame: # a row a naming series and side of the split; `found` is a share, `tall` a number of films
     "How many films have a tall marker."
-    rows, series = [], images.path.map(naming_series)
+    rows, series = [], with_series(images).series
     for (name, is_test), heights in markers.groupby([series, images.split == "test"]):
         tall, films = int((heights > TALL_MARKER).sum()), len(heights)
         low, high = proportion_interval(tall, films)
@@ -461,6 +490,9 @@ def marker_table(
 
 
 # %%
+if not is_drawn: display(Markdown(
+    "On the public set the finds on train films were looked at: 48 of those with pneumonia, drawn at random, "
+    "and all 18 normal ones showed an R."))
 markers = marker_table(images, measured.marker)
 test_eq(markers.films.sum(), len(images))
 shares = {"with a marker": "{:.0%}", "share with a tall marker": "{:.1%}",
@@ -502,7 +534,7 @@ _MARKER_WORDS = dict(
             "test.",
     test="- On test it is found on {} and {}.",
     shortcut="- So a network that recognises the films with the tall marker, by whatever sign, can take "
-             "what they have in common for the disease: the machine's look, and who is filmed by it. The "
+             "what they have in common for the disease, such as the machine and who is filmed by it. The "
              "normal films among them are the ones to judge it by.")
 
 def _marker_findings(
@@ -525,12 +557,14 @@ assert "gives nothing away" in _marker_findings(images, measured.marker * 0)
 
 
 # %% [markdown]
-# ## Is test a random draw, and is appearance a shortcut?
+# ## Is appearance a shortcut?
 #
-# Two questions go to a classifier that knows the eight measures and nothing else. Within one naming series,
-# can it tell **test from train**? Under a random split it could not: .5. And among the films to learn from,
-# can it tell **pneumonia from normal**? As far as it can, a network may too, without looking at any place in
-# the lung. Where test looks different that knowledge misleads; the last row shows how far.
+# Among the films to learn from, can a classifier that knows the eight measures and nothing else tell
+# **pneumonia from normal**? As far as it can, a network may too, without looking at any place in the lung.
+#
+# Where there are test films, two more questions are asked. Can it tell **test from train** within one naming
+# series? Under a random split it could not: .5. And how far does what it learned about the classes hold on
+# test?
 
 # %%
 #| export
@@ -541,7 +575,7 @@ def _shift_table(
     "Is test told from train within a series, and a class from the other, by appearance alone?"
     is_test, rows = images.split == "test", []
     if is_test.any():
-        for series, films in images.groupby(images.path.map(naming_series)):
+        for series, films in images.groupby("series"):
             answer = separation(films, (films.split == "test").to_numpy(), seed)
             rows.append(dict(question=f"{series}: test or train?") | answer)
     learned, test = images[~is_test], images[is_test]
@@ -556,7 +590,7 @@ def _shift_table(
 looks = images.drop(columns="bytes").join(measured)
 shift = _shift_table(looks, seed)
 digits = {"AUROC": "{:.3f}", "lower limit, 95 %": "{:.3f}", "upper limit, 95 %": "{:.3f}"}
-readable(shift).style.hide(axis="index").format(digits)
+readable(shift).style.hide(axis="index").format(digits, na_rep="–")
 
 # %% [markdown]
 # With overlap weights, appearance should tell much less about the class. It is the same forest, asked again
@@ -573,7 +607,7 @@ if scores is not None:
 
 # %% [markdown]
 # [The figure](#fig-eda_shift) shows one of the eight along the patient numbers. A step of the running median,
-# or test films that lie apart from the others, means that something about the filming changed.
+# or test films that lie apart from the others, means that these films were made in another way.
 
 # %%
 #| export
@@ -581,8 +615,8 @@ def _plot_series(ax, number: pd.Series, values: pd.Series, is_test: pd.Series, c
     "One measure along the patient numbers of one series."
     ax.scatter(number[~is_test], values[~is_test], s=9, alpha=.45, linewidths=0, marker="o", color=colour,
                label="not test, in the colour of the kind")
-    ax.scatter(number[is_test], values[is_test], s=14, alpha=.45, linewidths=.9, marker="x", color="black",
-               label="test")
+    if is_test.any(): ax.scatter(number[is_test], values[is_test], s=14, alpha=.45, linewidths=.9, marker="x",
+                                 color="black", label="test")
     order = number.sort_values(kind="stable").index
     middle = values[order].rolling(51, center=True, min_periods=15).median()
     ax.plot(number[order], middle, color="white", lw=4)
@@ -599,7 +633,7 @@ def plot_along_numbers(
 ): # matplotlib Figure
     "One measure along the patient numbers of each naming series, train and test."
     import matplotlib.pyplot as plt
-    series, number = images.path.map(naming_series), images.path.map(patient_number)
+    series, number = with_series(images).series, with_series(images).number
     names, is_test = sorted(series.unique()), images.split == "test"
     figure, axes = plt.subplots(1, len(names), figsize=(13, 3.2), sharey=True, squeeze=False)
     for ax, name in zip(axes.flat, names):
@@ -615,8 +649,8 @@ def plot_along_numbers(
 figure = plot_along_numbers(images, measured.dark, "5th percentile of gray")
 save_figure(stage, figure, "eda_shift",
             "The darkest gray of each film along the patient numbers of its series.",
-            "Scatter of the 5th percentile of gray against the patient number for each naming series, train "
-            "and test marked, with a running median.")
+            "Scatter of the 5th percentile of gray against the patient number for each naming series, with a "
+            "running median" + ("; test films are crosses." if (images.split == "test").any() else "."))
 
 # %% [markdown]
 # ## What it comes to
@@ -624,31 +658,29 @@ save_figure(stage, figure, "eda_shift",
 # %%
 #| export
 _SHIFT_WORDS = dict(
+    nothing="- By appearance, pneumonia is not told from normal reliably better than by guessing.",
     apart="- **Test is not a random draw.** By appearance alone, test is told from train with an AUROC of"
           " {}; a random split would give .5. Validation cut from train cannot feel that.",
-    alike="- By appearance, test cannot be told from train within a series.",
+    alike="- By appearance, test is not told from train within any series reliably better than by guessing.",
     order="- In the order of the numbers, test takes {}.",
     cut=" The split was made along the numbers, not at random.",
     shortcut="- **Appearance may be a shortcut**: without knowing any place in a film, pneumonia is told "
              "from normal among train and validation films with an AUROC of {}",
     carried=", and among test films, after learning from these, with {}",
-    caution=". Part of it can be disease, which whitens lungs; what is lost on test is not.")
-
-def _interval_text(row) -> str: # of `_shift_table`
-    "An AUROC with its interval."
-    return f"{row.auroc:.3f} ({row.low:.3f} to {row.high:.3f})"
+    caution=". Part of it can be disease, which whitens lungs{}.",
+    lost="; what is lost on test is not")
 
 
 # %%
 #| export
 def _draw_findings(
-    kinds: list, # rows of `_shift_table` that ask for test
+    kinds: list[dict], # rows of `_shift_table` that ask for test
 ) -> list[str]: # no line or one, markdown
     "Whether test looks like a random draw."
-    apart = [f"{_interval_text(row)} among {row.question.split(':')[0]} films"
-             for row in kinds if row.low > .5]
+    apart = [f"{_interval_text(row)} among {row['question'].split(':')[0]} films"
+             for row in kinds if is_above_chance(row["auroc"], row["low"])]
     if apart: return [_SHIFT_WORDS["apart"].format(", ".join(apart))]
-    is_known = any(row.low == row.low for row in kinds)
+    is_known = any(row["auroc"] == row["auroc"] for row in kinds)
     return [_SHIFT_WORDS["alike"]] if is_known else []
 
 
@@ -661,9 +693,23 @@ def _order_findings(
     test = numbers[numbers.published == "test"]
     if not len(test): return []
     places = [f"{row.stretches} stretch{'es' if row.stretches > 1 else ''} of {row.series} "
-              f"({row.patients} patients)" for row in test.itertuples()]
+              f"({counted(row.patients, 'patient')})" for row in test.itertuples()]
     is_cut = (test.patients > 10 * test.stretches).all()
     return [_SHIFT_WORDS["order"].format(", ".join(places)) + (_SHIFT_WORDS["cut"] if is_cut else "")]
+
+
+# %%
+#| export
+def _shortcut_finding(
+    classes: dict,       # row of `_shift_table`: train and validation films by class
+    carried: list[dict], # the same of test films; may be empty
+) -> str: # markdown
+    "That appearance tells the class, and how far that reaches."
+    line, lost = _SHIFT_WORDS["shortcut"].format(_interval_text(classes)), ""
+    for test in carried:
+        if test["auroc"] == test["auroc"]: line += _SHIFT_WORDS["carried"].format(_interval_text(test))
+        if test["auroc"] < classes["auroc"]: lost = _SHIFT_WORDS["lost"]
+    return line + _SHIFT_WORDS["caution"].format(lost)
 
 
 # %%
@@ -674,14 +720,18 @@ def _shift_findings(
 ) -> str: # markdown
     "What the shift means, in words."
     asks_for_test = shift.question.str.endswith("test or train?")
-    classes, *carried = shift[~asks_for_test].itertuples()
-    lines = _draw_findings(list(shift[asks_for_test].itertuples())) + _order_findings(numbers)
-    if classes.low > .5:
-        line = _SHIFT_WORDS["shortcut"].format(_interval_text(classes))
-        if carried: line += _SHIFT_WORDS["carried"].format(_interval_text(carried[0]))
-        lines.append(line + _SHIFT_WORDS["caution"])
-    return "\n".join(lines)
+    classes, *carried = shift[~asks_for_test].to_dict("records")
+    lines = _draw_findings(shift[asks_for_test].to_dict("records")) + _order_findings(numbers)
+    if is_above_chance(classes["auroc"], classes["low"]): lines.append(_shortcut_finding(classes, carried))
+    return "\n".join(lines) or _SHIFT_WORDS["nothing"]
 
+
+# %%
+asked = pd.DataFrame([dict(question="train and validation: pneumonia or normal?", auroc=1., **undefined),
+                      dict(question="the same, asked of test films", auroc=float("nan"), **undefined)])
+words = _shift_findings(asked, numbers[numbers.published == "train"])
+assert "1.000 (no interval: all pairs of films are in order). Part of it" in words
+test_eq(_shift_findings(asked.assign(auroc=.5), numbers[:0]), _SHIFT_WORDS["nothing"])
 
 # %%
 display(Markdown(_shift_findings(shift, numbers)))

@@ -81,10 +81,10 @@ STAGE = {
 }
 
 # %% [markdown]
-# What do the study's models see of a film, and what do they never see? Films are radiographs of many sizes
-# and shapes; networks want equal squares, many times over. So each film is squashed to a square, and in
-# training it is moved about a little in each epoch. This chapter shows what that does to films, and decides
-# nothing by looking at test.
+# What do the study's models see of a film, and what do they never see? Films come in many sizes and shapes;
+# networks want equal squares, many times over. So each film is squashed to a square, and in training it is
+# moved about a little in each epoch. This chapter shows what that does to films, and decides nothing by
+# looking at test.
 #
 # Models receive gray values from 0 to 255 as they are. Scaling to what each network wants is part of the
 # network, so that a saved model needs no instructions beside it.
@@ -187,12 +187,13 @@ train = films.rows("train")
 shown = sample_films(films.images.iloc[train], "kind", 1, seed).index.to_numpy()
 save_figure(stage, _plot_augmentation(films, shown, seed, ranges), "preprocessing_augmentation",
             "The same train films as they are, and as the first epochs see them.",
-            "A normal, a bacterial and a viral train film as they are and as five epochs see them: "
+            f"One train film of each kind ({', '.join(films.images.kind[shown])}) as it is and as five "
+            "epochs see it: "
             f"turned up to {rotation:g} degrees, shifted and zoomed up to {zoom:.0%}"
             + (", some mirrored." if flip else "."))
 
 # %% [markdown]
-# Validation and test films are never touched: they must look like the films that a model will meet.
+# Films that are not train are never touched: they must look like the films that a model will meet.
 
 # %%
 validation, source = films.rows("validation"), film_source(films, seed, ranges)
@@ -201,8 +202,8 @@ test_eq(source.untouched(0, validation)[..., 0], films.pixels[validation])
 # %% [markdown]
 # ## Class weights
 #
-# There are more pneumonia films than normal ones. Each film is weighted in the loss so that both classes
-# count the same. This evens out how often they occur; it does not make up for how few normal films there are.
+# Each film is weighted in the loss so that both classes count the same. This evens out how often they occur;
+# it does not make up for how few normal films there are.
 
 # %%
 weights = class_weights(films.labels[train])
@@ -276,12 +277,13 @@ def _preprocessing_findings(
 ) -> str: # markdown
     "What preprocessing made, in words."
     count, size, megabytes = len(films.images), films.size, films.pixels.nbytes / 1e6
-    train, validation, test = (len(films.rows(split)) for split in ("train", "validation", "test"))
+    counts = {split: len(films.rows(split)) for split in ("train", "validation", "test")}
+    kept = " and ".join(f"{counts[split]:,} {split}" for split in ("validation", "test") if counts[split])
     return (f"- **{count:,} films of {size} × {size} pixels** take {megabytes:,.1f} MB and are not decoded "
             "again, in this run or another.\n"
             f"- A normal train film counts {weights[0]:.3f}, a pneumonia one {weights[1]:.3f}.\n"
-            f"- Only the {train:,} train films are augmented; the {validation:,} validation and "
-            f"{test:,} test films stay as they are.")
+            f"- Only the {counts['train']:,} train films are augmented; the {kept} films stay as they "
+            "are.")
 
 
 # %%

@@ -22,18 +22,17 @@
 
 # %%
 #| export
-from functools import partial
-
 import keras
 import numpy as np
 import pandas as pd
 from scipy.special import expit
 
 from pneumo_nb.run import Stage, StudyError, set_seed, write_csv
-from pneumo_nb.style import COLOURS, model_style
+from pneumo_nb.style import COLOURS, counted, model_style, value_with_interval
+from pneumo_nb.films import with_series
 from pneumo_nb.splits import number_folds, series_folds
 from pneumo_nb.cache import Films, take
-from pneumo_nb.measures import auroc, fit_temperature, grouped_auroc, patient_interval
+from pneumo_nb.measures import auroc, auroc_interval, fit_temperature, grouped_auroc
 from pneumo_nb.appearance import TALL_MARKER
 from pneumo_nb.views import RECIPE_RANGES, shape_gaps, swapped_bands, swapped_levels, swapped_shape
 from pneumo_nb.batches import Source, recipe_source
@@ -91,7 +90,7 @@ cutout = 1             # rectangles wiped out
 RANGES = {
     "folds_by": ["series", "numbers"],
     "folds": "whole number from 2 to 500",
-    "only_folds": "list of whole numbers from 0 to 499",
+    "only_folds": "list of whole numbers from 0 to 499, each below folds if folds_by is numbers",
     "refits": "whole number from 0 to 500",
     "seeds": "whole number from 1 to 1000",
     "batch_size": "whole number from 1 to 4096",
@@ -122,17 +121,20 @@ STAGE = {
     "card": ["compact_films"],
     "methods": """
         <p>The compact networks take films of {{ p.image_size }} pixels a side and tell
-        {{ "three classes" if p.kinds else "two classes" }}. AdamW trains them for {{ p.epochs }} epochs to
-        the end, with augmentation of gray levels, sharpness and shape. The films that are not test were cut
-        into
-        {% if p.folds_by == "series" %}folds: one for each naming series of the normal films, with as large a
-        share of the pneumonia films as each of the further folds without normal films.
+        {{ "the kinds of film apart" if p.kinds else "two classes" }}. AdamW trains them for {{ p.epochs }}
+        epochs to the end, with augmentation of gray levels, sharpness and shape. The films that are not test
+        were cut into
+        {% if p.folds_by == "series" %}folds: one for each naming series of the normal films (where there is
+        one series alone, {{ p.folds }} folds of consecutive patient numbers), with as large a share of the
+        pneumonia films as each of the further folds without normal films.
         {% else %}{{ p.folds }} folds of consecutive patient numbers.{% endif %}
         {% if p.only_folds %}Folds {{ p.only_folds | join(", ") }} were{% else %}Each fold that has normal
-        films was{% endif %} left out in turn, {{ p.seeds }} time(s) with other seeds, and judged by the
-        network(s) that had not seen it. Those answers choose threshold and temperature.
-        {% if p.refits %}Where there are test films, {{ p.refits }} network(s) for each seed then learned from
-        all folds; these answer on test.{% else %}On test all of these networks answer.{% endif %}</p>""",
+        films was{% endif %} left out in turn
+        {% if p.seeds > 1 %}({{ p.seeds }} times with other seeds){% endif %} and judged by
+        networks that had not seen it. Those answers choose threshold and temperature.
+        {% if p.refits %}Where there are test films,
+        {{ "one network" if p.refits == 1 else p.refits ~ " networks" }} for each seed then learned from all
+        folds and answered on test.{% else %}On test all of these networks answer.{% endif %}</p>""",
     "data_remark": "The compact networks divide the films of train and validation anew, into folds.",
     "examinations": "metrics/compact.json",
 }
@@ -158,7 +160,7 @@ augmentation = dict(match=match, bands=bands, rotation=rotation, shift=shift, st
                     equalise=equalise, gamma=gamma, blur=blur, noise=noise, cutout=cutout)
 stage = open_stage("compact", run_dir, seed=seed, **members, **optimiser, **network, **augmentation)
 films = load_films(stage, image_size, seed)
-films.pixels.shape
+print(f"{len(films.pixels):,} films of {films.size} × {films.size} pixels")
 
 
 # %% [markdown]
@@ -172,13 +174,14 @@ films.pixels.shape
 # %%
 #| export
 def _source(
-    stage: Stage, # its parameters are the recipe
-    films: Films, # split into train, validation and test
+    stage: Stage,             # its parameters are the recipe
+    films: Films,             # split into train, validation and test
     seed: int,
+    class_of: dict[str, int], # from `film_classes`
 ) -> Source:
     "What one network learns from."
-    p = stage.params
-    return recipe_source(films, seed, {name: p[name] for name in RECIPE_RANGES}, p["kinds"])
+    ranges = {name: stage.params[name] for name in RECIPE_RANGES}
+    return recipe_source(films, seed, ranges, class_of)
 
 
 # %%
@@ -208,20 +211,22 @@ def _plot_seen(
 
 
 # %%
-source = _source(stage, films, seed)
+source = _source(stage, films, seed, dict.fromkeys(films.images.kind, 0))   # classes are not looked at here
 shown = sample_films(films.images.iloc[films.rows("train")], "kind", 1, seed).index.to_numpy()
 surroundings = "its surroundings" if contrast == "local" else "the whole film"
 save_figure(stage, _plot_seen(films, shown, source, contrast), "compact_films",
             "Train films as they are, as the network sees them, and as it sees them in training.",
-            f"A normal, a bacterial and a viral train film: as it is, in contrast to {surroundings}, and "
-            "four times so after other gray levels, other sharpness, turning, stretching and so on.")
+            f"A train film of each kind ({', '.join(films.images.kind.iloc[shown])}): as it is, in contrast "
+            f"to {surroundings}, and four times so after other gray levels, other sharpness, turning, "
+            "stretching and so on.")
 
 
 # %% [markdown]
 # What is in the recipe, and why:
 #
-# 1. **Three classes.** The names tell bacterial from viral pneumonia. The kinds differ less in how films were
-#    taken than pneumonia and normal do. So telling them apart as well may make a network look at the lung.
+# 1. **A class for each kind.** The public names tell bacterial from viral pneumonia. The kinds differ less in
+#    how films were taken than pneumonia and normal do. So telling them apart as well may make a network look
+#    at the lung.
 # 2. **Gray levels that say nothing.** Half of the films get the gray levels of another film, of whatever
 #    class.
 # 3. **Sharpness that says nothing.** Half of the films get the sharpness of another.
@@ -238,7 +243,16 @@ save_figure(stage, _plot_seen(films, shown, source, contrast), "compact_films",
 #
 # The networks of a run are its **members**. Some leave a fold out: they learn from all other folds, and each
 # judges the fold that it did not see. Folds by `series` leave out all normal films of one naming series at a
-# time. Folds by `numbers` are stretches of consecutive patient numbers.
+# time. Folds by `numbers` are stretches of consecutive patient numbers; they stand in where the normal films
+# have one series alone.
+
+# %%
+#| export
+def _has_series(images: pd.DataFrame) -> bool: # path, split, kind
+    "Whether the normal films to learn from have two naming series or more."
+    normal = images[(images.split != "test") & (images.kind == "normal")]
+    return with_series(normal).series.nunique() > 1
+
 
 # %%
 #| export
@@ -247,16 +261,18 @@ def make_folds(
     folds_by: str,        # "series" or "numbers"
     folds: int,           # how many, if by numbers
 ) -> np.ndarray: # (N,) fold of each film; -1 for test films
-    "Folds of one kind or the other."
-    if folds_by == "numbers": return number_folds(images, folds)
-    if folds_by != "series":
+    "Folds of one kind or the other; along the numbers, where the normal films have not two naming series."
+    if folds_by not in ("series", "numbers"):
         raise StudyError(f'Expected compact.folds_by to be "series" or "numbers", found {folds_by!r}.')
-    try: return series_folds(images)
-    except StudyError as e: raise StudyError(f"{e} (compact.folds_by=numbers does that)") from None
+    across = folds_by == "series" and _has_series(images)
+    return series_folds(images) if across else number_folds(images, folds)
 
 
 # %%
 fold_of = make_folds(films.images, folds_by, folds)
+if folds_by == "series" and not _has_series(films.images):
+    note(stage, f"the normal films are of one naming series, so there are {folds} folds along the patients' "
+                "numbers, as with compact.folds_by=numbers.")
 test_fail(lambda: make_folds(films.images, "dates", 2), contains='"series" or "numbers", found \'dates\'')
 pd.crosstab(pd.Series(fold_of, name="fold"), films.images.kind)
 
@@ -277,7 +293,7 @@ def chosen_folds(
 
 
 # %%
-print("left out in turn:", chosen_folds(films, fold_of, only_folds))
+print("left out in turn: fold", ", ".join(map(str, chosen_folds(films, fold_of, only_folds))))
 
 
 # %% [markdown]
@@ -285,42 +301,20 @@ print("left out in turn:", chosen_folds(films, fold_of, only_folds))
 
 # %%
 #| export
-def _lacking(
-    kinds: set[str],  # of some films
-    told_apart: bool, # whether the kinds of pneumonia are
-) -> list[str]: # kinds
-    "What is missing among some films."
-    if told_apart: return sorted({"normal", "bacteria", "virus"} - kinds)
-    if "normal" not in kinds: return ["normal"]
-    return [] if kinds - {"normal"} else ["pneumonia"]
-
-
-# %%
-test_eq(_lacking({"normal", "virus"}, told_apart=True), ["bacteria"])
-test_eq(_lacking({"normal", "virus"}, told_apart=False), [])
-test_eq(_lacking({"normal"}, told_apart=False), ["pneumonia"])
-
-
-# %%
-#| export
-def _check_kinds(
-    where: str,       # such as "in fold 1"
-    kinds: pd.Series, # of the films there
-    told_apart: bool, # whether the kinds of pneumonia are
+def _check_classes(
+    where: str,         # such as "in fold 1"
+    labels: np.ndarray, # of the films there
 ):
-    "Refuse films among which a kind is missing."
-    lacking = _lacking(set(kinds), told_apart)
-    if not lacking: return
-    advice = "take other folds"
-    if told_apart and "normal" not in lacking: advice += ", or set compact.kinds to false"
-    raise StudyError(f"Expected films of every kind {where}, found no {' or '.join(lacking)}; {advice}.")
+    "Refuse films among which a class is missing."
+    missing = [words for label, words in enumerate(("normal films", "films with pneumonia"))
+               if not (labels == label).any()]
+    if missing: raise StudyError(f"Expected normal films and films with pneumonia {where}, "
+                                 f"found no {' and no '.join(missing)}; take other folds.")
 
 
 # %%
-only_virus = pd.Series(["normal", "virus"])
-test_fail(lambda: _check_kinds("in fold 1", only_virus, told_apart=True),
-          contains="in fold 1, found no bacteria; take other folds, or set compact.kinds to false")
-_check_kinds("in fold 1", only_virus, told_apart=False)
+test_fail(lambda: _check_classes("in fold 1", np.array([1, 1])), contains="in fold 1, found no normal films")
+_check_classes("in fold 1", np.array([0, 1]))
 
 
 # %%
@@ -351,9 +345,8 @@ def check_members(
     chosen = chosen_folds(films, fold_of, params["only_folds"])
     _check_numbers(params, chosen, int(fold_of.max()) + 1)
     for fold in chosen:
-        _check_kinds(f"in fold {fold}", films.images.kind[fold_of == fold], params["kinds"])
-        others = (fold_of >= 0) & (fold_of != fold)
-        _check_kinds(f"outside fold {fold}", films.images.kind[others], params["kinds"])
+        _check_classes(f"in fold {fold}", films.labels[fold_of == fold])
+        _check_classes(f"outside fold {fold}", films.labels[(fold_of >= 0) & (fold_of != fold)])
 
 
 # %%
@@ -362,6 +355,97 @@ check = lambda **other: check_members(films, fold_of, stage.params | other)
 test_fail(lambda: check(only_folds=[0, 0]), contains="each fold once in compact.only_folds, found [0, 0]")
 test_fail(lambda: check(only_folds=[999]), contains="found [999]")
 test_fail(lambda: check(seeds=0), contains="compact.seeds of 1 or more, found 0")
+
+
+# %% [markdown]
+# ## Classes
+#
+# A network tells apart the kinds of film that there are to learn from. In the public set these are normal,
+# bacterial and viral; other sets hold other kinds. A kind is a class of its own where every network that
+# leaves a fold out meets it on both sides: among the films that it learns from and among those that it
+# judges. A rarer kind is learned as one class with the most common kind. With fewer than two such kinds there
+# are two classes, normal and pneumonia.
+
+# %%
+#| export
+def _kinds_of_their_own(
+    kinds: pd.Series,    # of all films
+    fold_of: np.ndarray, # (N,) from `make_folds`
+    chosen: list[int],   # folds to leave out
+) -> list[str]: # the most common first; equally common ones by name
+    "The kinds of pneumonia that are in every fold left out and outside each of them."
+    learned = (fold_of >= 0) & (kinds != "normal").to_numpy()
+    parts = [part for fold in chosen for part in (fold_of == fold, learned & (fold_of != fold))]
+    sides, learned = [set(kinds[part]) for part in parts], kinds[learned]
+    counts = learned.value_counts().sort_index().sort_values(ascending=False, kind="stable")
+    return [kind for kind in counts.index if all(kind in side for side in sides)]
+
+
+# %%
+#| export
+def film_classes(
+    kinds: pd.Series,    # of all films
+    fold_of: np.ndarray, # (N,) from `make_folds`
+    chosen: list[int],   # folds to leave out
+    told_apart: bool,    # False: two classes, whatever kinds there are
+) -> dict[str, int]: # kind → class; that of normal films is 0
+    "Which class each kind of film is."
+    kinds = kinds.reset_index(drop=True)
+    apart = _kinds_of_their_own(kinds, fold_of, chosen) if told_apart else []
+    numbers = {kind: n for n, kind in enumerate(sorted(apart), 1)} if len(apart) > 1 else {}
+    joined = numbers[apart[0]] if numbers else 1
+    return {"normal": 0} | {kind: numbers.get(kind, joined) for kind in sorted({*kinds} - {"normal"})}
+
+
+# %%
+kinds_of = lambda *words: pd.Series(" ".join(words).split())
+halves = np.repeat([0, 1], 4)
+classes = lambda *words, told_apart=True: film_classes(kinds_of(*words), halves, [0, 1], told_apart)
+both_kinds = "normal bacteria bacteria virus", "normal bacteria bacteria virus"
+test_eq(classes(*both_kinds), dict(normal=0, bacteria=1, virus=2))
+test_eq(classes(*both_kinds, told_apart=False), dict(normal=0, bacteria=1, virus=1))
+test_eq(classes(*["normal pneumonia"] * 4), dict(normal=0, pneumonia=1))
+test_eq(classes("normal bacteria virus fungus", "normal virus virus bacteria"),   # fungi in one fold alone
+        dict(normal=0, bacteria=1, fungus=2, virus=2))
+
+
+# %%
+#| export
+def _classes_of(films: Films, fold_of: np.ndarray, params: dict) -> dict[str, int]: # kind → class
+    "The classes of a run's films."
+    chosen = chosen_folds(films, fold_of, params["only_folds"])
+    return film_classes(films.images.kind, fold_of, chosen, params["kinds"])
+
+
+# %% [markdown]
+# Where a kind has no class of its own although kinds shall be told apart, the run says so.
+
+# %%
+#| export
+def _class_words(
+    class_of: dict[str, int], # from `film_classes`
+) -> str: # "" where there are several kinds and each has a class of its own
+    "Which kinds of pneumonia the networks cannot tell apart, and why."
+    kinds = [kind for kind, n in class_of.items() if n]
+    if len(kinds) == 1:
+        return (f"all films with pneumonia are of one kind, {kinds[0]}; so the compact networks tell two "
+                "classes, normal and pneumonia.")
+    groups = [[kind for kind in kinds if class_of[kind] == n] for n in sorted({class_of[k] for k in kinds})]
+    joined = [" and ".join(group) for group in groups if len(group) > 1]
+    if not joined: return ""
+    return (f"too few patients to have every kind in each fold and outside it; so the compact networks learn "
+            f"{joined[0]} as one class.")
+
+
+# %%
+test_eq(_class_words(classes(*both_kinds)), "")
+assert "of one kind, pneumonia" in _class_words(classes(*["normal pneumonia"] * 4))
+assert "learn fungus and virus as one class" in _class_words(dict(normal=0, bacteria=1, fungus=2, virus=2))
+
+# %%
+class_of = _classes_of(films, fold_of, stage.params)
+if kinds and _class_words(class_of): note(stage, _class_words(class_of))
+print("; ".join(f"class {n}: {kind}" for kind, n in class_of.items()))
 
 
 # %% [markdown]
@@ -452,9 +536,9 @@ def fold_films(
 
 
 # %%
-for fold in (0, None):
-    counts = fold_films(films, fold_of, fold).images.split.value_counts().to_dict()
-    print(f"fold left out: {fold}, films: {counts}")
+counts = {"0": fold_films(films, fold_of, 0), "none": fold_films(films, fold_of, None)}
+counts = {fold: part.images.split.value_counts() for fold, part in counts.items()}
+readable(pd.DataFrame(counts).T.rename_axis(index="fold"))
 
 # %% [markdown]
 # A member is trained in layers that are fast on a processor and kept in plain ones. What is kept of an
@@ -467,11 +551,11 @@ _OF_ALL_MEMBERS = "folds_by", "folds", "only_folds", "refits", "seeds"
 
 def _recipe_network(
     params: dict,
-    **options, # norm and dtype, as for `residual_network`
+    classes: int, # that it tells apart
+    **options,    # norm and dtype, as for `residual_network`
 ) -> keras.Model: # (N, S, S, 1) gray → (N, classes) logits
     "A network with new weights."
-    return film_network(params["image_size"], params["widths"], 2 + params["kinds"], params["contrast"],
-                        **options)
+    return film_network(params["image_size"], params["widths"], classes, params["contrast"], **options)
 
 
 # %%
@@ -480,16 +564,18 @@ def _train_member(
     stage: Stage, # its parameters are the recipe
     films: Films, # from `fold_films`
     member: dict, # from `plan_members`
+    class_of: dict[str, int], # from `film_classes`
 ) -> tuple[keras.Model, pd.DataFrame]: # (N, S, S, 1) gray → (N, classes) logits; a row an epoch
     "Train one network by the recipe, or take it up where it was interrupted."
-    p, seed = stage.params, member["own_seed"]
+    p, seed, classes = stage.params, member["own_seed"], max(class_of.values()) + 1
     set_seed(seed)
-    network = _recipe_network(p, norm=FusedBatchNormalization, dtype=p["precision"])
+    network = _recipe_network(p, classes, norm=FusedBatchNormalization, dtype=p["precision"])
     _compile_recipe(network, -(-len(films.rows("train")) // p["batch_size"]), p)
     depends_on = {name: value for name, value in p.items() if name not in _OF_ALL_MEMBERS}
-    bare, history = train_kept(stage, member["name"], network, _source(stage, films, seed), p["epochs"],
-                               p["batch_size"], seed, keep="last", params=depends_on)
-    kept = _recipe_network(p)
+    source = _source(stage, films, seed, class_of)
+    bare, history = train_kept(stage, member["name"], network, source, p["epochs"], p["batch_size"], seed,
+                               keep="last", params=depends_on)
+    kept = _recipe_network(p, classes)
     kept.set_weights(bare.get_weights())
     return kept, history.assign(member=member["name"], parameters=kept.count_params())
 
@@ -510,7 +596,8 @@ def _train_share(
     p = stage.params
     films = load_films(stage, p["image_size"], p["seed"])
     fold_of = make_folds(films.images, p["folds_by"], p["folds"])
-    for member in members: _train_member(stage, fold_films(films, fold_of, member["fold"]), member)
+    class_of = _classes_of(films, fold_of, p)
+    for member in members: _train_member(stage, fold_films(films, fold_of, member["fold"]), member, class_of)
 
 
 # %%
@@ -524,7 +611,9 @@ def _train_ahead(
     print(f"Member networks: {count} at a time")
     tasks = {f"Member {member['name']}": member for member in plan}
     failed = side_by_side("pneumo_nb.compact", "_train_share", (stage,), tasks, count)
-    if failed: print(f"Member networks: {failed} worker(s) ended early; what is missing is trained in line.")
+    if failed:
+        ended = f"{counted(failed, 'worker')} ended early"
+        print(f"Member networks: {ended}; what is missing is trained in line.")
 
 
 # %% [markdown]
@@ -574,11 +663,12 @@ def train_members(
     "Train every member and let it judge its fold, the test films, or both."
     networks, answers, histories = {}, [], []
     refitted = any(member["fold"] is None for member in plan)
+    class_of = _classes_of(films, fold_of, stage.params)
     for member in plan:
         part, name = fold_films(films, fold_of, member["fold"]), member["name"]
         learned, left_out = len(part.rows("train")), len(part.rows("validation"))
         print(f"Member {name}: {learned:,} films to learn from, {left_out:,} left out")
-        networks[name], history = _train_member(stage, part, member)
+        networks[name], history = _train_member(stage, part, member, class_of)
         tests = member["fold"] is None or not refitted
         answers.append(_answers(networks[name], member, part, tests, stage.params["flip"]))
         histories.append(history)
@@ -727,7 +817,8 @@ def pool_groups(
 # %%
 test_eq(list(pool_groups(pair, np.array([0, -1]), made_up)), [("s0_r0",), ("s1_r0",), ("s0_r0", "s1_r0")])
 pools = pool_groups(films, fold_of, answers)
-{" and ".join(names): round(temperature, 3) for names, (_, temperature) in pools.items()}
+temperatures = [dict(member=" and ".join(names), temperature=value) for names, (_, value) in pools.items()]
+pd.DataFrame(temperatures).style.hide(axis="index").format(precision=3)
 
 
 # %% [markdown]
@@ -817,7 +908,6 @@ expected = table.set_index("path").probability[films.images.path.iloc[test_films
 saved = keras.saving.load_model(stage.path(f"models/{stage.name}.keras"))
 test_close(_film_logits(saved, films.pixels, test_films)[:, 0], expected.to_numpy(), eps=1e-4)
 
-
 # %% [markdown]
 # ## Does validation feel the shift?
 #
@@ -851,6 +941,30 @@ test_close(_film_logits(saved, films.pixels, test_films)[:, 0], expected.to_nump
 
 # %%
 #| export
+_AGAINST_NORMAL = "{} against normal"
+
+def _by_kind(
+    kinds: np.ndarray,  # (N,) of all films
+    n: np.ndarray,      # (k,) which films were judged
+    scores: np.ndarray, # (k,) of these
+) -> dict[str, float]: # column → AUROC, NaN where none were judged; nothing with one kind of pneumonia
+    "Each kind of pneumonia against the normal films."
+    sick, judged = sorted({*kinds} - {"normal"}), kinds[n]
+    if len(sick) < 2: return {}
+    rows = {kind: (judged == kind) | (judged == "normal") for kind in sick}
+    return {_AGAINST_NORMAL.format(kind): auroc(judged[chosen] == kind, scores[chosen])
+            for kind, chosen in rows.items()}
+
+
+# %%
+judged = np.array("normal virus bacteria normal".split())
+test_eq(_by_kind(judged, np.arange(4), np.array([1., 2, 0, 1])),
+        {"bacteria against normal": 0., "virus against normal": 1.})
+test_eq(_by_kind(judged[:2], np.arange(2), np.array([1., 2])), {})
+
+
+# %%
+#| export
 def _examine(
     network: keras.Model,  # of a member that left a fold out
     films: Films,
@@ -862,12 +976,10 @@ def _examine(
 ) -> dict: # AUROC by examination
     "One member on the fold that it never saw."
     n, logits = answers.n.to_numpy(), pneumonia_logits([network], flip)
-    labels, kinds = films.labels[n], films.images.kind.to_numpy()[n]
-    scores, every = answers.logit.to_numpy(), np.arange(len(n))
-    def without(kind): return auroc(labels[kinds != kind], scores[kinds != kind])
+    labels, scores, every = films.labels[n], answers.logit.to_numpy(), np.arange(len(n))
     def again(pixels): return auroc(labels, _film_logits(logits, pixels, every)[:, 0])
     return dict(
-        auroc=auroc(labels, scores), bacteria=without("virus"), virus=without("bacteria"),
+        auroc=auroc(labels, scores), **_by_kind(films.images.kind.to_numpy(), n, scores),
         weighted=auroc(labels, scores, weights[n]), swapped=again(swapped_levels(films, n, seed)),
         bands=again(swapped_bands(films, n, seed)),
         shape=min(again(swapped_shape(films, n, gap)) for gap in gaps))
@@ -908,8 +1020,8 @@ def fold_table(
 
 
 # %% [markdown]
-# The table has an AUROC for each examination. `bacteria` and `virus` are films of that kind against normal
-# ones.
+# The table has an AUROC for each examination. Where there are several kinds of pneumonia, each is also set
+# against the normal films.
 
 # %%
 looks = load_appearance(stage, films.images, seed)
@@ -938,9 +1050,8 @@ def tall_markers(
     films: Films,          # rows numbered from 0
     answers: pd.DataFrame, # from `train_members`
     markers: np.ndarray,   # (N,) height of the side marker, share of the film's
-    seed: int,
 ) -> dict: # normal, pneumonia: films judged; auroc, low, high: None where no member judged both classes
-    "AUROC of the out-of-fold answers among films with a tall side marker, patients redrawn."
+    "AUROC of the out-of-fold answers among films with a tall side marker, with its interval after DeLong."
     is_asked = (films.images.split.to_numpy() != "test") & (markers > TALL_MARKER)
     rows = answers[(answers.fold >= 0) & is_asked[answers.n]]
     patients = films.images.patient_id.to_numpy()[rows.n]
@@ -948,16 +1059,15 @@ def tall_markers(
     labels = rows.drop_duplicates("n").label
     counts = dict(normal=int((labels == 0).sum()), pneumonia=int((labels == 1).sum()))
     if len(rows) == 0: return counts | dict(auroc=None, low=None, high=None)
-    within = partial(grouped_auroc, rows.member.to_numpy())
-    low, high = patient_interval(rows, rows.logit.to_numpy(), within, seed)
-    return counts | dict(auroc=within(rows.label.to_numpy(), rows.logit.to_numpy()), low=low, high=high)
+    low, high = auroc_interval(rows.assign(probability=rows.logit), rows.member)   # ranks alone count
+    value = grouped_auroc(rows.member.to_numpy(), rows.label.to_numpy(), rows.logit.to_numpy())
+    return counts | dict(auroc=value, low=low, high=high)
 
 
 # %%
 markers = looks.marker.to_numpy()
-tall = tall_markers(films, answers, markers, seed)
-test_eq(tall_markers(films, answers, markers * 0, seed)["auroc"], None)
-tall
+tall = tall_markers(films, answers, markers)
+test_eq(tall_markers(films, answers, markers * 0)["auroc"], None)
 
 
 # %% [markdown]
@@ -976,11 +1086,20 @@ def _tall_words(
     "What films with a tall marker say."
     if tall["auroc"] is None:
         return "Among films with a tall side marker: no number, since no network judged both classes."
-    value = ("Among films with a tall side marker, {normal} normal and {pneumonia} with pneumonia: "
-             "**{auroc:.3f}** ({low:.3f} to {high:.3f})".format(**tall))
-    if tall["high"] >= every: return value + "; too few films to tell it from the number for all."
+    bounds = dict(auroc=tall["auroc"], auroc_low=tall["low"], auroc_high=tall["high"])
+    value = (f"Among films with a tall side marker, {tall['normal']} normal and {tall['pneumonia']} with "
+             f"pneumonia: **{value_with_interval(bounds, 'auroc', 3)}**")
+    if not tall["high"] < every: return value + "; too few films to tell it from the number for all."
     return value + (", less than among all: such films are harder for it, or it leans on what most of them "
                     "have in common.")
+
+
+# %%
+#| export
+def _kinds_in_words(means: pd.Series) -> str: # `means`: of the columns of `fold_table`; "" without kinds
+    "How well each kind of pneumonia is told from normal films."
+    columns = [column for column in means.index if column.endswith(_AGAINST_NORMAL.format(""))]
+    return "".join(f"; {column} {means[column]:.4f}" for column in columns if means[column] == means[column])
 
 
 # %%
@@ -993,11 +1112,11 @@ def _compact_findings(
     "What the members did on validation, in words."
     seconds, means = histories.groupby("member").seconds.sum(), table.mean(numeric_only=True)
     lines = [
-        f"{len(seconds)} network(s) of {histories.parameters.iloc[0]:,} parameters, {seconds.mean():,.0f} s "
-        f"of training each, {seconds.sum():,.0f} s together; {len(table)} of them left a fold out and judged "
-        "it.",
+        f"{counted(len(seconds), 'network')} of {histories.parameters.iloc[0]:,} parameters, "
+        f"{seconds.mean():,.0f} s of training each, {seconds.sum():,.0f} s together; {len(table)} of them "
+        "left a fold out and judged it.",
         f"On the fold left out: AUROC **{means.auroc:.4f}** on average ({table.auroc.min():.4f} to "
-        f"{table.auroc.max():.4f}); bacterial against normal {means.bacteria:.4f}, viral {means.virus:.4f}.",
+        f"{table.auroc.max():.4f}){_kinds_in_words(means)}.",
         f"With gray levels swapped between the classes: **{means.swapped:.4f}**.",
         f"With sharpness swapped: **{means.bands:.4f}**.", f"With shape swapped: **{means['shape']:.4f}** "
         f"(gap {table.shape_gap.iloc[0]})."]
@@ -1019,7 +1138,8 @@ assert "less than among all" in _tall_words(dict(normal=9, pneumonia=90, auroc=.
 #| export
 def _examinations(table: pd.DataFrame, histories: pd.DataFrame, tall: dict) -> dict:
     "What `metrics/compact.json` holds."
-    means = {name: table[name].mean() for name in ("auroc", "weighted", "swapped", "bands", "shape", "virus")}
+    means = {name: table[name].mean() for name in ("auroc", "weighted", "swapped", "bands", "shape")}
+    means["virus"] = table.get(_AGAINST_NORMAL.format("virus"), pd.Series(dtype=float)).mean()
     return dict(members=table.to_dict("records"), seconds=histories.groupby("member").seconds.sum().to_dict(),
                 tall=tall, parameters=int(histories.parameters.iloc[0]), **means,
                 shape_gap=table.shape_gap.iloc[0])

@@ -30,8 +30,9 @@ import pandas as pd
 
 from pneumo_nb.run import Stage, StudyError, models, read_provenance, read_table, stage_words
 from pneumo_nb.style import (
-    CLASS_NAMES, COLOURS, WORDS, model_order, model_style, model_title, p_text, readable, value_with_interval)
-from pneumo_nb.films import film_kind, naming_series, patient_id, read_film
+    CLASS_NAMES, COLOURS, WORDS, counted, in_list, kind_words, mean_and_range, model_order, model_style,
+    model_title, p_text, readable, title_with_remark, value_with_interval)
+from pneumo_nb.films import film_kind, patient_id, read_film, with_series
 from pneumo_nb.measures import (
     MEASURES, RULES, all_measures, auroc, auroc_interval, calibration_error, calibration_line,
     check_predictions, classification_metrics, flat_intervals, honest_calibration_error, intervals, logit,
@@ -48,7 +49,7 @@ import tempfile
 from fastcore.test import test_close, test_eq, test_fail
 from IPython.display import Markdown, display
 from pneumo_nb.run import finish, look, note, open_stage, write_csv, write_json
-from pneumo_nb.style import plot_style, save_figure
+from pneumo_nb.style import looks_in_words, plot_style, save_figure
 from pneumo_nb.measures import paired_tests
 from pneumo_nb.eda import plot_along_numbers
 from pneumo_nb.mlp import train_quick
@@ -105,8 +106,24 @@ def read_predictions(
 
 
 # %% [markdown]
-# The films' names tell the rest: the kind, the patient, the naming series, and how many films of the patient
-# are in the split.
+# The run's list of films tells the rest: the kind, the patient and the naming series. Of films that it does
+# not hold, their names do.
+
+# %%
+#| export
+def _with_names(
+    table: pd.DataFrame, # path
+    stage: Stage,
+) -> pd.DataFrame: # with kind, patient_id, series, number and published
+    "Films with their kind, patient and series, as images.csv has them or as their names tell."
+    file, named = stage.path("images.csv"), table[["path"]].drop_duplicates()
+    images = read_table(file, ["path", "kind", "patient_id"]) if file.exists() else named[:0]
+    others = named[~named.path.isin(images.path)]
+    others = others.assign(kind=others.path.map(film_kind), patient_id=others.path.map(patient_id))
+    known = pd.concat([with_series(images[images.path.isin(named.path)]), with_series(others)])
+    columns = ["kind", "patient_id", "series", "number", "published"]
+    return table.drop(columns=columns, errors="ignore").join(known.set_index("path")[columns], on="path")
+
 
 # %%
 #| export
@@ -127,9 +144,7 @@ def load_predictions(
     predictions = {}
     for file in sorted(files, key=lambda file: model_order(file.stem)):
         _check_model_name(file)
-        table = read_predictions(file)
-        table = table.assign(kind=table.path.map(film_kind), patient_id=table.path.map(patient_id),
-                             series=table.path.map(naming_series))
+        table = _with_names(read_predictions(file), stage)
         films = table.groupby(["split", "patient_id"]).path.transform("size")
         predictions[file.stem] = table.assign(films_of_patient=films)
     if not predictions: raise StudyError(
@@ -186,7 +201,7 @@ stage = open_stage("evaluation", run_dir, seed=seed, threshold=threshold, draws=
 if not list(stage.path("predictions").glob("*.csv")): train_quick(stage)
 predictions = load_predictions(stage)
 split, tests = test_films(predictions)
-if split == "test": look(stage, f"predictions of {len(tests)} model(s)")
+if split == "test": look(stage, f"predictions of {counted(len(tests), 'model')}")
 else: note(stage, "there are no test films, so the models are judged on validation, which also chose epoch "
                   "and temperature: too kindly.")
 counts = [f"{model_title(name)} {len(films):,}" for name, films in tests.items()]
@@ -349,22 +364,11 @@ def compare_models(
 # %%
 comparison = compare_models(stage, predictions, threshold, seed, draws)
 write_csv(stage.path("comparison.csv"), comparison)
-comparison.shape
+print(f"{counted(len(comparison), 'model')}, {len(comparison.columns)} columns")
 
 
 # %% [markdown]
 # The table below is for reading; in brackets are 95 % intervals. Names carry the remarks of this run.
-
-# %%
-#| export
-def _title_with_remark(
-    row: dict, # of the comparison
-) -> str:
-    "A model's title with its remark."
-    title, remark = model_title(row["model"]), row.get("remark")
-    has_remark = isinstance(remark, str) and remark   # an empty one is NaN when read from a file
-    return f"{title} ({remark})" if has_remark else title
-
 
 # %%
 #| export
@@ -385,8 +389,6 @@ def _number(
 
 # %%
 test_eq([_number(value) for value in (.93, float("nan"))], ["0.9300", "–"])
-test_eq(_title_with_remark(dict(model="mine", remark="random weights")), "mine (random weights)")
-test_eq(_title_with_remark(dict(model="mine", remark=float("nan"))), "mine")
 test_eq([_whole(value) for value in (1234.4, float("nan"))], ["1,234", "–"])
 
 
@@ -401,7 +403,7 @@ def comparison_table(
     for row in comparison.to_dict("records"):
         values = {measure: value_with_interval(row, measure) for measure in measures}
         facts = {key: _whole(row[key]) for key in ("epochs", "training_seconds")}
-        rows.append(dict(model=_title_with_remark(row)) | values | facts)
+        rows.append(dict(model=title_with_remark(row)) | values | facts)
     return readable(pd.DataFrame(rows))
 
 
@@ -502,7 +504,7 @@ def best_model(
 # %%
 test_eq(best_model(pd.DataFrame(dict(model=list("abc"), roc_auc=[.7, .9, float("nan")]))), "b")
 best = best_model(comparison)
-names = {row["model"]: _title_with_remark(row) for row in comparison.to_dict("records")}
+names = {row["model"]: title_with_remark(row) for row in comparison.to_dict("records")}
 print(f"highest AUROC: {names[best]}")
 
 
@@ -519,7 +521,7 @@ def _measures_table(
     columns = {}
     for row in comparison.to_dict("records"):
         values = {measure: value_with_interval(row, measure) for measure in MEASURES}
-        columns[_title_with_remark(row)] = values
+        columns[title_with_remark(row)] = values
     return readable(pd.DataFrame(columns).T).T
 
 
@@ -766,7 +768,7 @@ def _film_groups(
 ) -> dict[str, pd.Series]: # what is grouped by → (n,) each film's group, NaN for none
     "Films by kind, naming series, films of the patient, side marker, and original size and shape."
     counts = pd.cut(films.films_of_patient, [0, 1, 3, np.inf], labels=["1", "2 or 3", "4 or more"])
-    normal_series = films.series.where(films.label == 0)   # those of pneumonia are its kinds
+    normal_series = films.series.where((films.label == 0) & (films.series != films.kind))   # others are kinds
     groups = {"kind": films.kind, "naming series": normal_series, "films of the patient": counts}
     if "marker" in films and (films.marker > TALL_MARKER).any():
         words = np.where(films.marker > TALL_MARKER, "tall", "other or none found")
@@ -1330,8 +1332,9 @@ def _load_members(
 ) -> pd.DataFrame: # model, member, path, split, label, probability …; no row without members
     "Predictions of all trainings that differ by chance alone."
     tables = [pd.read_csv(file) for file in sorted(stage.path("members").glob("*.csv"))]
-    columns = ["model", "member", "seed", "path", "split", "label", "probability"]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+    columns = ["model", "member", "seed", "path", "split", "label", "probability", "kind"]
+    if not tables: return pd.DataFrame(columns=columns)
+    return _with_names(pd.concat(tables, ignore_index=True), stage)
 
 
 # %%
@@ -1347,10 +1350,13 @@ def _member_measures(
 
 # %%
 #| export
-def _sensitivity_by_kind(films: pd.DataFrame, value: float) -> dict: # bacteria, virus; NaN without films
-    "Which share of bacterial and of viral pneumonia a member finds."
-    is_called, kinds = films.probability >= value, films.path.map(film_kind)
-    return {kind: float(is_called[kinds == kind].mean()) for kind in ("bacteria", "virus")}
+_OF_KIND = "sensitivity_"
+
+def _sensitivity_by_kind(films: pd.DataFrame, value: float) -> dict: # nothing with one kind of pneumonia
+    "Which share of each kind of pneumonia a member finds."
+    is_called, sick = films.probability >= value, sorted({*films.kind[films.label == 1]})
+    shares = {f"{_OF_KIND}{kind}": float(is_called[films.kind == kind].mean()) for kind in sick}
+    return shares if len(shares) > 1 else {}
 
 
 # %%
@@ -1377,7 +1383,7 @@ def _member_row(
 # %%
 #| export
 def member_table(
-    members: pd.DataFrame, # model, member, path, split, label, probability
+    members: pd.DataFrame, # model, member, path, split, label, probability, kind
     split: str,            # that is judged
     threshold: float = .5, # the run's own
 ) -> pd.DataFrame: # a row a member; `kind` is the model that it is a training of
@@ -1391,13 +1397,13 @@ def member_table(
 
 
 # %%
-sick = [f"test/PNEUMONIA/person{n}_bacteria_{n}.jpeg" for n in range(2)]
-paths_of_four = ["test/NORMAL/IM-0001-0001.jpeg", "test/NORMAL/IM-0002-0001.jpeg", *sick] * 2
-trainings = pd.concat([both.assign(path=paths_of_four, model=model, member=f"{model}_s{n}")
+kinds = ["normal", "normal", "bacteria", "virus"] * 2
+trainings = pd.concat([both.assign(kind=kinds, model=model, member=f"{model}_s{n}")
                        for model, n in (("twice", 0), ("twice", 1), ("someone_s_net", 0))])
 toy = member_table(trainings, "test")
 test_eq(toy.kind.tolist(), ["someone_s_net", "twice", "twice"])
-test_eq(toy.bacteria.tolist(), [.5] * 3)
+test_eq(toy[["sensitivity_bacteria", "sensitivity_virus"]].values.tolist(), [[0, 1]] * 3)
+assert "sensitivity_bacteria" not in member_table(trainings.replace("virus", "bacteria"), "test")  # one kind
 test_eq(len(member_table(trainings, "validation")), 0)   # nothing to choose a threshold by
 
 
@@ -1407,30 +1413,21 @@ test_eq(len(member_table(trainings, "validation")), 0)   # nothing to choose a t
 
 # %%
 #| export
-def _spread(
-    values: pd.Series, # of the trainings of a kind
-) -> str: # such as "0.9730 (0.970–0.976)"
-    "Mean and range; one value stands alone."
-    mean, count = _number(values.mean()), values.count()
-    return mean if count < 2 else f"{mean} ({values.min():.3f}–{values.max():.3f})"
-
-
-# %%
-#| export
 def spread_table(
     table: pd.DataFrame, # from `member_table`
 ) -> pd.DataFrame: # text: a row a kind
     "Mean and range over the trainings of each kind."
-    table = table.rename(columns=dict(bacteria="sensitivity_bacteria", virus="sensitivity_virus"))
     chosen = [f"{key}_{rule}" for key in ("threshold", "accuracy") for rule in RULES]
+    of_kinds = {column: f"sensitivity, {kind_words(column.removeprefix(_OF_KIND))}"
+                for column in table if column.startswith(_OF_KIND)}
     columns = ["validation_roc_auc", "roc_auc", "accuracy_fixed", *chosen, "sensitivity", "specificity",
-               "sensitivity_bacteria", "sensitivity_virus", "ece"]
+               *of_kinds, "ece"]
     rows = []
     for kind, group in table.groupby("kind", sort=False):
         count = "one training" if len(group) == 1 else f"{len(group)} trainings"
-        spreads = {column: _spread(group[column]) for column in columns}
+        spreads = {column: mean_and_range(group[column]) for column in columns}
         rows.append(dict(model=model_title(kind), networks=count) | spreads)
-    return readable(pd.DataFrame(rows))
+    return readable(pd.DataFrame(rows).rename(columns=of_kinds))
 
 
 # %%
@@ -1449,11 +1446,13 @@ else: print("No model of this run was trained more than once.")
 # %% [markdown]
 # ## How often test was looked at
 #
-# A test set is used up a little with each look. This run's record counts them:
+# A test set is used up a little with each look. This run's record counts them, and a ledger those of all runs
+# on the same films. Here stand the looks up to this chapter; chapters after it may look again. The report's
+# first page and `pneumo results` count all.
 
 # %%
 looks = pd.DataFrame(read_provenance(stage.folder).get("test_looks", []), columns=["stage", "at", "time"])
-print(f"{len(looks)} look(s) at the test films in this run")
+print(f"So far: {looks_in_words(stage.folder)}")
 looks = looks.assign(time=looks.time.str[:16].str.replace("T", " "))
 readable(looks).style.hide(axis="index")
 
@@ -1473,7 +1472,7 @@ _FINDINGS = dict(
           "{roc_auc_high:.3f}), all below .5.",
     upside_down="- **{name} ranks every pair of films the wrong way round**: its AUROC is 0.",
     majority="- {name}, accuracy {accuracy:.3f}, does not beat calling every film {answer} ({share:.3f}).",
-    kinds="- {} finds {:.1%} of bacterial and {:.1%} of viral pneumonia ({} and {} films).",
+    kinds="- {} finds {}.", kind="{:.1%} of {} ({})",
     chosen="- A threshold of {chosen_threshold:.3f}, chosen on validation, takes {name} from accuracy "
            "{accuracy:.3f} to {chosen_accuracy:.3f}.",
     probability="- Its probabilities have a Brier score of {:.3f}, where giving every film the prevalence "
@@ -1500,7 +1499,7 @@ def _best_findings(
     sick, well = best["fn"] + best["tp"], best["tn"] + best["fp"]
     has_interval, has_auroc = (best[key] == best[key] for key in ("roc_auc_low", "roc_auc"))
     between = _FINDINGS["between"].format(**best) if has_interval else ""
-    facts = best | dict(name=_title_with_remark(best), sick=sick, well=well, between=between)
+    facts = best | dict(name=title_with_remark(best), sick=sick, well=well, between=between)
     first = (_FINDINGS["best" if has_auroc else "one_class"] + _FINDINGS["calls"]).format(**facts)
     if count > 1 and has_auroc: first += _FINDINGS["too_kind"].format(count)
     has_chosen = best["chosen_threshold"] == best["chosen_threshold"]
@@ -1524,7 +1523,7 @@ def _below_findings(rows: list[dict]) -> list[str]:
     lines = []
     for row in rows:
         key = "upside_down" if row["roc_auc"] == 0 else "below" if row["roc_auc_high"] < .5 else None
-        if key: lines.append(_FINDINGS[key].format(**row | dict(name=_title_with_remark(row))))
+        if key: lines.append(_FINDINGS[key].format(**row | dict(name=title_with_remark(row))))
     return lines
 
 
@@ -1544,7 +1543,7 @@ def _majority_findings(rows: list[dict]) -> list[str]:
         share, answer = max(sick, well) / row["films"], CLASS_NAMES[int(sick >= well)].lower()
         if row["accuracy"] > share: continue
         lines.append(_FINDINGS["majority"].format(
-            name=_title_with_remark(row), answer=answer, share=share, accuracy=row["accuracy"]))
+            name=title_with_remark(row), answer=answer, share=share, accuracy=row["accuracy"]))
     return lines
 
 
@@ -1597,11 +1596,19 @@ def _kind_findings(
     model: str,
     name: str,               # what it is called
 ) -> list[str]: # no line or one, markdown
-    "How much of bacterial and of viral pneumonia a model finds."
-    rows = subgroups[(subgroups.model == model) & (subgroups["by"] == "kind")].set_index("group")
-    kinds = ["bacteria", "virus"]
-    if not set(kinds) <= set(rows.index): return []
-    return [_FINDINGS["kinds"].format(name, *rows.rate[kinds], *rows.films[kinds])]
+    "How much of each kind of pneumonia a model finds, where there are several."
+    is_kind = (subgroups.model == model) & (subgroups["by"] == "kind") & (subgroups.label == 1)
+    shares = [_FINDINGS["kind"].format(row.rate, kind_words(row.group), counted(row.films, "film"))
+              for row in subgroups[is_kind].itertuples()]
+    return [_FINDINGS["kinds"].format(name, in_list(shares))] if len(shares) > 1 else []
+
+
+# %%
+rows = dict(model="a", by="kind", label=[0, 1, 1], group=["normal", "bacteria", "fungus"], rate=[1, .9, .5],
+            films=[9, 10, 1])
+test_eq(_kind_findings(pd.DataFrame(rows), "a", "A"),
+        ["- A finds 90.0% of bacterial pneumonia (10 films) and 50.0% of fungus (1 film)."])
+test_eq(_kind_findings(pd.DataFrame(rows)[:2], "a", "A"), [])
 
 
 # %%
@@ -1625,7 +1632,7 @@ def _all_findings(
 ) -> list[str]: # markdown lines
     "What the tables of the chapter come to."
     rows, best = comparison.to_dict("records"), best_model(comparison)
-    names = {row["model"]: _title_with_remark(row) for row in rows}
+    names = {row["model"]: title_with_remark(row) for row in rows}
     first = next(row for row in rows if row["model"] == best)
     return [*_best_findings(first, len(rows)), *_kind_findings(subgroups, best, names[best]),
             *_probability_findings(first, calibration), *_below_findings(rows), *_majority_findings(rows),

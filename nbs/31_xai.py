@@ -40,11 +40,12 @@ from pneumo_nb.occlusion import occlusion_map
 from pneumo_nb.preprocessing import load_films
 from pneumo_nb.run import Stage, StudyError, finish, look, models, note, open_stage, read_json, rng_for
 from pneumo_nb.run import write_csv
-from pneumo_nb.style import CLASS_NAMES, model_title, plot_style, readable, save_figure
+from pneumo_nb.style import CLASS_NAMES, counted, model_title, plot_style, readable, save_figure
 
 # %%
 #| hide
 import time
+from functools import partial
 from fastcore.test import test_eq, test_fail
 from IPython.display import Markdown, display
 from pneumo_nb.mlp import train_quick
@@ -55,7 +56,7 @@ run_dir = ""        # the run directory; "" for a temporary one
 seed = 42           # decides which films are explained
 
 # films
-films_shown = 4     # right and wrong test films, picked by the seed
+films_shown = 4     # films that the best model got right and wrong, picked by the seed
 paths = []          # or the films to explain, as named in images.csv
 mistakes_shown = 3  # misclassified films of each model
 pointing_films = 0  # films of the pointing game on phantoms, drawn by the seed; 0: all that are called right
@@ -92,12 +93,9 @@ STAGE = {
 # wrong answers, and a model may be right for a wrong reason. This chapter shows maps for films of this run:
 # red where a part counts as a sign of pneumonia, blue where it speaks against.
 #
-# The maps are made by **occlusion** (Zeiler and Fergus, 2014; arXiv:1311.2901). A gray patch covers one part
-# of the film after the other, and the map holds the mean change of the probability. The chapters on occlusion
-# and explanations show how that is computed and drawn.
-#
-# A map has limits. Of two parts that each suffice, neither shows. The gray square is itself something that no
-# lung contains. And a map shows what a model uses, never whether it is right to use it.
+# The maps are made by **occlusion**: how much does the probability change when a part is covered? The
+# chapters on occlusion and explanations show how that is computed and drawn, and what a map cannot say. Above
+# all, it shows what a model uses, never whether it is right to use it.
 #
 # ## The models of this run
 #
@@ -390,11 +388,11 @@ for method, words in METHODS.items():
     for name, model in explained.items():
         start, title = time.time(), model_title(name)
         made = maps[method][name] = model.maps(chosen, method, settings[method])
-        print(f"{title}: {len(made)} {words.title}s of {model.films.size} pixels a side "
+        print(f"{title}: {counted(len(made), words.title)} of {model.films.size} pixels a side "
               f"in {time.time() - start:.1f} s")
         caption = f"{title}: films, {words.title}s and overlays; red where {words.red}."
-        alt = (f"{len(chosen)} {split} films with {title}'s {words.title}s and overlays. The maps reach from "
-               f"{made.min():+.2f} to {made.max():+.2f} ({words.unit}).")
+        alt = (f"{counted(len(chosen), 'film')} with {title}'s {words.title}s and overlays. "
+               f"The maps reach from {made.min():+.2f} to {made.max():+.2f} ({words.unit}).")
         figure = _map_figure(model, chosen, made, threshold, method)
         save_figure(stage, figure, _figure_name("xai", name, method), caption, alt)
 
@@ -444,18 +442,41 @@ def _beside_figure(
 
 
 # %%
+#| export
+def _beside_caption(
+    titles: list[str],   # of two models
+    sizes: list[float],  # of the largest change that each map of this film shows
+    count: int,          # films explained
+    words: Method,
+) -> str:
+    "Which film is shown, and which overlay looks pale."
+    film = "The film explained" if count == 1 else (
+        f"Of {counted(count, 'film')} explained the one to which {titles[0]} reacts most")
+    weak, strong = sorted(zip(sizes, titles))
+    pale = "" if weak[0] > strong[0] / 2 else (
+        f" {weak[1]} looks pale on it: its largest change is {weak[0]:.2f}, "
+        f"that of {strong[1]} {strong[0]:.2f}.")
+    return f"{film}, with the overlays of {' and '.join(titles)} on one scale.{pale} Red where {words.red}."
+
+
+# %%
+beside = _beside_caption(["A", "B"], [.1, .9], 4, METHODS["occlusion"])
+assert beside.startswith("Of 4 films explained the one to which A reacts most, with the overlays of A and B")
+assert "A looks pale on it: its largest change is 0.10, that of B 0.90." in beside
+assert "pale" not in _beside_caption(["A", "B"], [.8, .9], 1, METHODS["occlusion"])
+
+# %%
 pair = _two_to_compare(ranking)
 compared = METHODS if len(pair) == 2 else {}
 if not compared: print("This run has no two models to compare.")
 for method, words in compared.items():
-    strongest = int(np.argmax([change.max() for change in maps[method][best]]))
+    strongest = int(np.argmax([np.abs(change).max() for change in maps[method][best]]))
     two_maps = [maps[method][name][strongest] for name in pair]
     two = [explained[name] for name in pair]
     figure = _beside_figure(two, chosen[strongest], two_maps, threshold, method)
-    caption = ("The one of the explained films to which the first of two models reacts most, and what each "
-               "reacts to. On this shared scale a weaker model looks pale; its own figure shows where it "
-               f"reacts. Red where {words.red}.")
-    alt = f"One {split} film with the overlays of {' and '.join(map(model_title, pair))} on one scale."
+    titles, sizes = [model_title(name) for name in pair], [float(np.abs(m).max()) for m in two_maps]
+    caption = _beside_caption(titles, sizes, len(chosen), words)
+    alt = f"One film with the overlays of {' and '.join(titles)} on one scale."
     save_figure(stage, figure, _figure_name("xai_beside", method=method), caption, alt)
 
 
@@ -486,7 +507,8 @@ test_eq(_worst_mistakes(made_up, 3, .5), ["b", "a"])
 # %%
 mistakes = {name: _worst_mistakes(tables[name], mistakes_shown, threshold) for name in ranking}
 for name in ranking:
-    if not mistakes[name]: print(f"No mistakes to show of {model_title(name)} on the {split} films.")
+    if not mistakes_shown: print(f"Mistakes of {model_title(name)} are not shown in this run.")
+    elif not mistakes[name]: print(f"{model_title(name)} makes no mistakes on the {split} films.")
 mistaken = [name for name in ranking if mistakes[name]]
 if mistaken: display(Markdown(_links("xai_mistakes", mistaken)))
 
@@ -497,7 +519,7 @@ for method, words in METHODS.items():
         made = model.maps(wrong, method, settings[method])
         figure = _map_figure(model, wrong, made, threshold, method)
         caption = f"{title}: its most confident mistakes."
-        alt = (f"The {len(wrong)} {split} films that {title} called wrong most confidently, "
+        alt = (f"{counted(len(wrong), f'{split} film')} that {title} called wrong most confidently, "
                "with maps and overlays.")
         save_figure(stage, figure, _figure_name("xai_mistakes", name, method), caption, alt)
 
@@ -507,9 +529,9 @@ for method, words in METHODS.items():
 #
 # On phantoms we know where disease was drawn. If a model looks at it, covering it should lower the
 # probability more than covering the rest. The **pointing game** counts how often a map's highest point lies
-# in the drawn disease, over all diseased films that the model called right. Pointing blindly scores the
-# disease's share of the film. The interval comes from redrawn patients. Beside it stands the same
-# architecture with random weights: what it hits, it hits without having learned anything.
+# in the drawn disease, over diseased films that the model called right. Pointing blindly scores the disease's
+# share of the film. The interval comes from redrawn patients. Beside it stands the same architecture with
+# random weights: what it hits, it hits without having learned anything.
 
 # %%
 #| export
@@ -585,7 +607,8 @@ else: print("These films come without masks, so the maps cannot be checked again
 # %%
 pointing = pd.DataFrame(games, columns=_POINTING)
 write_csv(stage.path("metrics/xai_pointing.csv"), pointing)
-shown = pointing.assign(model=pointing.model.map(model_title))
+method_titles = {method: words.title for method, words in METHODS.items()}
+shown = pointing.assign(model=pointing.model.map(model_title), method=pointing.method.map(method_titles))
 if games: display(readable(shown).style.hide(axis="index").format(precision=2))
 
 
@@ -603,8 +626,8 @@ def _reaction(
     size = np.abs(maps).max(axis=(1, 2))
     positive = int((maps.mean(axis=(1, 2)) > 0).sum())
     return (f"- **{title}**, {method.unit}: {np.median(size):.3f} up or down at the strongest place of the "
-            f"median film ({size.min():.3f} to {size.max():.3f} over the {len(maps)} films above); "
-            f"the mean over a film is above 0 on {positive} of {len(maps)}.")
+            f"median film ({size.min():.3f} to {size.max():.3f} over the {counted(len(maps), 'film')} "
+            f"above); the mean over a film is above 0 on {positive} of {len(maps)}.")
 
 
 # %%
@@ -621,8 +644,9 @@ def _pointing_sentence(game) -> str: # a row of the pointing table
     if game.low > game.blind: against = "better than chance"
     elif game.high < game.blind: against = "worse than chance"
     else: against = "not to be told from chance"
-    return (f"- {model_title(game.model)}'s highest point lies in the drawn disease on {game.hits:.0%} of "
-            f"{game.films} films ({game.low:.0%} to {game.high:.0%}): {against}, since pointing blindly "
+    return (f"- The highest point of {model_title(game.model)}'s {METHODS[game.method].title}s lies in the "
+            f"drawn disease on {game.hits:.0%} of {counted(game.films, 'film')} "
+            f"({game.low:.0%} to {game.high:.0%}): {against}, since pointing blindly "
             f"would hit {game.blind:.0%}. With random weights the same network hits {game.random:.0%}.")
 
 
@@ -631,7 +655,48 @@ game = dict(model="a", films=40, hits=.5, blind=.1, method="occlusion", low=.3, 
 def in_words(**changes): return _pointing_sentence(next(pd.DataFrame([game | changes]).itertuples()))
 assert "50% of 40 films (30% to 70%): better than chance, since" in in_words()
 assert "not to be told from chance" in in_words(blind=.3) and "worse than chance" in in_words(blind=.8)
-in_words()
+
+
+# %%
+#| export
+def _chosen_sentence(
+    chosen: list[str],   # films explained
+    is_named: bool,      # by the parameter, not picked by the seed
+    table: pd.DataFrame, # predictions of the best model: path, label, probability
+    threshold: float,
+    title: str,          # of the best model
+) -> str: # markdown
+    "How the films came to be chosen, and how many of them the best model calls right."
+    rows = table.set_index("path").loc[chosen]
+    right = int(((rows.probability >= threshold) == rows.label).sum())
+    how = "named by the parameter `paths`" if is_named else "picked by the seed, right and wrong in turn"
+    return (f"- The films explained were {how}: {title} calls {right} of {len(chosen)} right. So this is "
+            "not an average over the films that the models are judged on.")
+
+
+# %%
+of_five = partial(_chosen_sentence, list("abc"), table=made_up, threshold=.5, title="A model")
+assert "named by the parameter `paths`: A model calls 3 of 3 right" in of_five(True, table=made_up.assign(
+    probability=made_up.label))
+assert "picked by the seed" in of_five(False)
+
+
+# %%
+#| export
+def _faint_sentence(
+    method: Method,
+    maps: dict[str, np.ndarray], # model → (N, S, S)
+) -> list[str]: # no line or one, markdown
+    "Whose maps are faint, and what that means, where the method says what it means."
+    faint = [model_title(name) for name, drawn in maps.items()
+             if np.median(np.abs(drawn).max(axis=(1, 2))) < method.faint_below]
+    return [f"- The {method.title}s of {' and '.join(faint)} are faint: {method.faint}."] if faint else []
+
+
+# %%
+faint, strong = np.full((2, 3, 3), .01), np.full((2, 3, 3), .4)
+assert "maps of a are faint" in _faint_sentence(METHODS["occlusion"], dict(a=faint, b=strong))[0]
+test_eq(_faint_sentence(METHODS["occlusion"], dict(b=strong)), [])
 
 
 # %%
@@ -639,18 +704,17 @@ in_words()
 def _findings(
     maps: dict[str, dict[str, np.ndarray]], # method → model → maps (N, S, S)
     pointing: pd.DataFrame,                 # columns as in `_POINTING`
+    chosen: str,                            # from `_chosen_sentence`
 ) -> str: # markdown
     "What the maps say, in words."
     lines = [_reaction(model_title(name), METHODS[method], drawn)
              for method, group in maps.items() for name, drawn in group.items()]
-    lines.append("- These films were picked, half of them right and half wrong where there are both, so this "
-                 "is not an average over the films that the models are judged on.")
-    lines += [_pointing_sentence(game) for game in pointing.itertuples()]
-    lines.append("- A small change everywhere means that the answer does not hang on any one place: the "
-                 "network weighs the film as a whole, or it is so sure that a patch cannot move it.")
+    lines += [chosen, *map(_pointing_sentence, pointing.itertuples())]
+    for method, group in maps.items(): lines += _faint_sentence(METHODS[method], group)
     return "\n".join(lines)
 
 
 # %%
-display(Markdown(_findings(maps, pointing)))
+chosen_words = _chosen_sentence(chosen, bool(paths), predictions[best], threshold, model_title(best))
+display(Markdown(_findings(maps, pointing, chosen_words)))
 record = finish(stage)

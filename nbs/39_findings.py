@@ -66,13 +66,13 @@
 # | MedMNIST v2, Google AutoML Vision | published | 0.991 | 0.946 | – | – | – | – | – | – |
 #
 # Run `best`: `chest_xray_224`, films of 64 and 96 pixels, seed 42, 2 cores, commit 1b8475e716, 2bbfb44a94, 2
-# look(s) at the test films, threshold 0.5. Run `pixels96`: `chest_xray_224`, films of 96 pixels, seed 42, 2
-# cores, commit 1bd03517c8, a4cb62832a, 630cf8b0e7, 5 look(s) at the test films, threshold 0.5. Run
-# `pixels64`: `chest_xray_224`, films of 64 pixels, seed 42, 2 cores, commit 1e61fd58ca, 9ddd7a8cd8, 3 look(s)
+# looks at the test films, threshold 0.5. Run `pixels96`: `chest_xray_224`, films of 96 pixels, seed 42, 2
+# cores, commit 1bd03517c8, a4cb62832a, 630cf8b0e7, 5 looks at the test films, threshold 0.5. Run
+# `pixels64`: `chest_xray_224`, films of 64 pixels, seed 42, 2 cores, commit 1e61fd58ca, 9ddd7a8cd8, 3 looks
 # at the test films, threshold 0.5. Run `less_stretch`: `chest_xray_224`, films of 64 pixels, seed 42, 2
-# cores, commit 35b125e719, fc2e749f11, 32e29e5dc3, 3 look(s) at the test films, threshold 0.5. Run
+# cores, commit 35b125e719, fc2e749f11, 32e29e5dc3, 3 looks at the test films, threshold 0.5. Run
 # `reference`: `chest_xray_224`, films of 224 pixels, seed 42, 2 cores, commit 6e37044692, 35b125e719,
-# fc2e749f11, 3 look(s) at the test films, threshold 0.5. resnet: weights is "none": the trunk is random, so
+# fc2e749f11, 3 looks at the test films, threshold 0.5. resnet: weights is "none": the trunk is random, so
 # nothing is transferred and the frozen model sees the films through a random projection. In brackets: 95 %
 # intervals, patients redrawn; in rows of means the range over trainings. Accuracies with a rule's name: at
 # the threshold that it chose on validation.

@@ -458,13 +458,27 @@ def _sortable(table: str) -> str: # HTML
 
 # %%
 #| export
+def _unbroken(table: str) -> str: # HTML
+    "A table whose intervals are not broken at their dash, nor beside their `to`."
+    table = re.sub(r"(?<=\d)–(?=\d)", "\u2060–\u2060", table)
+    return re.sub(r"(?<=\d) to (?=[-+−]?[\d.])", "\u00a0to\u00a0", table)
+
+
+# %%
+test_eq(_unbroken("<td>0.9 (0.85–0.95)</td>"), "<td>0.9 (0.85\u2060–\u20600.95)</td>")
+test_eq(_unbroken("<td>+0.1 (-0.1 to +0.3)</td>"), "<td>+0.1 (-0.1\u00a0to\u00a0+0.3)</td>")
+test_eq(_unbroken("<td>what to do – or not</td>"), "<td>what to do – or not</td>")
+
+
+# %%
+#| export
 def _frame_tables(
     text: str,                     # HTML
     sort_from: int = _LONG_TABLE,  # rows from which a table sorts
 ) -> str: # HTML
     "Put each table into a frame that scrolls."
     def frame(match):
-        table = re.sub(r' border="\d"', "", match[0])
+        table = _unbroken(re.sub(r' border="\d"', "", match[0]))
         if table.count("<tr") > sort_from: table = _sortable(table)
         return f'<div class="scroll" tabindex="0">{table}</div>'
     return re.sub(r"<table.*?</table>", frame, text, flags=re.S)

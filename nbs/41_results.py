@@ -28,7 +28,8 @@ from pathlib import Path
 
 from pneumo_nb.run import (
     StudyError, atomic_path, digests, read_json, read_provenance, read_table, stages)
-from pneumo_nb.style import model_title, value_with_interval
+from pneumo_nb.style import (
+    counted, looks_in_words, mean_and_range, model_title, title_with_remark, value_with_interval)
 
 # %%
 #| hide
@@ -62,7 +63,7 @@ def check_outputs(
         stage, is_ours = _writer(file), file in written or not file.startswith("predictions/")
         if stage and is_ours: raise StudyError(
             f"Expected {file} as the stage {stage} wrote it in the run {Path(folder).name}, found "
-            f"{_difference(file, written, there)}; do `{_command(folder, stage)}` to make it anew.")
+            f"{_difference(file, written, there)}; do `{command_for(folder, stage)}` to make it anew.")
     _check_judged(folder, records)
 
 
@@ -85,7 +86,7 @@ def _writer(file: str) -> str | None: # None for a file that no stage writes
     writers = [stage.name for stage in stages().values() if any(fnmatchcase(file, p) for p in stage.outputs)]
     return writers[0] if writers else None
 
-def _command(folder: Path, stage: str) -> str:
+def command_for(folder: Path, stage: str) -> str:
     "The command that does one stage of a run again."
     folder = Path(folder).resolve()
     is_here = folder.parent == Path("runs").resolve()
@@ -103,7 +104,7 @@ def _check_judged(folder: Path, records: dict):
     for file in _differing(before, now):
         what = "removed" if file not in now else "changed" if file in before else "added"
         raise StudyError(f"Expected {file} as it was evaluated in the run {Path(folder).name}, found it "
-                         f"{what} since; do `{_command(folder, 'evaluation')}` to evaluate what there is.")
+                         f"{what} since; do `{command_for(folder, 'evaluation')}` to evaluate what there is.")
 
 
 # %%
@@ -260,8 +261,8 @@ def results_rows(
     "A run's models, and the mean and range of trainings of a kind."
     if not (folder/"comparison.csv").exists(): raise StudyError(
         f"Expected comparison.csv in {folder}, found none; run the evaluation first.")
-    counted = ["roc_auc", "networks"]  # a table without them is an earlier version's
-    comparison = read_table(folder/"comparison.csv", ["model", *counted], counted).to_dict("records")
+    numbers = ["roc_auc", "networks"]  # a table without them is an earlier version's
+    comparison = read_table(folder/"comparison.csv", ["model", *numbers], numbers).to_dict("records")
     by_rule = _rule_accuracies(folder)
     rules = list(dict.fromkeys(rule for _, rule in by_rule))
     return [_model_row(row, rules, by_rule) for row in comparison] + _spread_rows(folder, rules)
@@ -285,20 +286,12 @@ def _model_row(row: dict, rules: list[str], by_rule: dict) -> dict:
     "One model of a comparison."
     number = lambda key, form: form.format(row[key]) if key in row and row[key] == row[key] else "–"
     networks = int(row.get("networks", 1))
-    return {"model": _named(row), "AUROC": value_with_interval(row, "roc_auc"),
+    return {"model": title_with_remark(row), "AUROC": value_with_interval(row, "roc_auc"),
             AT: value_with_interval(row, "accuracy"),
             **{f"accuracy, {rule}": by_rule.get((row["model"], rule), "–") for rule in rules},
             "trained": "1" if networks == 1 else f"{networks} together",
             "training": number("training_seconds", "{:,.0f} s"),
             "parameters": number("parameters", "{:,.0f}")}
-
-
-# %%
-#| export
-def _named(row: dict) -> str:
-    "A model's title with what must be known beside it."
-    remark = row.get("remark")
-    return model_title(row["model"]) + (f" ({remark})" if isinstance(remark, str) and remark else "")
 
 
 # %%
@@ -321,13 +314,13 @@ def _read_members(
 def _spread_rows(folder: Path, rules: list[str]) -> list[dict]:
     "Mean and range over the trainings of each kind, where there are two or more."
     members = _read_members(folder)
-    text = lambda v: f"{v.mean():.4f} ({v.min():.3f}–{v.max():.3f})" if v.notna().any() else "–"
     rows = []
     for kind, group in members.groupby("kind", sort=False) if len(members) else ():
         if len(group) < 2: continue
-        accuracies = {f"accuracy, {rule}": text(group[f"accuracy_{rule}"]) for rule in rules}
-        rows.append({"model": f"{model_title(kind)}, mean and range", "AUROC": text(group.roc_auc),
-                     AT: text(group.accuracy_fixed), **accuracies, "trained": f"{len(group)} apart"})
+        accuracies = {f"accuracy, {rule}": mean_and_range(group[f"accuracy_{rule}"]) for rule in rules}
+        rows.append({"model": f"{model_title(kind)}, mean and range", "AUROC": mean_and_range(group.roc_auc),
+                     AT: mean_and_range(group.accuracy_fixed), **accuracies,
+                     "trained": f"{len(group)} apart"})
     return rows
 
 
@@ -339,24 +332,27 @@ def _spread_rows(folder: Path, rules: list[str]) -> list[dict]:
 
 # %%
 #| export
-def counted(
-    number: int,
-    word: str, # in the singular
-) -> str: # such as "2 looks"
-    "A number with its word."
-    return f"{number:,} {word}" + ("" if number == 1 else "s")
+def machine_words(
+    records: list[dict], # of stages, in their order
+) -> str: # such as "2 cores, 1 thread"
+    "The cores of a machine and how many threads worked there, as far as records tell."
+    threads = sorted({r["machine"]["threads"] for r in records if "threads" in r["machine"]})
+    words = f", {' or '.join(map(str, threads))} thread" + ("" if threads == [1] else "s")
+    return counted(records[-1]["machine"]["cores"], "core") + (words if threads else "")
 
 
 # %%
-test_eq([counted(n, "look") for n in (0, 1, 1200)], ["0 looks", "1 look", "1,200 looks"])
+of_threads = lambda *numbers: [dict(machine=dict(cores=2, threads=n)) for n in numbers]
+test_eq(machine_words(of_threads(1)), "2 cores, 1 thread")
+test_eq(machine_words(of_threads(2, 1)), "2 cores, 1 or 2 threads")
+test_eq(machine_words([dict(machine=dict(cores=2))]), "2 cores")    # an earlier version's record
 
 
 # %%
 #| export
 def _run_words(folder: Path) -> str:
     "What a run was made from, in words."
-    provenance, facts = read_provenance(folder), read_json(folder/"metrics/data.json")
-    records = provenance["stages"]
+    records, facts = read_provenance(folder)["stages"], read_json(folder/"metrics/data.json")
     model_stages = [name for name, stage in stages().items() if stage.models and name in records]
     trained = [records[name]["parameters"] for name in model_stages]
     sizes = sorted({p["image_size"] for p in trained})
@@ -365,8 +361,7 @@ def _run_words(folder: Path) -> str:
     parts = ["drawn phantoms" if facts["source"] == "phantoms" else f"`{Path(facts['root']).name}`",
              f"films of {' and '.join(map(str, sizes)) or 'no'} pixels",
              f"seed {', '.join(sorted({str(p['seed']) for p in trained})) or 'none'}",
-             f"{evaluation['machine']['cores']} cores", f"commit {', '.join(commits)}",
-             f"{counted(len(provenance.get('test_looks', [])), 'look')} at the test films",
+             machine_words(list(records.values())), f"commit {', '.join(commits)}", looks_in_words(folder),
              f"threshold {evaluation['parameters']['threshold']:g}"]
     notes = [f" {name}: {text}" for name, r in records.items() for text in r["notes"]]
     return f"Run `{folder.name}`: {', '.join(parts)}." + "".join(notes)
@@ -496,7 +491,8 @@ test_fail(lambda: _check_others(dict(a=([dict(model="m")], "Run `a`: x, y.")), n
 # %% [markdown]
 # ## A summary
 #
-# The README shows a few rows of that table. Its marker names them, each as a model and its run.
+# The README shows a few rows of that table. Its marker names them, each as a model and its run. Below them
+# stands how often these runs looked at the test films.
 
 # %%
 #| export
@@ -537,6 +533,20 @@ def _summary_markdown(
 
 # %%
 #| export
+def _summary_looks(
+    findings: str,               # a text with the whole results table
+    rows: list[tuple[str, str]], # from `_summary_rows`
+) -> str: # a sentence; "" where the table does not tell
+    "How often the runs of a summary looked at the test films."
+    known = {name: re.search(r"([\d,]+ looks?) at the test films", words)
+             for name, (_, words) in results_in(findings).items()}
+    runs = dict.fromkeys(run for _, run in rows if known.get(run))
+    parts = [f"{known[run][1]} by the run `{run}`" for run in runs]
+    return f"By their records, test films had {', '.join(parts)}." if parts else ""
+
+
+# %%
+#| export
 def write_summary(
     file: Path,     # takes the summary between its markers
     findings: Path, # holds the results table
@@ -544,8 +554,9 @@ def write_summary(
     "Write a text's summary anew."
     text = read_text(file)
     rows = _summary_rows(text)
-    table = _summary_markdown(read_text(findings), rows)
-    return write_between(file, table, (_SUMMARY_START.search(text)[0], _SUMMARY_END))
+    whole = read_text(findings)
+    summary = "\n\n".join([_summary_markdown(whole, rows), _summary_looks(whole, rows)]).rstrip()
+    return write_between(file, summary, (_SUMMARY_START.search(text)[0], _SUMMARY_END))
 
 
 # %%
@@ -559,6 +570,9 @@ with tempfile.TemporaryDirectory() as folder:
     summary = write_summary(readme, findings).read_text()
     assert "# | m | b | .9 | .8 |\n# | n | a | .9 | .8 |" in summary
     test_fail(lambda: _summary_markdown(findings.read_text(), [("m", "c")]), contains="m @ c")
+looked = block.replace("films of 16 pixels", "3 looks at the test films")
+test_eq(_summary_looks(looked, [("m", "a"), ("m", "b")]),
+        "By their records, test films had 3 looks by the run `a`.")
 
 # %% [markdown]
 # ## An ablation
@@ -623,10 +637,6 @@ def _changed(recipe: dict, first: dict) -> str:
     return ", ".join(f"{k} {recipe.get(k)}" for k in names if recipe.get(k) != first.get(k)) or "the recipe"
 
 
-# %%
-#| export
-_TALL = "{auroc:.3f} ({low:.3f}–{high:.3f})"
-
 
 # %%
 #| export
@@ -635,12 +645,13 @@ def _ablation_row(folder: Path, recipe: dict, first: dict) -> dict:
     results, compared = _examinations(folder), read_table(folder/"comparison.csv").set_index("model")
     compared_models = [m for m in _examined_stage(folder).models if m in compared.index]
     last, tall = compared.loc[compared_models[-1]], results["tall"]  # the ensemble, where there is one
+    tall = dict(auroc=tall["auroc"], auroc_low=tall["low"], auroc_high=tall["high"])
     each = [member["auroc"] for member in results["members"]]
-    number = lambda key: "–" if results[key] is None else f"{results[key]:.4f}"
+    number = lambda key: "–" if results.get(key) is None else f"{results[key]:.4f}"
     return {"changed": _changed(recipe, first),
             "folds": f"{results['auroc']:.4f} ({min(each):.3f}–{max(each):.3f})",
             "viral": number("virus"), "weighted": number("weighted"),
-            "tall marker": "–" if tall["auroc"] is None else _TALL.format(**tall),
+            "tall marker": value_with_interval(tall, "auroc", 3),
             "gray swapped": number("swapped"), "sharpness swapped": number("bands"),
             "shape swapped": number("shape"),
             "test AUROC": f"{last.roc_auc:.4f}", "test accuracy": f"{last.chosen_accuracy:.4f}",

@@ -128,11 +128,31 @@ test_eq((manager.kernel_spec.argv[0], manager.transport, manager.ip), (sys.execu
 
 # %%
 #| export
+def _clear_places(
+    folder: Path, # for temporary files
+):
+    "Remove the folders of kernels whose command was killed: its number, in their names, is of no process."
+    from psutil import pid_exists
+    for place in folder.glob("pneumo-[0-9]*-*"):
+        if not pid_exists(int(place.name.split("-")[1])): shutil.rmtree(place, ignore_errors=True)
+
+
+# %%
+with tempfile.TemporaryDirectory() as folder:
+    names = f"pneumo-{os.getpid()}-a", f"pneumo-{2 ** 30}-a"
+    for name in names: (Path(folder)/name).mkdir()
+    _clear_places(Path(folder))
+    test_eq(os.listdir(folder), [names[0]])
+
+
+# %%
+#| export
 @contextmanager
 def _kernel_place(): # yields a Path
     "An empty folder for one kernel, gone afterwards."
     before = dict(os.environ)
-    with tempfile.TemporaryDirectory(prefix="pneumo-", ignore_cleanup_errors=True) as place:
+    _clear_places(Path(tempfile.gettempdir()))
+    with tempfile.TemporaryDirectory(prefix=f"pneumo-{os.getpid()}-", ignore_cleanup_errors=True) as place:
         os.environ.update(IPYTHONDIR=place, JUPYTER_RUNTIME_DIR=place)
         try: yield Path(place)
         finally:
@@ -187,13 +207,41 @@ def execute_notebook(
     from papermill.exceptions import PapermillExecutionError
     failed = kept.with_suffix(".failed.ipynb")
     failed.unlink(missing_ok=True)
-    try: _execute(notebook, kept, failed, params, log)
+    try: _once_more(lambda: _execute(notebook, kept, failed, params, log), log)
     except PapermillExecutionError as e:
         if e.ename == "KeyboardInterrupt": raise KeyboardInterrupt from None
         reason = e.evalue if e.ename == "StudyError" else f"{e.ename}: {e.evalue}"
         raise StudyError(f"{kept.stem} failed: {reason} (what it showed until then: {failed})") from None
     except RuntimeError as e:  # the kernel itself died, for want of memory perhaps
         raise StudyError(f"{kept.stem} failed: {e}; its last words are in {log}.") from None
+
+
+# %% [markdown]
+# Where kernels talk over ports, another run may have taken one of them first. A second kernel gets others.
+
+# %%
+#| export
+def _once_more(
+    execute,   # function without arguments
+    log: Path, # what a kernel that dies says
+):
+    "Call a function, and once more if its kernel died for want of a port."
+    try: return execute()
+    except RuntimeError:
+        if "Address already in use" not in log.read_text(errors="replace"): raise
+    execute()
+
+
+# %%
+def die(words, log):
+    with open(log, "a") as last: last.write(words)
+    raise RuntimeError("Kernel died")
+
+with tempfile.TemporaryDirectory() as folder:
+    for words, times in (("ZMQError: Address already in use\n", 2), ("Killed\n", 1)):
+        log = Path(folder)/f"{times}.log"
+        test_fail(lambda: _once_more(lambda: die(words, log), log), contains="Kernel died")
+        test_eq(log.read_text(), words * times)
 
 
 # %%

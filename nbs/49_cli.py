@@ -29,8 +29,9 @@ import click
 import yaml
 
 from pneumo_nb.run import (
-    StudyError, atomic_path, cache_folder, check_cache, check_parameters, read_json, read_looks,
-    read_provenance, stages)
+    RUN_MARK, StudyError, atomic_path, cache_folder, check_cache, check_films, check_parameters,
+    check_run_folder, films_at, films_folder, films_of, read_json, read_looks, read_provenance, stages)
+from pneumo_nb.style import looks_by_runs
 from pneumo_nb.parameters import (
     declared_parameters, drop_undeclared, load_params, parse_override, resolve_params)
 from pneumo_nb.pages import project_folder
@@ -42,6 +43,7 @@ from pneumo_nb.execution import (
 import tempfile
 from click.testing import CliRunner
 from fastcore.test import test_eq, test_fail
+from pneumo_nb.run import write_json
 
 
 # %% [markdown]
@@ -81,6 +83,7 @@ def _asked_parameters(
     overrides: list[str],
     data: str | None,    # folder with films
     known: dict[str, dict],
+    films: str | None = None, # table of own films
 ) -> tuple[dict[str, dict], list[str], str]: # stage → parameters; the stages to run; where both came from
     "The parameters of every stage."
     source, is_kept = _parameter_source(folder, file)
@@ -90,7 +93,8 @@ def _asked_parameters(
         for name in dropped: click.echo(f"Note: this run's params.yaml holds {name}, which no notebook "
                                         "declares any more; it is left out.")
     sections = _overridden(sections, overrides, known)
-    if data is not None: sections.setdefault("data", {})["data_dir"] = data
+    for name, value in dict(data_dir=data, films_csv=films).items():
+        if value is not None: sections.setdefault("data", {})[name] = value
     return _absolute_paths(resolve_params(sections, known)), chosen, str(source)
 
 
@@ -127,34 +131,11 @@ test_eq(_asked_parameters(Path("no_run"), best, [], None, known)[1],
 test_fail(lambda: _asked_parameters(Path("no_run"), None, ["cnn.epoch=9"], None, known),
           contains="known in cnn: batch_size, epochs")
 
+
 # %% [markdown]
 # ## Where a run is
 #
-# Runs write their files over older ones of the same names, so a folder must be a run beyond doubt. The first
-# line of `params.yaml` says so, or the record of the stages does. In runs that were made before that line,
-# the parameters begin with the stages, beside a lock.
-
-# %%
-#| export
-_MARK = "# The parameters of a run, written by `pneumo run`."
-
-def _is_run(folder: Path) -> bool:
-    "Whether a folder holds what only a run does."
-    file = folder/"params.yaml"
-    head = file.read_bytes()[:100].decode(errors="replace") if file.is_file() else ""
-    if head.startswith(_MARK) or head.startswith("stages:\n- ") and (folder/".lock").exists(): return True
-    try: return bool(read_provenance(folder)) and (folder/"provenance.json").is_file()
-    except StudyError: return False
-
-
-# %%
-#| export
-def _is_free(folder: Path) -> bool:
-    "Whether a folder is empty, but for what a run leaves that was killed at its very start."
-    if not folder.exists(): return True
-    ours = re.compile(r"\.lock|\.kernel\.log|\.partial-\d+-params\.yaml")
-    return folder.is_dir() and all(ours.fullmatch(file.name) for file in folder.iterdir())
-
+# A run has a name, and lies in `runs/` where the command is called, or its folder is given.
 
 # %%
 #| export
@@ -164,9 +145,8 @@ def _run_folder(name: str) -> Path: # absolute
         raise StudyError(f"Expected a name such as monday for --run, found {name!r}.")
     folder = (Path(name) if os.sep in name else Path("runs")/name).resolve()
     _check_text("the run's folder", str(folder))
-    if _is_run(folder) or _is_free(folder): return folder
-    raise StudyError(f"Expected a run or an empty folder at {folder}, found other files; "
-                     "choose another --run.")
+    check_run_folder(folder)
+    return folder
 
 
 # %%
@@ -179,18 +159,6 @@ def _check_text(what: str, text: str):
 
 
 # %%
-def is_taken(folder, **files):
-    "Whether a folder with these files is taken for a run, or refused."
-    endings = dict(params="yaml", provenance="json")
-    for name, text in files.items(): (Path(folder)/f"{name}.{endings[name]}").write_text(text)
-    try: return _run_folder(str(folder)) == Path(folder).resolve()
-    except StudyError: return "refused"
-
-for files, taken in [
-    ({}, True), (dict(params=_MARK + "\nstages: []\n"), True), (dict(provenance='{"stages": {}}'), True),
-    (dict(params="mine: 1\n"), "refused"), (dict(params="stages:\n- build\n"), "refused"),
-    (dict(provenance='{"stages": []}'), "refused"), (dict(provenance='{"stages": {"b": {}}}'), "refused")]:
-    with tempfile.TemporaryDirectory() as folder: test_eq(is_taken(folder, **files), taken)
 test_fail(lambda: _run_folder("caf\udce9"), contains="Expected the run's folder in UTF-8, found")
 
 
@@ -208,54 +176,41 @@ def _existing_run(name: str) -> Path:
 # %% [markdown]
 # ## A run keeps its films
 #
-# A training on real films may have taken days, and a forgotten `--data` would put phantoms in their place. So
-# a run on real films stays on them unless `--fresh` says otherwise. The same films may lie at another place.
+# A run on real films stays on them (`check_films`) unless `--fresh` says otherwise. The same films may lie at
+# another place.
 
 # %%
 #| export
-def _films_of(folder: Path) -> str | None: # "" for phantoms, None where there are none yet
-    "The data folder that a run was made on."
-    if not (folder/"images.csv").exists(): return None
-    record, kept = read_provenance(folder)["stages"].get("data"), folder/"params.yaml"
-    if record: return record["parameters"].get("data_dir")
-    return load_params(kept)[0].get("data", {}).get("data_dir") if kept.exists() else None
-
-
-# %%
-#| export
-def _are_same_films(folder: Path, data_dir: str) -> bool:
+def _are_same_films(folder: Path, data_dir: str, films_csv: str) -> bool:
     "Whether a run's films lie in a data folder, too."
     import warnings
     from pneumo_nb.films import data_fingerprint, scan_dataset
     if not data_dir: return False
+    fingerprint = read_provenance(folder).get("data_fingerprint")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the data stage says them
-        return data_fingerprint(scan_dataset(data_dir)) == read_provenance(folder).get("data_fingerprint")
+        return fingerprint == data_fingerprint(scan_dataset(data_dir, films_csv))
 
 
 # %%
 #| export
-def _check_change_of_films(folder: Path, data_dir: str, fresh: bool):
+def _check_change_of_films(folder: Path, params: dict, fresh: bool): # parameters of the data stage
     "Refuse to turn a run on real films into one on others, and say so where it is asked for."
-    before = _films_of(folder)
-    if before is None or before == data_dir or before and _are_same_films(folder, data_dir): return
-    was, asked = (f"the films in {d}" if d else "phantoms" for d in (before, data_dir))
-    if before and not fresh: raise StudyError(
-        f"Expected the run {folder.name} to stay on {was}, found {asked} asked for; "
-        "choose another --run, or start this one over with --fresh.")
-    click.echo(f"Note: the run {folder.name} was on {was}; it is done again on {asked}.")
+    before, asked = films_of(folder), films_folder(params)
+    if before in (None, asked): return
+    if before and _are_same_films(folder, asked, params.get("films_csv", "")): return
+    if not fresh: check_films(folder, params)
+    was, now = (f"the films in {films}" if films else "phantoms" for films in (before, asked))
+    click.echo(f"Note: the run {folder.name} was on {was}; it is done again on {now}.")
 
 
 # %%
 with tempfile.TemporaryDirectory() as folder:
-    run_folder = Path(folder)
-    _check_change_of_films(run_folder, "/films", fresh=False)   # nothing there yet
-    (run_folder/"images.csv").write_text("path\n")
-    (run_folder/"params.yaml").write_text("data:\n  data_dir: /films\n")
-    _check_change_of_films(run_folder, "/films", fresh=False)
-    test_fail(lambda: _check_change_of_films(run_folder, "", fresh=False),
-              contains="found phantoms asked for")
-    _check_change_of_films(run_folder, "", fresh=True)
+    write_json(Path(folder)/"metrics/data.json", dict(source="chest_xray", root="/films"))
+    change = lambda data_dir, fresh: _check_change_of_films(Path(folder), dict(data_dir=data_dir), fresh)
+    change("/films", fresh=False)
+    test_fail(lambda: change("", fresh=False), contains="found phantoms asked for")
+    change("", fresh=True)
 
 
 # %% [markdown]
@@ -361,21 +316,25 @@ def _chosen_stages(only: str) -> list[str]: # in the study's order
               help="Parameter file. Default: the run's own, or params/quick.yaml for a new run.")
 @click.option("-p", "overrides", multiple=True, metavar="STAGE.NAME=VALUE",
               help="One parameter, such as evaluation.threshold=0.4; repeatable.")
-@click.option("--data", metavar="DIR", help="Folder with train/ and test/. Default: draw phantoms.")
+@click.option("--data", metavar="DIR",
+              help="Folder with train/ and test/, or with films.csv. Default: draw phantoms.")
+@click.option("--films", metavar="FILE",
+              help="Table of own films. Default: films.csv in the data folder, if there is one.")
 @click.option("--run", "name", metavar="NAME",
               help="Name of the run, in runs/. Default: the parameter file's name.")
 @click.option("--only", metavar="STAGES",
               help=f"Comma-separated, of: {_STAGES}. Default: the parameter file's, or all.")
 @click.option("--fresh", is_flag=True, help="Run stages even if nothing has changed.")
-def run(file, overrides, data, name, only, fresh):
+def run(file, overrides, data, films, name, only, fresh):
     "Run the study, or take up a run where it stopped."
     chosen = _chosen_stages(only) if only is not None else None
     folder = _run_folder(name if name is not None else Path(file).stem if file else "quick")
-    params, listed, source = _asked_parameters(folder, file, overrides, data, _known_parameters())
+    params, listed, source = _asked_parameters(folder, file, overrides, data, _known_parameters(), films)
     chosen = chosen or listed
     check_parameters({name: params[name] for name in chosen})
     _check_films(params, chosen)
-    _check_change_of_films(folder, params["data"]["data_dir"], fresh)
+    _fit_folds(params, chosen)
+    _check_change_of_films(folder, params["data"], fresh)
     check_upstream(folder, chosen, params)
     check_cache()
     _run_locked(folder, chosen, params, listed, source, fresh)
@@ -384,9 +343,32 @@ def run(file, overrides, data, name, only, fresh):
 # %%
 #| export
 def _check_films(params: dict[str, dict], chosen: list[str]):
-    "Refuse a wrong data folder before anything is started."
-    from pneumo_nb.films import check_layout
-    if "data" in chosen and params["data"]["data_dir"]: check_layout(params["data"]["data_dir"])
+    "Refuse a wrong data folder, or table of films, before anything is started."
+    from pneumo_nb.films import check_source
+    places = params["data"]["data_dir"], params["data"]["films_csv"]
+    if "data" in chosen and any(places): check_source(*places)
+
+
+# %% [markdown]
+# Own films, of a table, have no naming series. A stage that would leave out a series in turn leaves out a
+# stretch of patients instead, and that is what its parameters then say.
+
+# %%
+#| export
+def _fit_folds(params: dict[str, dict], chosen: list[str]): # changed in place
+    "Take folds along the patients, and say so, where films come from a table."
+    table = films_at(params["data"]["data_dir"], params["data"]["films_csv"])[1]
+    for name in chosen if table else []:
+        if params[name].get("folds_by") != "series": continue
+        params[name]["folds_by"] = "numbers"
+        click.echo(f"Note: films of a table have no naming series, so {name}.folds_by is numbers: each fold "
+                   "leaves out a stretch of patients in the order of their names.")
+
+
+# %%
+folds = dict(data=dict(data_dir="", films_csv="mine.csv"), cnn={}, toy=dict(folds_by="series"))
+_fit_folds(folds, ["cnn", "toy"])
+test_eq(folds["toy"], dict(folds_by="numbers"))
 
 
 # %%
@@ -398,7 +380,7 @@ def _run_locked(folder: Path, chosen: list[str], params: dict, listed: list[str]
     try:
         with FileLock(folder/".lock", timeout=0):
             clear_partial(folder)
-            text = f"{_MARK}\n{yaml.safe_dump(dict(stages=listed) | params, sort_keys=False)}"
+            text = f"{RUN_MARK}\n{yaml.safe_dump(dict(stages=listed) | params, sort_keys=False)}"
             with atomic_path(folder/"params.yaml") as partial: partial.write_text(text, encoding="utf-8")
             click.echo(f"Run {folder.name} in {folder}, parameters from {source}")
             run_stages(folder, chosen, params, fresh)
@@ -537,9 +519,8 @@ def looks(fingerprint):
 def _looks_at(entries: list[dict]) -> str:
     "The looks at one set of films in words."
     first = entries[0]
-    runs = dict.fromkeys(e["run"] for e in entries)
     lines = [f"{e['time']}  {e['run']:<12} {e['stage']:<12} {e['at']}" for e in entries]
-    head = f"{first['fingerprint']} ({first['source']}): {len(entries)} look(s) by {len(runs)} run(s)"
+    head = f"{first['fingerprint']} ({first['source']}): {looks_by_runs(entries)}"
     return "\n".join([head, *(f"  {line}" for line in lines)])
 
 
@@ -555,7 +536,7 @@ print(_looks_at([seen | dict(run="best"), seen | dict(run="reference")]))
 #| export
 @main.group(cls=Group)
 def data():
-    "Draw, check or fetch films."
+    "Draw, list, check or fetch films."
 
 
 # %%
@@ -575,18 +556,31 @@ def phantom(folder, n_train, n_test, seed):
 #| export
 @data.command()
 @click.argument("folder")
-def check(folder):
+@click.option("--films", metavar="FILE", help="Table of own films. Default: films.csv in FOLDER, if any.")
+def check(folder, films):
     "Report everything found wrong with a set; exit status 1 if films are damaged or splits leak."
     import warnings
     from pneumo_nb.films import check_dataset, scan_dataset
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is left out is in the table
-        images = scan_dataset(folder)
+        images = scan_dataset(folder, films or "")
         table = check_dataset(folder, images)
     head = f"{len(images):,} readable films of {images.patient_id.nunique():,} patients"
     click.echo(f"{head}\n\n{table.to_string(index=False)}")
     serious = table[(table.films > 0) & table.serious].problem
     if len(serious): raise StudyError("Found: " + "; ".join(serious) + ".")
+
+
+# %%
+#| export
+@data.command()
+@click.argument("folder", metavar="DIR")
+def template(folder):
+    "Begin a table of own films, films.csv, with a row for each picture below DIR."
+    from pneumo_nb.films import write_template
+    file = write_template(folder)
+    click.echo(f"Wrote {file}: fill in label (NORMAL or PNEUMONIA), and split, patient and kind as far as "
+               f"they are known; then check it with `pneumo data check {folder}`.")
 
 
 # %%

@@ -26,19 +26,19 @@
 #
 # ## Two commands
 #
-# With Python 3.10, 3.11 or 3.12, make and a network (all is installed into `.venv`):
+# With Python 3.10, 3.11 or 3.12, make and a network (all goes into `.venv`):
 #
 # ```sh
 # make report   # runs the study on drawn films, prints where the report is
 # make test     # everything that must hold
 # ```
 #
-# Both take minutes. The drawn films are **phantoms**: no figure here shows a real child, and numbers on
-# phantoms say nothing about real films.
+# Both take minutes. The drawn films are **phantoms**: no figure here shows a real child, and their numbers
+# say nothing about real films.
 #
 # For **real films**, `.venv/bin/pneumo data fetch films` downloads the public set (1.2 GB, no account needed)
-# and prints its folder. One more command runs the recipe on it, an hour or two on two cores, or the reference
-# study's own settings with `PARAMS=params/reference.yaml`:
+# and prints its folder. Another runs the recipe on it, an hour or two on two cores, or the reference
+# study's settings with `PARAMS=params/reference.yaml`:
 #
 # ```sh
 # PNEUMO_WORKERS=2 make report DATA=FOLDER PARAMS=params/best.yaml RUN=real
@@ -46,7 +46,7 @@
 #
 # ## Results
 #
-# On the 624 official test films. Commands write every table from the files of runs:
+# On the 624 official test films, written by commands from the files of runs:
 #
 # <!-- summary: written by `pneumo summary --write FILE`; rows: compact ensemble @ best;
 # CNN @ reference; ResNet50, fine-tuned (random weights) @ reference; reference study, CNN @ published;
@@ -62,9 +62,11 @@
 # | Kermany et al. 2018, Inception-v3, transferred | published | 0.968 | 0.928 |
 # | MedMNIST v2, Google AutoML Vision | published | 0.991 | 0.946 |
 #
+# By their records, test films had 2 looks by the run `best`, 3 looks by the run `reference`.
+#
 # <!-- end of summary -->
 #
-# **Test had a say in the first row**: its recipe was chosen on other films, but among things that mistakes on
+# **Test had a say in the first row**: its recipe was chosen on other films, among things that mistakes on
 # test had suggested. That ensemble joined networks of two sizes. Today's `best.yaml` trains one size, whose
 # networks had an AUROC of .9811 on average. The chapter on findings (`nbs/39_findings.ipynb`) holds every
 # model, what each ingredient is worth, what went wrong, and the speed.
@@ -85,7 +87,7 @@
 # | `notebooks/*.ipynb`, `figures/*.png` | the executed notebooks and their figures |
 # | `params.yaml`, `provenance.json` | what was asked; what was done, with which code, films and seed |
 #
-# A run that was stopped goes on where it was and comes to the same numbers.
+# A stopped run goes on where it was, to the same numbers.
 #
 # ## More ways to use it
 #
@@ -123,9 +125,9 @@
 # | the study | 20–39 | the report's chapters: data, exploration, each model, evaluation, explanations; findings |
 # | in people's hands | 40–59 | pages, report, results, documentation, the command `pneumo` |
 #
-# To change something, edit a percent script (`nbs/24_cnn.py`), run `make sync`, which writes the notebook,
-# the package and this README, then `make test`, and commit all together. `make docs` renders the
-# documentation: every chapter and every public function.
+# To change something, edit a percent script (`nbs/24_cnn.py`), run `make sync` (it writes notebook, package
+# and README), then `make test`. `make docs` renders the documentation: every chapter and every public
+# function.
 #
 # ## What it does not know
 #

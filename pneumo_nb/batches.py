@@ -107,11 +107,10 @@ def recipe_source(
     films: Films,  # split into train, validation and test
     seed: int,
     ranges: dict,  # a value for each name in `RECIPE_RANGES`
-    kinds: bool,   # three classes, or two
+    class_of: dict[str, int], # kind → class: 0, 1, …
 ) -> Source:
     "What a member of the recipe learns from."
-    class_of = dict(normal=0, bacteria=1, virus=2 if kinds else 1)
-    key = _source_key(films) | dict(recipe=ranges, kinds=kinds, seed=seed)
+    key = _source_key(films) | dict(recipe=ranges, kinds=class_of, seed=seed)
     return Source(films, recipe_views(films, seed, ranges), as_they_are(films.pixels),
                   (films.size, films.size, 1), np.uint8, key, films.images.kind.map(class_of).to_numpy())
 

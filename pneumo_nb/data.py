@@ -10,15 +10,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from .run import Stage, StudyError, note, read_json, write_csv, write_json
+from .run import Stage, StudyError, films_at, note, read_json, write_csv, write_json
 from .style import COLOURS
 from .phantom import make_dataset
-from .films import LEFT_OUT, NO_TEST, check_dataset, data_fingerprint, patient_id, scan_dataset
+from pneumo_nb.films import (
+    LEFT_OUT, NO_TEST, OWN_PATIENTS, UNLISTED, check_dataset, data_fingerprint, patient_id, scan_dataset,
+    with_series)
 from .splits import split_patients
 
 # %% ../nbs/20_data.ipynb #bb2fd7ba
 RANGES = {
-    "data_dir": "plain text",
+    "data_dir, films_csv": "plain text",
     "phantom_train, phantom_test": "whole number from 3 to 100000",
     "validation_fraction": "number above 0 and below 1",
 }
@@ -28,7 +30,7 @@ STAGE = {
     "reads": [],
     "writes": ["images.csv", "metrics/data.json", "metrics/data_checks.csv", "cache/phantoms_*/phantom.json"],
     "card": ["data_patients"],
-    "paths": {"data_dir": [""]},
+    "paths": {"data_dir": [""], "films_csv": [""]},
     "methods": """
         <p>Of the films that are not test, {{ "{:.0%}".format(p.validation_fraction) }} are set aside for
         validation, whole patients at a time, with as many of each kind as in the whole; seed {{ p.seed }}.
@@ -38,13 +40,15 @@ STAGE = {
 # %% ../nbs/20_data.ipynb #0630428f
 def _film_folder(
     stage: Stage,
-    data_dir: str, # "" for phantoms
+    data_dir: str,  # "" for that of the table, or for phantoms
+    films_csv: str, # "" without a table
     seed: int,
     phantom_train: int,
     phantom_test: int,
 ) -> Path: # absolute
     "The folder of a run's films, drawn now if need be."
-    if data_dir: return Path(data_dir).expanduser().resolve()
+    folder, _ = films_at(data_dir, films_csv)
+    if folder is not None: return folder.resolve()
     drawn = stage.path("cache", f"phantoms_{phantom_train}_{phantom_test}_{seed}")
     return make_dataset(drawn, phantom_train, phantom_test, seed)
 
@@ -57,7 +61,7 @@ def _note_what_is_missing(
 ):
     "Write into the run's notes which films are left out, and that there is no test."
     if "test" not in set(images.split):
-        note(stage, f"there is no test/ in {root.name}, so models will be judged on validation, "
+        note(stage, f"there are no test films in {root.name}, so models will be judged on validation, "
                     "which also chose their epoch.")
     for path, reason in left_out.items(): note(stage, f"left out {path}: {reason}")
 
@@ -66,8 +70,23 @@ def _serious_in_words(
     checks: pd.DataFrame, # from `check_dataset`
 ) -> list[str]: # a sentence each
     "What the checks call serious, but for what has a note of its own."
-    serious = checks[checks.serious & (checks.films > 0) & ~checks.problem.isin([LEFT_OUT, NO_TEST])]
+    have_notes = checks.problem.isin([LEFT_OUT, NO_TEST, OWN_PATIENTS])
+    serious = checks[checks.serious & (checks.films > 0) & ~have_notes]
     return [f"serious: {row.films} × {row.problem} ({row.examples})." for row in serious.itertuples()]
+
+# %% ../nbs/20_data.ipynb #5595ec19
+def _table_in_words(checks: pd.DataFrame) -> list[str]: # a sentence each
+    "What the table of films leaves open."
+    rows = {row.problem: row for row in checks.itertuples() if row.films}
+    lines = []
+    if row := rows.get(UNLISTED):
+        lines.append(f"{row.films} picture(s) that the table of films does not list are not used "
+                     f"({row.examples}).")
+    if row := rows.get(OWN_PATIENTS):
+        lines.append(f"serious: the table of films names no patients, so each of the {row.films} films "
+                     "counts as a patient of its own; films of one child may be on both sides of a split, "
+                     "and every interval may be too narrow.")
+    return lines
 
 # %% ../nbs/20_data.ipynb #578aa0c4
 def _check_classes(images: pd.DataFrame): # split, label
@@ -75,7 +94,8 @@ def _check_classes(images: pd.DataFrame): # split, label
     for name in ("train", "validation"):
         classes = images.label[images.split == name].nunique()
         if classes == 2: continue
-        raise StudyError(f"Expected films of both classes in {name}, found {classes} class(es) "
+        counts = ["none of them", "one of them"]
+        raise StudyError(f"Expected films of both classes in {name}, found {counts[classes]} "
                          "after whole patients were set aside; give more films of more patients, "
                          "or change validation_fraction or seed.")
 
@@ -89,9 +109,11 @@ def _write_data(
 ):
     "Write the three files."
     root = Path(scanned.attrs["root"])
-    source = "phantoms" if (root/"phantom.json").exists() else "folder"
+    table = scanned.attrs["films_csv"]
+    source = "phantoms" if (root/"phantom.json").exists() and not table else "folder"
     place = root.relative_to(stage.folder) if root.is_relative_to(stage.folder) else root
     facts = dict(root=place.as_posix(), source=source, fingerprint=data_fingerprint(images))
+    if table: facts["films_csv"] = table
     write_json(stage.path("metrics/data.json"), facts | dict(left_out=left_out))
     write_csv(stage.path("metrics/data_checks.csv"), checks)
     write_csv(stage.path("images.csv"), images)
@@ -104,22 +126,29 @@ def prepare_data(
     phantom_train: int = 60,    # films
     phantom_test: int = 24,
     validation_fraction: float = .2, # of the films of each kind that are not test
-) -> pd.DataFrame: # what images.csv holds; attrs: root, left_out
+    films_csv: str = "",        # table of own films; "" for films.csv in the folder, if there is one
+) -> pd.DataFrame: # what images.csv holds; attrs: root, films_csv, left_out
     "Find or draw the films, check and split them, and write images.csv with its two companions."
-    root = _film_folder(stage, data_dir, seed, phantom_train, phantom_test)
-    scanned = scan_dataset(root)
+    root = _film_folder(stage, data_dir, films_csv, seed, phantom_train, phantom_test)
+    scanned = scan_dataset(root, films_csv)
     images = split_patients(scanned, validation_fraction, seed).reset_index(drop=True)
     leaked = sorted({*scanned.path} - {*images.path})
     left_out = scanned.attrs["left_out"] | dict.fromkeys(leaked, "its patient is also in test")
     _note_what_is_missing(stage, images, left_out, root)
     checks = check_dataset(root, scanned)
-    for text in _serious_in_words(checks): note(stage, text)
+    for text in _serious_in_words(checks) + _table_in_words(checks): note(stage, text)
     _check_classes(images)
     _write_data(stage, scanned, images, checks, left_out)
     images.attrs.update(root=str(root), left_out=left_out)
     return images
 
 # %% ../nbs/20_data.ipynb #b0e8d15f
+def _patients_by(images: pd.DataFrame) -> str: # attrs: films_csv
+    "Who says which film is whose."
+    if not images.attrs.get("films_csv"): return "patients as the names tell"
+    if (images.patient_id == images.path).all(): return "each film counts as a patient of its own"
+    return "patients as the table of films tells"
+
 def _splits_in_words(images: pd.DataFrame) -> list[str]: # lines of Markdown
     "How many films and patients each split has, and how common pneumonia is there."
     parts = images.groupby("split").agg(films=("path", "size"), patients=("patient_id", "nunique"),
@@ -128,7 +157,7 @@ def _splits_in_words(images: pd.DataFrame) -> list[str]: # lines of Markdown
     listed = "; ".join(f"{p.Index}: {p.films:,} films of {p.patients:,}, {p.share:.1%} with pneumonia"
                        for p in parts.itertuples())
     lines = [f"- **{len(images):,} films of {images.patient_id.nunique():,} patients** "
-             f"(patients as the names tell). {listed}.", f"- Patients in more than one split: **{across}**."]
+             f"({_patients_by(images)}). {listed}.", f"- Patients in more than one split: **{across}**."]
     if "test" in parts.index and abs(parts.share["train"] - parts.share["test"]) > .02:
         lines.append("- Pneumonia is not equally common in train and test, so a threshold that suits one "
                      "need not suit the other.")
@@ -158,7 +187,7 @@ def _plot_patients(
     of_patient = images.groupby("patient_id").path.transform("size")
     steps = pd.cut(of_patient, [0, 1, 2, 4, 8, 1000], labels=["1", "2", "3 to 4", "5 to 8", "over 8"])
     counts = pd.crosstab(steps, images.kind)
-    kinds = [kind for kind in COLOURS if kind in counts]
+    kinds = sorted(counts, key=[*COLOURS, *counts].index)
     figure, ax = plt.subplots(figsize=(7, 3))
     counts[kinds].plot.bar(ax=ax, rot=0, width=.8, color=[COLOURS[kind] for kind in kinds])
     ax.set(xlabel="films of the patient", ylabel="films")
@@ -183,7 +212,10 @@ def load_images(
     if not stage.path("images.csv").exists():
         prepare_data(stage, seed=seed)
         note(stage, "no images.csv in this run, so a quick phantom set of 100 films was drawn.")
-    images, facts = pd.read_csv(stage.path("images.csv")), read_json(stage.path("metrics/data.json"))
+    text = dict.fromkeys(["path", "kind", "patient_id", "series"], str)  # patients may have numbers for names
+    images = with_series(pd.read_csv(stage.path("images.csv"), dtype=text, keep_default_na=False))
+    facts = read_json(stage.path("metrics/data.json"))
     images.attrs.update({key: facts[key] for key in ("source", "fingerprint")})
+    images.attrs["films_csv"] = facts.get("films_csv", "")  # only films of a table have one
     images.attrs["root"] = str(stage.path(facts["root"]))  # an absolute path stays what it is
     return images

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from .run import Stage, look, note, write_csv
-from .style import CLASS_NAMES, COLOURS
-from .films import naming_series, patient_number, read_film
-from .measures import proportion_interval
+from .style import CLASS_NAMES, COLOURS, counted
+from .films import read_film, with_series
+from .measures import is_above_chance, proportion_interval
 from .appearance import (
     TALL_MARKER, appearance_scores, appearance_table, carried_over, overlap_weights, separation)
 
@@ -71,9 +71,11 @@ def _count_findings(
     counts: pd.DataFrame, # from `_count_table`
 ) -> str: # markdown
     "What the counts mean, in words."
-    share, train = counts["PNEUMONIA"] / counts["total"], counts.loc["train"]
-    lines = [f"- A model that calls every film pneumonia is right on **{share[s]:.1%}** of the {s} films: "
-             "the accuracy to beat." for s in ("train", "test") if s in share]
+    classes, train = counts[CLASS_NAMES], counts.loc["train"]
+    most, share = classes.idxmax(axis=1).str.lower(), classes.max(axis=1) / counts["total"]
+    judged = "test" if "test" in counts.index else "validation"
+    lines = [f"- A model that calls every film {most[s]} is right on **{share[s]:.1%}** of the {s} films: "
+             "the accuracy to beat." for s in ("train", judged)]
     lines.append(f"- In train there are {train['PNEUMONIA'] / train['NORMAL']:.1f} pneumonia films for each "
                  "normal one; class weights make up for that in training.")
     return "\n".join(lines)
@@ -136,33 +138,42 @@ _SIZE_WORDS = dict(
     constant="- **Every film has the same size**: these are copies that were squashed before. The table "
              "and the figure above therefore show nothing. The shape that the originals had is still "
              "hidden in the shape of the chest, and nothing here can measure it.",
-    measured="- From width, height and aspect alone the class is told with an **AUROC of {auroc:.3f}** "
-             "(95 % interval {low:.3f} to {high:.3f}, patients redrawn; {films:,} train and validation "
-             "films, {folds} folds by patient).",
+    measured="- From width, height and aspect alone the class is told with an **AUROC of {}**, by {:,} train "
+             "and validation films in {} folds by patient.",
     shortcut="- **Size is a shortcut.** Squashing every film to a square carries the difference into the "
              "pixels as a stretch of the chest, so part of what a model scores may be the format of the "
              "film. Results on squashed films should be read with that in mind.",
-    none="- That cannot be told from guessing (.5), so these films show no size shortcut that squashing "
+    none="- That is not reliably above guessing (.5), so these films show no size shortcut that squashing "
          "could pass on.")
 
 # %% ../nbs/21_eda.ipynb #f7d91597
+def _interval_text(
+    answer: dict, # auroc, low, high
+) -> str:
+    "An AUROC with its interval, or with the reason why it has none."
+    if answer["low"] == answer["low"]:
+        return "{auroc:.3f} (95 % interval {low:.3f} to {high:.3f})".format(**answer)
+    reasons = {0: "all pairs of films are in the wrong order", 1: "all pairs of films are in order"}
+    reason = reasons.get(answer["auroc"], "too few patients, or nothing that varies")
+    return f"{answer['auroc']:.3f} (no interval: {reason})"
+
+# %% ../nbs/21_eda.ipynb #122c08ba
 def _size_findings(
     baseline: dict, # from `size_baseline`
 ) -> str: # markdown
     "What the size baseline means for squashing, in words."
     if baseline["auroc"] != baseline["auroc"]: return _SIZE_WORDS["few"]
     if baseline["constant"]: return _SIZE_WORDS["constant"]
-    verdict = "shortcut" if baseline["low"] > .5 else "none"
-    return _SIZE_WORDS["measured"].format(**baseline) + "\n" + _SIZE_WORDS[verdict]
+    verdict = "shortcut" if is_above_chance(baseline["auroc"], baseline["low"]) else "none"
+    measured = _SIZE_WORDS["measured"].format(_interval_text(baseline), baseline["films"], baseline["folds"])
+    return measured + "\n" + _SIZE_WORDS[verdict]
 
 # %% ../nbs/21_eda.ipynb #d810e6af
 def _number_table(
     images: pd.DataFrame, # with path, patient_id
 ) -> pd.DataFrame: # a row a naming series and published split
     "The stretch of patient numbers that each split takes of each series, and how often it is broken off."
-    films = images[["path", "patient_id"]].assign(
-        series=images.path.map(naming_series), number=images.path.map(patient_number),
-        published=images.path.str.split("/").str[0]).sort_values(["series", "number", "published"])
+    films = with_series(images).sort_values(["series", "number", "published"])
     place = films[["series", "published"]]
     films["begins"] = (place != place.shift()).any(axis=1)
     return films.groupby(["series", "published"]).agg(
@@ -226,7 +237,7 @@ def marker_table(
     markers: pd.Series,   # heights of their side markers
 ) -> pd.DataFrame: # a row a naming series and side of the split; `found` is a share, `tall` a number of films
     "How many films have a tall marker."
-    rows, series = [], images.path.map(naming_series)
+    rows, series = [], with_series(images).series
     for (name, is_test), heights in markers.groupby([series, images.split == "test"]):
         tall, films = int((heights > TALL_MARKER).sum()), len(heights)
         low, high = proportion_interval(tall, films)
@@ -258,7 +269,7 @@ _MARKER_WORDS = dict(
             "test.",
     test="- On test it is found on {} and {}.",
     shortcut="- So a network that recognises the films with the tall marker, by whatever sign, can take "
-             "what they have in common for the disease: the machine's look, and who is filmed by it. The "
+             "what they have in common for the disease, such as the machine and who is filmed by it. The "
              "normal films among them are the ones to judge it by.")
 
 def _marker_findings(
@@ -282,7 +293,7 @@ def _shift_table(
     "Is test told from train within a series, and a class from the other, by appearance alone?"
     is_test, rows = images.split == "test", []
     if is_test.any():
-        for series, films in images.groupby(images.path.map(naming_series)):
+        for series, films in images.groupby("series"):
             answer = separation(films, (films.split == "test").to_numpy(), seed)
             rows.append(dict(question=f"{series}: test or train?") | answer)
     learned, test = images[~is_test], images[is_test]
@@ -297,8 +308,8 @@ def _plot_series(ax, number: pd.Series, values: pd.Series, is_test: pd.Series, c
     "One measure along the patient numbers of one series."
     ax.scatter(number[~is_test], values[~is_test], s=9, alpha=.45, linewidths=0, marker="o", color=colour,
                label="not test, in the colour of the kind")
-    ax.scatter(number[is_test], values[is_test], s=14, alpha=.45, linewidths=.9, marker="x", color="black",
-               label="test")
+    if is_test.any(): ax.scatter(number[is_test], values[is_test], s=14, alpha=.45, linewidths=.9, marker="x",
+                                 color="black", label="test")
     order = number.sort_values(kind="stable").index
     middle = values[order].rolling(51, center=True, min_periods=15).median()
     ax.plot(number[order], middle, color="white", lw=4)
@@ -313,7 +324,7 @@ def plot_along_numbers(
 ): # matplotlib Figure
     "One measure along the patient numbers of each naming series, train and test."
     import matplotlib.pyplot as plt
-    series, number = images.path.map(naming_series), images.path.map(patient_number)
+    series, number = with_series(images).series, with_series(images).number
     names, is_test = sorted(series.unique()), images.split == "test"
     figure, axes = plt.subplots(1, len(names), figsize=(13, 3.2), sharey=True, squeeze=False)
     for ax, name in zip(axes.flat, names):
@@ -326,29 +337,27 @@ def plot_along_numbers(
 
 # %% ../nbs/21_eda.ipynb #e4a1f400
 _SHIFT_WORDS = dict(
+    nothing="- By appearance, pneumonia is not told from normal reliably better than by guessing.",
     apart="- **Test is not a random draw.** By appearance alone, test is told from train with an AUROC of"
           " {}; a random split would give .5. Validation cut from train cannot feel that.",
-    alike="- By appearance, test cannot be told from train within a series.",
+    alike="- By appearance, test is not told from train within any series reliably better than by guessing.",
     order="- In the order of the numbers, test takes {}.",
     cut=" The split was made along the numbers, not at random.",
     shortcut="- **Appearance may be a shortcut**: without knowing any place in a film, pneumonia is told "
              "from normal among train and validation films with an AUROC of {}",
     carried=", and among test films, after learning from these, with {}",
-    caution=". Part of it can be disease, which whitens lungs; what is lost on test is not.")
-
-def _interval_text(row) -> str: # of `_shift_table`
-    "An AUROC with its interval."
-    return f"{row.auroc:.3f} ({row.low:.3f} to {row.high:.3f})"
+    caution=". Part of it can be disease, which whitens lungs{}.",
+    lost="; what is lost on test is not")
 
 # %% ../nbs/21_eda.ipynb #5d6ad21a
 def _draw_findings(
-    kinds: list, # rows of `_shift_table` that ask for test
+    kinds: list[dict], # rows of `_shift_table` that ask for test
 ) -> list[str]: # no line or one, markdown
     "Whether test looks like a random draw."
-    apart = [f"{_interval_text(row)} among {row.question.split(':')[0]} films"
-             for row in kinds if row.low > .5]
+    apart = [f"{_interval_text(row)} among {row['question'].split(':')[0]} films"
+             for row in kinds if is_above_chance(row["auroc"], row["low"])]
     if apart: return [_SHIFT_WORDS["apart"].format(", ".join(apart))]
-    is_known = any(row.low == row.low for row in kinds)
+    is_known = any(row["auroc"] == row["auroc"] for row in kinds)
     return [_SHIFT_WORDS["alike"]] if is_known else []
 
 # %% ../nbs/21_eda.ipynb #e4e70c54
@@ -359,21 +368,30 @@ def _order_findings(
     test = numbers[numbers.published == "test"]
     if not len(test): return []
     places = [f"{row.stretches} stretch{'es' if row.stretches > 1 else ''} of {row.series} "
-              f"({row.patients} patients)" for row in test.itertuples()]
+              f"({counted(row.patients, 'patient')})" for row in test.itertuples()]
     is_cut = (test.patients > 10 * test.stretches).all()
     return [_SHIFT_WORDS["order"].format(", ".join(places)) + (_SHIFT_WORDS["cut"] if is_cut else "")]
 
 # %% ../nbs/21_eda.ipynb #72f663cb
+def _shortcut_finding(
+    classes: dict,       # row of `_shift_table`: train and validation films by class
+    carried: list[dict], # the same of test films; may be empty
+) -> str: # markdown
+    "That appearance tells the class, and how far that reaches."
+    line, lost = _SHIFT_WORDS["shortcut"].format(_interval_text(classes)), ""
+    for test in carried:
+        if test["auroc"] == test["auroc"]: line += _SHIFT_WORDS["carried"].format(_interval_text(test))
+        if test["auroc"] < classes["auroc"]: lost = _SHIFT_WORDS["lost"]
+    return line + _SHIFT_WORDS["caution"].format(lost)
+
+# %% ../nbs/21_eda.ipynb #b0a1818a
 def _shift_findings(
     shift: pd.DataFrame,   # from `_shift_table`
     numbers: pd.DataFrame, # from `_number_table`
 ) -> str: # markdown
     "What the shift means, in words."
     asks_for_test = shift.question.str.endswith("test or train?")
-    classes, *carried = shift[~asks_for_test].itertuples()
-    lines = _draw_findings(list(shift[asks_for_test].itertuples())) + _order_findings(numbers)
-    if classes.low > .5:
-        line = _SHIFT_WORDS["shortcut"].format(_interval_text(classes))
-        if carried: line += _SHIFT_WORDS["carried"].format(_interval_text(carried[0]))
-        lines.append(line + _SHIFT_WORDS["caution"])
-    return "\n".join(lines)
+    classes, *carried = shift[~asks_for_test].to_dict("records")
+    lines = _draw_findings(shift[asks_for_test].to_dict("records")) + _order_findings(numbers)
+    if is_above_chance(classes["auroc"], classes["low"]): lines.append(_shortcut_finding(classes, carried))
+    return "\n".join(lines) or _SHIFT_WORDS["nothing"]

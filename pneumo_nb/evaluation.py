@@ -15,8 +15,9 @@ import pandas as pd
 
 from .run import Stage, StudyError, models, read_provenance, read_table, stage_words
 from .style import (
-    CLASS_NAMES, COLOURS, WORDS, model_order, model_style, model_title, p_text, readable, value_with_interval)
-from .films import film_kind, naming_series, patient_id, read_film
+    CLASS_NAMES, COLOURS, WORDS, counted, in_list, kind_words, mean_and_range, model_order, model_style,
+    model_title, p_text, readable, title_with_remark, value_with_interval)
+from .films import film_kind, patient_id, read_film, with_series
 from pneumo_nb.measures import (
     MEASURES, RULES, all_measures, auroc, auroc_interval, calibration_error, calibration_line,
     check_predictions, classification_metrics, flat_intervals, honest_calibration_error, intervals, logit,
@@ -54,6 +55,20 @@ def read_predictions(
         except StudyError as e: raise StudyError(f"{file} cannot be judged. {e}") from None
     return table
 
+# %% ../nbs/30_evaluation.ipynb #db8dba06
+def _with_names(
+    table: pd.DataFrame, # path
+    stage: Stage,
+) -> pd.DataFrame: # with kind, patient_id, series, number and published
+    "Films with their kind, patient and series, as images.csv has them or as their names tell."
+    file, named = stage.path("images.csv"), table[["path"]].drop_duplicates()
+    images = read_table(file, ["path", "kind", "patient_id"]) if file.exists() else named[:0]
+    others = named[~named.path.isin(images.path)]
+    others = others.assign(kind=others.path.map(film_kind), patient_id=others.path.map(patient_id))
+    known = pd.concat([with_series(images[images.path.isin(named.path)]), with_series(others)])
+    columns = ["kind", "patient_id", "series", "number", "published"]
+    return table.drop(columns=columns, errors="ignore").join(known.set_index("path")[columns], on="path")
+
 # %% ../nbs/30_evaluation.ipynb #027eb5cb
 def _check_model_name(file: Path):
     "Refuse a name that tables and figures would take for markup."
@@ -70,9 +85,7 @@ def load_predictions(
     predictions = {}
     for file in sorted(files, key=lambda file: model_order(file.stem)):
         _check_model_name(file)
-        table = read_predictions(file)
-        table = table.assign(kind=table.path.map(film_kind), patient_id=table.path.map(patient_id),
-                             series=table.path.map(naming_series))
+        table = _with_names(read_predictions(file), stage)
         films = table.groupby(["split", "patient_id"]).path.transform("size")
         predictions[file.stem] = table.assign(films_of_patient=films)
     if not predictions: raise StudyError(
@@ -178,15 +191,6 @@ def compare_models(
         rows.append(row | _last_columns(stage, model, validation))
     return pd.DataFrame(rows)
 
-# %% ../nbs/30_evaluation.ipynb #da2708d2
-def _title_with_remark(
-    row: dict, # of the comparison
-) -> str:
-    "A model's title with its remark."
-    title, remark = model_title(row["model"]), row.get("remark")
-    has_remark = isinstance(remark, str) and remark   # an empty one is NaN when read from a file
-    return f"{title} ({remark})" if has_remark else title
-
 # %% ../nbs/30_evaluation.ipynb #e85839d2
 def _whole(value: float) -> str:
     "A number without decimals, for reading."
@@ -210,7 +214,7 @@ def comparison_table(
     for row in comparison.to_dict("records"):
         values = {measure: value_with_interval(row, measure) for measure in measures}
         facts = {key: _whole(row[key]) for key in ("epochs", "training_seconds")}
-        rows.append(dict(model=_title_with_remark(row)) | values | facts)
+        rows.append(dict(model=title_with_remark(row)) | values | facts)
     return readable(pd.DataFrame(rows))
 
 # %% ../nbs/30_evaluation.ipynb #fa19bf3c
@@ -283,7 +287,7 @@ def _measures_table(
     columns = {}
     for row in comparison.to_dict("records"):
         values = {measure: value_with_interval(row, measure) for measure in MEASURES}
-        columns[_title_with_remark(row)] = values
+        columns[title_with_remark(row)] = values
     return readable(pd.DataFrame(columns).T).T
 
 # %% ../nbs/30_evaluation.ipynb #c11e45ad
@@ -410,7 +414,7 @@ def _film_groups(
 ) -> dict[str, pd.Series]: # what is grouped by → (n,) each film's group, NaN for none
     "Films by kind, naming series, films of the patient, side marker, and original size and shape."
     counts = pd.cut(films.films_of_patient, [0, 1, 3, np.inf], labels=["1", "2 or 3", "4 or more"])
-    normal_series = films.series.where(films.label == 0)   # those of pneumonia are its kinds
+    normal_series = films.series.where((films.label == 0) & (films.series != films.kind))   # others are kinds
     groups = {"kind": films.kind, "naming series": normal_series, "films of the patient": counts}
     if "marker" in films and (films.marker > TALL_MARKER).any():
         words = np.where(films.marker > TALL_MARKER, "tall", "other or none found")
@@ -724,8 +728,9 @@ def _load_members(
 ) -> pd.DataFrame: # model, member, path, split, label, probability …; no row without members
     "Predictions of all trainings that differ by chance alone."
     tables = [pd.read_csv(file) for file in sorted(stage.path("members").glob("*.csv"))]
-    columns = ["model", "member", "seed", "path", "split", "label", "probability"]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+    columns = ["model", "member", "seed", "path", "split", "label", "probability", "kind"]
+    if not tables: return pd.DataFrame(columns=columns)
+    return _with_names(pd.concat(tables, ignore_index=True), stage)
 
 # %% ../nbs/30_evaluation.ipynb #30f0fb63
 def _member_measures(
@@ -737,10 +742,13 @@ def _member_measures(
     return {m: float(measures[m][0]) for m in ("roc_auc", "sensitivity", "specificity", "brier")}
 
 # %% ../nbs/30_evaluation.ipynb #cc9506b6
-def _sensitivity_by_kind(films: pd.DataFrame, value: float) -> dict: # bacteria, virus; NaN without films
-    "Which share of bacterial and of viral pneumonia a member finds."
-    is_called, kinds = films.probability >= value, films.path.map(film_kind)
-    return {kind: float(is_called[kinds == kind].mean()) for kind in ("bacteria", "virus")}
+_OF_KIND = "sensitivity_"
+
+def _sensitivity_by_kind(films: pd.DataFrame, value: float) -> dict: # nothing with one kind of pneumonia
+    "Which share of each kind of pneumonia a member finds."
+    is_called, sick = films.probability >= value, sorted({*films.kind[films.label == 1]})
+    shares = {f"{_OF_KIND}{kind}": float(is_called[films.kind == kind].mean()) for kind in sick}
+    return shares if len(shares) > 1 else {}
 
 # %% ../nbs/30_evaluation.ipynb #515857a1
 def _member_row(
@@ -763,7 +771,7 @@ def _member_row(
 
 # %% ../nbs/30_evaluation.ipynb #3a9a124c
 def member_table(
-    members: pd.DataFrame, # model, member, path, split, label, probability
+    members: pd.DataFrame, # model, member, path, split, label, probability, kind
     split: str,            # that is judged
     threshold: float = .5, # the run's own
 ) -> pd.DataFrame: # a row a member; `kind` is the model that it is a training of
@@ -776,28 +784,21 @@ def member_table(
     return pd.DataFrame(rows)
 
 # %% ../nbs/30_evaluation.ipynb #79ada7d7
-def _spread(
-    values: pd.Series, # of the trainings of a kind
-) -> str: # such as "0.9730 (0.970–0.976)"
-    "Mean and range; one value stands alone."
-    mean, count = _number(values.mean()), values.count()
-    return mean if count < 2 else f"{mean} ({values.min():.3f}–{values.max():.3f})"
-
-# %% ../nbs/30_evaluation.ipynb #96dde963
 def spread_table(
     table: pd.DataFrame, # from `member_table`
 ) -> pd.DataFrame: # text: a row a kind
     "Mean and range over the trainings of each kind."
-    table = table.rename(columns=dict(bacteria="sensitivity_bacteria", virus="sensitivity_virus"))
     chosen = [f"{key}_{rule}" for key in ("threshold", "accuracy") for rule in RULES]
+    of_kinds = {column: f"sensitivity, {kind_words(column.removeprefix(_OF_KIND))}"
+                for column in table if column.startswith(_OF_KIND)}
     columns = ["validation_roc_auc", "roc_auc", "accuracy_fixed", *chosen, "sensitivity", "specificity",
-               "sensitivity_bacteria", "sensitivity_virus", "ece"]
+               *of_kinds, "ece"]
     rows = []
     for kind, group in table.groupby("kind", sort=False):
         count = "one training" if len(group) == 1 else f"{len(group)} trainings"
-        spreads = {column: _spread(group[column]) for column in columns}
+        spreads = {column: mean_and_range(group[column]) for column in columns}
         rows.append(dict(model=model_title(kind), networks=count) | spreads)
-    return readable(pd.DataFrame(rows))
+    return readable(pd.DataFrame(rows).rename(columns=of_kinds))
 
 # %% ../nbs/30_evaluation.ipynb #a66e5178
 _FINDINGS = dict(
@@ -811,7 +812,7 @@ _FINDINGS = dict(
           "{roc_auc_high:.3f}), all below .5.",
     upside_down="- **{name} ranks every pair of films the wrong way round**: its AUROC is 0.",
     majority="- {name}, accuracy {accuracy:.3f}, does not beat calling every film {answer} ({share:.3f}).",
-    kinds="- {} finds {:.1%} of bacterial and {:.1%} of viral pneumonia ({} and {} films).",
+    kinds="- {} finds {}.", kind="{:.1%} of {} ({})",
     chosen="- A threshold of {chosen_threshold:.3f}, chosen on validation, takes {name} from accuracy "
            "{accuracy:.3f} to {chosen_accuracy:.3f}.",
     probability="- Its probabilities have a Brier score of {:.3f}, where giving every film the prevalence "
@@ -836,7 +837,7 @@ def _best_findings(
     sick, well = best["fn"] + best["tp"], best["tn"] + best["fp"]
     has_interval, has_auroc = (best[key] == best[key] for key in ("roc_auc_low", "roc_auc"))
     between = _FINDINGS["between"].format(**best) if has_interval else ""
-    facts = best | dict(name=_title_with_remark(best), sick=sick, well=well, between=between)
+    facts = best | dict(name=title_with_remark(best), sick=sick, well=well, between=between)
     first = (_FINDINGS["best" if has_auroc else "one_class"] + _FINDINGS["calls"]).format(**facts)
     if count > 1 and has_auroc: first += _FINDINGS["too_kind"].format(count)
     has_chosen = best["chosen_threshold"] == best["chosen_threshold"]
@@ -848,7 +849,7 @@ def _below_findings(rows: list[dict]) -> list[str]:
     lines = []
     for row in rows:
         key = "upside_down" if row["roc_auc"] == 0 else "below" if row["roc_auc_high"] < .5 else None
-        if key: lines.append(_FINDINGS[key].format(**row | dict(name=_title_with_remark(row))))
+        if key: lines.append(_FINDINGS[key].format(**row | dict(name=title_with_remark(row))))
     return lines
 
 # %% ../nbs/30_evaluation.ipynb #f5620ab8
@@ -860,7 +861,7 @@ def _majority_findings(rows: list[dict]) -> list[str]:
         share, answer = max(sick, well) / row["films"], CLASS_NAMES[int(sick >= well)].lower()
         if row["accuracy"] > share: continue
         lines.append(_FINDINGS["majority"].format(
-            name=_title_with_remark(row), answer=answer, share=share, accuracy=row["accuracy"]))
+            name=title_with_remark(row), answer=answer, share=share, accuracy=row["accuracy"]))
     return lines
 
 # %% ../nbs/30_evaluation.ipynb #882a3098
@@ -890,11 +891,11 @@ def _kind_findings(
     model: str,
     name: str,               # what it is called
 ) -> list[str]: # no line or one, markdown
-    "How much of bacterial and of viral pneumonia a model finds."
-    rows = subgroups[(subgroups.model == model) & (subgroups["by"] == "kind")].set_index("group")
-    kinds = ["bacteria", "virus"]
-    if not set(kinds) <= set(rows.index): return []
-    return [_FINDINGS["kinds"].format(name, *rows.rate[kinds], *rows.films[kinds])]
+    "How much of each kind of pneumonia a model finds, where there are several."
+    is_kind = (subgroups.model == model) & (subgroups["by"] == "kind") & (subgroups.label == 1)
+    shares = [_FINDINGS["kind"].format(row.rate, kind_words(row.group), counted(row.films, "film"))
+              for row in subgroups[is_kind].itertuples()]
+    return [_FINDINGS["kinds"].format(name, in_list(shares))] if len(shares) > 1 else []
 
 # %% ../nbs/30_evaluation.ipynb #7f67c88e
 def _probability_findings(best: dict, calibration: pd.DataFrame) -> list[str]:
@@ -914,7 +915,7 @@ def _all_findings(
 ) -> list[str]: # markdown lines
     "What the tables of the chapter come to."
     rows, best = comparison.to_dict("records"), best_model(comparison)
-    names = {row["model"]: _title_with_remark(row) for row in rows}
+    names = {row["model"]: title_with_remark(row) for row in rows}
     first = next(row for row in rows if row["model"] == best)
     return [*_best_findings(first, len(rows)), *_kind_findings(subgroups, best, names[best]),
             *_probability_findings(first, calibration), *_below_findings(rows), *_majority_findings(rows),

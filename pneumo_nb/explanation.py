@@ -28,6 +28,8 @@ class Method:
     title: str         # what a map is called
     unit: str          # what a value means
     red: str           # what a value above 0 says, as a clause
+    faint: str = ""           # what it means if all values are small, as a clause
+    faint_below: float = 0.   # the largest value of a faint map
 
     @property
     def defaults(self) -> dict: # setting → value, read from the function
@@ -39,7 +41,9 @@ class Method:
 METHODS = {
     "occlusion": Method(
         occlusion_map, title="occlusion map", unit="drop in probability when covered",
-        red="covering lowers the probability of pneumonia")}
+        red="covering lowers the probability of pneumonia", faint_below=.05,
+        faint="their answers do not hang on any one place. A network weighs the film as a whole, or it is so "
+              "sure that a patch cannot move it")}
 
 # %% ../nbs/17_explanation.ipynb #707ab789
 def explain(

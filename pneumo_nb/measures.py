@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['MEASURES', 'RULES', 'logit', 'scaled_probability', 'fit_temperature', 'count_measures', 'auroc', 'grouped_auroc',
            'check_predictions', 'classification_metrics', 'all_measures', 'patient_draws', 'patient_interval',
-           'proportion_interval', 'placements', 'delong', 'delong_interval', 'auroc_interval', 'intervals',
-           'flat_intervals', 'holm', 'patient_sign_test', 'paired_tests', 'pair_differences', 'youden_threshold',
-           'sensitivity_threshold', 'threshold_interval', 'predictive_values', 'net_benefit', 'calibration_error',
-           'honest_calibration_error', 'calibration_line']
+           'proportion_interval', 'placements', 'delong', 'delong_interval', 'auroc_interval', 'is_above_chance',
+           'intervals', 'flat_intervals', 'holm', 'patient_sign_test', 'paired_tests', 'pair_differences',
+           'youden_threshold', 'sensitivity_threshold', 'threshold_interval', 'predictive_values', 'net_benefit',
+           'calibration_error', 'honest_calibration_error', 'calibration_line']
 
 # %% ../nbs/07_measures.ipynb #c8880980
 from functools import partial
@@ -19,6 +19,7 @@ import pandas as pd
 from scipy.special import betainccinv, betaincinv, expit, ndtr
 
 from .run import StudyError, rng_for
+from .style import counted
 
 # %% ../nbs/07_measures.ipynb #5d1a6791
 def logit(p): # (n,) probabilities → (n,) log odds, finite
@@ -270,6 +271,23 @@ def placements(
     return places
 
 # %% ../nbs/07_measures.ipynb #735f83a2
+def _patient_covariance(
+    label: np.ndarray,   # (n,) 0 or 1
+    scatter: np.ndarray, # (m, n) what each film adds to the AUROC of m models
+    patients,            # (n,)
+) -> np.ndarray: # (m, m); NaN with one patient of a class
+    "How AUROCs vary together, patients being independent."
+    codes, names = pd.factorize(np.asarray(patients))
+    correction = lambda count: count / (count - 1) if count > 1 else float("nan")
+    sums, covariance = [], 0
+    for c in (0, 1):
+        rows = label == c
+        sums.append(np.stack([np.bincount(codes[rows], row[rows], len(names)) for row in scatter]))
+        covariance = covariance + correction(len(np.unique(codes[rows]))) * sums[c] @ sums[c].T
+    across = sums[0] @ sums[1].T
+    return covariance + correction(len(names)) * (across + across.T)
+
+# %% ../nbs/07_measures.ipynb #227e5196
 def delong(
     label: np.ndarray,         # (n,) 0 or 1, both present
     probabilities: np.ndarray, # (m, n) of m models on the same films
@@ -278,15 +296,9 @@ def delong(
     "AUROCs of several models and how they vary together, patients being independent."
     places = np.stack([placements(label, p) for p in probabilities])
     aucs = places[:, label == 1].mean(axis=1)
-    codes, names = pd.factorize(np.asarray(patients))
-    correction = lambda count: count / (count - 1) if count > 1 else float("nan")
-    sums, covariance = [], 0
-    for c in (0, 1):
-        rows, scatter = label == c, (places - aucs[:, None]) / (label == c).sum()
-        sums.append(np.stack([np.bincount(codes[rows], row[rows], len(names)) for row in scatter]))
-        covariance = covariance + correction(len(np.unique(codes[rows]))) * sums[c] @ sums[c].T
-    across = sums[0] @ sums[1].T
-    return aucs, covariance + correction(len(names)) * (across + across.T)
+    counts = np.where(label == 1, (label == 1).sum(), (label == 0).sum())
+    scatter = (places - aucs[:, None]) / counts
+    return aucs, _patient_covariance(label, scatter, patients)
 
 # %% ../nbs/07_measures.ipynb #01e03102
 def delong_interval(
@@ -298,14 +310,46 @@ def delong_interval(
     half = _QUANTILE * np.sqrt(variance) / (auc * (1 - auc))
     return tuple(expit(logit(auc) + np.array([-half, half])).tolist())
 
+# %% ../nbs/07_measures.ipynb #9e01cb93
+def _grouped_delong(
+    groups: np.ndarray,      # (n,)
+    label: np.ndarray,       # (n,) 0 or 1
+    probability: np.ndarray, # (n,)
+    patients,                # (n,)
+) -> tuple[float, float]: # as `grouped_auroc`, its variance; 0 and NaN if no group has both classes
+    "AUROC over all pairs of the same group, and how it varies, the shares of the groups being fixed."
+    each = [groups == group for group in np.unique(groups)]
+    pairs = np.array([(label[rows] == 0).sum() * (label[rows] == 1).sum() for rows in each])
+    if not pairs.any(): return 0., float("nan")
+    auc, scatter = 0., np.zeros((1, len(label)))
+    for rows, share in zip(each, pairs / pairs.sum()):
+        if not share: continue
+        places, sick = placements(label[rows], probability[rows]), label[rows] == 1
+        value = places[sick].mean()
+        counts = np.where(sick, sick.sum(), (~sick).sum())
+        auc, scatter[0, rows] = auc + share * value, share * (places - value) / counts
+    return auc, float(_patient_covariance(label, scatter, patients)[0, 0])
+
 # %% ../nbs/07_measures.ipynb #6796a586
 def auroc_interval(
     table: pd.DataFrame, # label, probability, patient_id
+    groups=None,         # (n,) as for `grouped_auroc`; None: all films are compared
 ) -> tuple[float, float]: # low, high; NaN where undefined
     "95 % interval of the AUROC after DeLong, patients being independent."
     if table.label.nunique() < 2: return float("nan"), float("nan")
-    aucs, covariance = delong(table.label.to_numpy(), table.probability.to_numpy()[None], table.patient_id)
+    label, probability = table.label.to_numpy(), table.probability.to_numpy()
+    if groups is not None:
+        return delong_interval(*_grouped_delong(np.asarray(groups), label, probability, table.patient_id))
+    aucs, covariance = delong(label, probability[None], table.patient_id)
     return delong_interval(aucs[0], covariance[0, 0])
+
+# %% ../nbs/07_measures.ipynb #c50e8ae8
+def is_above_chance(
+    auroc: float | None,
+    low: float | None, # lower limit of its interval; None or NaN where there is none
+) -> bool:
+    "Whether an AUROC is above .5 by more than its interval."
+    return auroc == 1 or (low is not None and low > .5)
 
 # %% ../nbs/07_measures.ipynb #d6856324
 def _counted_films(
@@ -326,9 +370,9 @@ def _interval_of_draws(
 ) -> tuple[float, float]: # low, high
     "The middle 95 % of the draws; where all are alike, the exact interval of a proportion of patients."
     if len(values) and values.min() < values.max(): return tuple(np.percentile(values, [2.5, 97.5]).tolist())
-    counted = _counted_films(table, threshold).get(measure)
-    if counted is None or len(values) == 0: return float("nan"), float("nan")
-    patients = table.patient_id[counted].nunique()
+    films = _counted_films(table, threshold).get(measure)
+    if films is None or len(values) == 0: return float("nan"), float("nan")
+    patients = table.patient_id[films].nunique()
     return proportion_interval(round(values[0] * patients), patients, "exact")
 
 # %% ../nbs/07_measures.ipynb #bf73123c
@@ -390,7 +434,7 @@ def _common_films(
     differing = (first.label != second.label).sum()
     if differing: raise StudyError(
         f"Expected {names[0]} and {names[1]} to give each film the same label, "
-        f"found {differing} film(s) with two.")
+        f"found {counted(differing, 'film')} with two.")
     return first, second
 
 # %% ../nbs/07_measures.ipynb #0232869a

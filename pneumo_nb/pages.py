@@ -273,13 +273,19 @@ def _sortable(table: str) -> str: # HTML
     return re.sub(r"<td([^>]*)>([-+]?[\d,]*\.?\d+)(?=[ %<])", value, table)
 
 # %% ../nbs/40_pages.ipynb #2dec3c65
+def _unbroken(table: str) -> str: # HTML
+    "A table whose intervals are not broken at their dash, nor beside their `to`."
+    table = re.sub(r"(?<=\d)–(?=\d)", "\u2060–\u2060", table)
+    return re.sub(r"(?<=\d) to (?=[-+−]?[\d.])", "\u00a0to\u00a0", table)
+
+# %% ../nbs/40_pages.ipynb #aae2d4e6
 def _frame_tables(
     text: str,                     # HTML
     sort_from: int = _LONG_TABLE,  # rows from which a table sorts
 ) -> str: # HTML
     "Put each table into a frame that scrolls."
     def frame(match):
-        table = re.sub(r' border="\d"', "", match[0])
+        table = _unbroken(re.sub(r' border="\d"', "", match[0]))
         if table.count("<tr") > sort_from: table = _sortable(table)
         return f'<div class="scroll" tabindex="0">{table}</div>'
     return re.sub(r"<table.*?</table>", frame, text, flags=re.S)

@@ -119,9 +119,10 @@ def _preprocessing_findings(
 ) -> str: # markdown
     "What preprocessing made, in words."
     count, size, megabytes = len(films.images), films.size, films.pixels.nbytes / 1e6
-    train, validation, test = (len(films.rows(split)) for split in ("train", "validation", "test"))
+    counts = {split: len(films.rows(split)) for split in ("train", "validation", "test")}
+    kept = " and ".join(f"{counts[split]:,} {split}" for split in ("validation", "test") if counts[split])
     return (f"- **{count:,} films of {size} × {size} pixels** take {megabytes:,.1f} MB and are not decoded "
             "again, in this run or another.\n"
             f"- A normal train film counts {weights[0]:.3f}, a pneumonia one {weights[1]:.3f}.\n"
-            f"- Only the {train:,} train films are augmented; the {validation:,} validation and "
-            f"{test:,} test films stay as they are.")
+            f"- Only the {counts['train']:,} train films are augmented; the {kept} films stay as they "
+            "are.")

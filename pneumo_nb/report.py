@@ -10,13 +10,15 @@ import html, json, re
 from pathlib import Path
 from urllib.parse import quote
 
-from .run import (
-    StudyError, atomic_path, file_digest, read_json, read_provenance, read_table, stage_words, stages)
-from .style import WORDS, model_order, model_style, model_title
+from pneumo_nb.run import (
+    StudyError, atomic_path, digests, file_digest, read_json, read_provenance, read_table, stage_words,
+    stages)
+from .style import WORDS, counted, looks_in_words, model_order, model_style, model_title
 from .pages import (
     Figure, as_html, fill, finish_pages, front_matter, html_cell, processed, project_folder, render,
     stage_pages, staging_folder, table_html, with_front_matter)
-from .results import EVALUATED, PUBLISHED, check_outputs, counted, is_public_test, results_rows
+from .results import (
+    EVALUATED, PUBLISHED, check_outputs, command_for, is_public_test, machine_words, results_rows)
 
 # %% ../nbs/42_report.ipynb #58e39948
 _KINDS = {"normal": "normal", "bacteria": "bacterial pneumonia", "virus": "viral pneumonia"}
@@ -27,14 +29,16 @@ def _films_rows(folder: Path) -> list[dict]: # split, films, each kind, pneumoni
     if not (folder/"images.csv").exists(): return []
     images = read_table(folder/"images.csv", ["split", "kind", "label", "patient_id"], ["label"])
     splits = [s for s in ("train", "validation", "test") if (images.split == s).any()]
-    return [_films_row(s, images[images.split == s]) for s in splits] + [_films_row("all", images)]
+    kinds = sorted(images.kind.astype(str).unique(), key=[*_KINDS, *sorted(images.kind)].index)
+    parts = [(s, images[images.split == s]) for s in splits] + [("all", images)]
+    return [_films_row(split, films, kinds) for split, films in parts]
 
 # %% ../nbs/42_report.ipynb #dac2bd8c
-def _films_row(split: str, images) -> dict:
-    "Films of one split by kind."
+def _films_row(split: str, images, kinds: list[str]) -> dict:
+    "Films of one split by kind; own films may be of any."
     counts = images.kind.value_counts()
-    kinds = {words: f"{counts.get(kind, 0):,}" for kind, words in _KINDS.items()}
-    return {"split": split, "films": f"{len(images):,}", **kinds,
+    by_kind = {_KINDS.get(kind, f"of kind {kind}"): f"{counts.get(kind, 0):,}" for kind in kinds}
+    return {"split": split, "films": f"{len(images):,}", **by_kind,
             "pneumonia": f"{images.label.mean():.1%}", "patients": f"{images.patient_id.nunique():,}"}
 
 # %% ../nbs/42_report.ipynb #589b4d7b
@@ -74,15 +78,11 @@ def _data_section(folder: Path) -> str: # HTML
                 problems=_serious_problems(folder))
 
 # %% ../nbs/42_report.ipynb #78359471
-_NO_BREAK = "\u2060–\u2060"  # an interval is not broken at its dash
-
-# %% ../nbs/42_report.ipynb #411ebf1f
 def _fitted_table(rows: list[dict], caption: str, sort_from: int) -> str: # HTML
     "A table whose columns share the width of the page."
-    unbroken = [{key: str(value).replace("–", _NO_BREAK) for key, value in row.items()} for row in rows]
-    return table_html(unbroken, caption, sort_from=sort_from).replace('class="scroll"', 'class="scroll fit"')
+    return table_html(rows, caption, sort_from=sort_from).replace('class="scroll"', 'class="scroll fit"')
 
-# %% ../nbs/42_report.ipynb #74d5ad07
+# %% ../nbs/42_report.ipynb #411ebf1f
 def _results_section(folder: Path) -> str: # HTML
     "The comparison, if the run has one, beside trainings of a kind and published results."
     from pneumo_nb.evaluation import comparison_table
@@ -94,7 +94,7 @@ def _results_section(folder: Path) -> str: # HTML
     return fill("results", table=_markup(table), threshold=first.threshold,
                 share=(first.fn + first.tp) / first.films, cautions=_stage_sentences(folder, "caution"),
                 spread=_markup(_spread_section(folder)), published=_markup(_published_table(folder)),
-                looks=counted(len(read_provenance(folder).get("test_looks", [])), "look"))
+                looks=looks_in_words(folder))
 
 # %% ../nbs/42_report.ipynb #c493ccd8
 def _spread_section(folder: Path) -> str: # HTML
@@ -133,11 +133,11 @@ def _provenance_section(folder: Path) -> str: # HTML
     "Code, machine, packages, films, and the notes that stages left."
     provenance, records = read_provenance(folder), _records(folder)
     if not records: return ""
-    machine = records[-1][1]["machine"]
+    of_stages, machine = [record for _, record in records], records[-1][1]["machine"]
     facts = {"code, commit": ", ".join(dict.fromkeys(record["git_commit"] for _, record in records)),
              "films, fingerprint": provenance.get("data_fingerprint", "–"),
              "begun": min(record["started"] for _, record in records),
-             "machine": f"{machine['processor']}, {machine['cores']} cores, {machine['system']}",
+             "machine": f"{machine['processor']}, {machine_words(of_stages)}, {machine['system']}",
              "packages": ", ".join(f"{k} {v}" for k, v in records[-1][1]["versions"].items())}
     notes = [(name, text) for name, record in records for text in record["notes"]]
     return fill("provenance", facts=facts, notes=notes, looks=provenance.get("test_looks", []))
@@ -249,9 +249,10 @@ def _shift_sentences(folder: Path) -> list[str]:
 # %% ../nbs/42_report.ipynb #c520682c
 def _size_sentences(size: dict) -> list[str]: # `size`: from the exploration, or {}
     "What size and shape of the films give away."
+    from pneumo_nb.measures import is_above_chance
     if not size or size["constant"] or not size["auroc"]: return []
-    meaning = ("the part of a score that needs no lung." if size["low"] > .5 else
-               "which cannot be told from guessing.")
+    meaning = ("the part of a score that needs no lung." if is_above_chance(size["auroc"], size["low"]) else
+               "which is not reliably above guessing.")
     return [f"Size and shape of the films alone reach an AUROC of {size['auroc']:.3f} on train and "
             f"validation films, {meaning}"]
 
@@ -265,6 +266,35 @@ chapter on <a href="methods.html">methods and limits</a> says what that means. T
 device.</p>"""
 
 # %% ../nbs/42_report.ipynb #f276c8e1
+_STALE = "The chapter {stage} is older than what it reads: {changed} since. To renew it, do `{command}`."
+
+def _stale_sentences(folder: Path) -> dict[str, str]: # stage → sentence, in the study's order
+    "Which chapters read files that have changed since."
+    sentences = {}
+    for name, record in _records(folder):
+        before = {file: digest for file, digest in record["inputs"].items() if file != "data_dir"}
+        now = digests(folder, stages()[name].reads)
+        changed = [file for file in sorted({*before, *now}) if before.get(file) != now.get(file)]
+        if not changed: continue
+        more = f" and {counted(len(changed) - 1, 'other file')}" if changed[1:] else ""
+        words = f"{changed[0]}{more} changed"
+        sentences[name] = _STALE.format(stage=name, changed=words, command=command_for(folder, name))
+    return sentences
+
+# %% ../nbs/42_report.ipynb #6e225366
+def _stale_section(folder: Path) -> str: # HTML; "" where every chapter is up to date
+    "The stale chapters of a run, for the first page."
+    return "\n".join(f'<p class="text">{as_html(text)}</p>' for text in _stale_sentences(folder).values())
+
+# %% ../nbs/42_report.ipynb #4af2b3e6
+def _mark_stale(folder: Path, chapters: dict): # file name → notebook, changed in place
+    "Say at the head of each stale chapter that it is."
+    from nbformat import v4
+    for name, sentence in _stale_sentences(folder).items():
+        notebook = chapters.get(f"{stages()[name].notebook}.ipynb")
+        if notebook is not None: notebook.cells.insert(1, v4.new_markdown_cell(f"**{sentence}**"))
+
+# %% ../nbs/42_report.ipynb #180a9e6e
 def _landing_page(
     folder: Path,
     chapters: list[dict], # front matter of each
@@ -274,6 +304,7 @@ def _landing_page(
     evaluated = (folder/"metrics/evaluation.json").exists()
     closing = _paragraph(" ".join(_conclusion(folder))) if evaluated else ""
     parts = {"Question": _paragraph(_QUESTION), "Data": _data_section(folder),
+             "Chapters to renew": _stale_section(folder),
              "Results": _results_section(folder), "Conclusion": closing,
              "One film, explained": _explained_film(figures), "Chapters": _chapter_cards(chapters, figures),
              "Parameters": _parameters_section(folder),
@@ -327,7 +358,9 @@ def _operating_page(folder: Path): # nbformat notebook, or None without predicti
     "The page on which a reader moves the threshold."
     models = _operating_models(folder)
     if not models: return None
-    threshold = _facts(folder, "metrics/evaluation.json").get("threshold", .5)
+    evaluated = _facts(folder, "metrics/evaluation.json")
+    models.sort(key=lambda model: model["name"] != evaluated.get("best"))   # the page opens on the first
+    threshold = evaluated.get("threshold", .5)
     prevalence = 100 * sum(models[0]["label"]) / len(models[0]["label"])
     data = json.dumps(models).replace("<", "\\u003c")
     body = fill("operating_point", models=models, threshold=threshold, prevalence=prevalence,
@@ -435,6 +468,7 @@ def report_pages(
     sources, operating = _executed_notebooks(folder), _operating_page(folder)
     chapters = {name: processed(file) for name, file in sources.items()}
     for name, notebook in chapters.items(): offer_notebook(notebook, name)
+    _mark_stale(folder, chapters)
     figures = finish_pages(dict(enumerate(chapters.values(), 1)), staging)
     extra = {"operating_point.ipynb": operating} if operating else {}
     extra["methods.ipynb"] = _methods_page(folder)

@@ -14,7 +14,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from .run import StudyError, rng_for
-from .films import naming_series, patient_number
+from .films import with_series
 
 # %% ../nbs/05_splits.ipynb #e169a52c
 def patient_groups(
@@ -74,11 +74,11 @@ def split_patients(
 
 # %% ../nbs/05_splits.ipynb #82975713
 def _stretch_of(
-    films: pd.DataFrame, # path, of films of one series
+    films: pd.DataFrame, # of one series, as `with_series` gives them
     count: int,          # how many stretches
 ) -> pd.Series: # indexed as `films`; 0 to count - 1
     "Which stretch of consecutive patient numbers a film lies in, each with about as many films."
-    numbers = films.path.map(patient_number)
+    numbers = films.number
     sizes = films.groupby(numbers).size()
     middle = sizes.cumsum() - sizes / 2
     return numbers.map((middle * count / len(films)).astype(int))
@@ -95,8 +95,8 @@ def _whole_patients(
 def _outside_test(
     images: pd.DataFrame,
 ) -> pd.DataFrame: # indexed by place in `images`
-    "The films to learn from."
-    return images.reset_index(drop=True)[(images.split != "test").to_numpy()]
+    "The films to learn from, with their series and numbers."
+    return with_series(images.reset_index(drop=True)[(images.split != "test").to_numpy()])
 
 # %% ../nbs/05_splits.ipynb #70bd747d
 def number_folds(
@@ -106,8 +106,8 @@ def number_folds(
     "Folds of films that are not in test: a stretch of consecutive numbers of each series, whole patients."
     if folds < 2: raise StudyError(f"Expected 2 folds or more, found {folds}.")
     fold, films = np.full(len(images), -1), _outside_test(images)
-    for series, members in films.groupby(films.path.map(naming_series)):
-        count = members.path.map(patient_number).nunique()
+    for series, members in films.groupby("series"):
+        count = members.number.nunique()
         if count < folds:
             raise StudyError(f"Expected patients of at least {folds} numbers in the series {series}, "
                              f"found {count}; ask for fewer folds.")
@@ -121,13 +121,12 @@ def series_folds(
 ) -> np.ndarray: # (n,) fold of each film, those with normal films first; -1 for test films
     "A fold for each naming series of the normal films, and as many with pneumonia alone; whole patients."
     fold, films = np.full(len(images), -1), _outside_test(images)
-    series = films.path.map(naming_series)
-    names = sorted(series[films.kind == "normal"].unique())
+    names = sorted(films.series[films.kind == "normal"].unique())
     if len(names) < 2:
         raise StudyError("Expected normal films of two naming series or more, "
                          f"found {', '.join(names) or 'none'}; take folds along the numbers instead.")
     count = 2 * len(names)
-    for name, members in films.groupby(series):
+    for name, members in films.groupby("series"):
         if name in names: fold[members.index] = names.index(name)
         else: fold[members.index] = _stretch_of(members, stretches * count) % count
     return _whole_patients(images, fold)

@@ -24,7 +24,7 @@ from .occlusion import occlusion_map
 from .preprocessing import load_films
 from .run import Stage, StudyError, finish, look, models, note, open_stage, read_json, rng_for
 from .run import write_csv
-from .style import CLASS_NAMES, model_title, plot_style, readable, save_figure
+from .style import CLASS_NAMES, counted, model_title, plot_style, readable, save_figure
 
 # %% ../nbs/31_xai.ipynb #c3a17cc3
 RANGES = {
@@ -215,6 +215,22 @@ def _beside_figure(
     pixels = [model.pixels([path])[0] for model in pair]
     return plot_beside(pixels, maps, [_caption(model, path, threshold) for model in pair], method)
 
+# %% ../nbs/31_xai.ipynb #711528bc
+def _beside_caption(
+    titles: list[str],   # of two models
+    sizes: list[float],  # of the largest change that each map of this film shows
+    count: int,          # films explained
+    words: Method,
+) -> str:
+    "Which film is shown, and which overlay looks pale."
+    film = "The film explained" if count == 1 else (
+        f"Of {counted(count, 'film')} explained the one to which {titles[0]} reacts most")
+    weak, strong = sorted(zip(sizes, titles))
+    pale = "" if weak[0] > strong[0] / 2 else (
+        f" {weak[1]} looks pale on it: its largest change is {weak[0]:.2f}, "
+        f"that of {strong[1]} {strong[0]:.2f}.")
+    return f"{film}, with the overlays of {' and '.join(titles)} on one scale.{pale} Red where {words.red}."
+
 # %% ../nbs/31_xai.ipynb #c7d0c102
 def _worst_mistakes(
     table: pd.DataFrame, # predictions of one model: path, label, probability
@@ -287,8 +303,8 @@ def _reaction(
     size = np.abs(maps).max(axis=(1, 2))
     positive = int((maps.mean(axis=(1, 2)) > 0).sum())
     return (f"- **{title}**, {method.unit}: {np.median(size):.3f} up or down at the strongest place of the "
-            f"median film ({size.min():.3f} to {size.max():.3f} over the {len(maps)} films above); "
-            f"the mean over a film is above 0 on {positive} of {len(maps)}.")
+            f"median film ({size.min():.3f} to {size.max():.3f} over the {counted(len(maps), 'film')} "
+            f"above); the mean over a film is above 0 on {positive} of {len(maps)}.")
 
 # %% ../nbs/31_xai.ipynb #691a7592
 def _pointing_sentence(game) -> str: # a row of the pointing table
@@ -296,21 +312,45 @@ def _pointing_sentence(game) -> str: # a row of the pointing table
     if game.low > game.blind: against = "better than chance"
     elif game.high < game.blind: against = "worse than chance"
     else: against = "not to be told from chance"
-    return (f"- {model_title(game.model)}'s highest point lies in the drawn disease on {game.hits:.0%} of "
-            f"{game.films} films ({game.low:.0%} to {game.high:.0%}): {against}, since pointing blindly "
+    return (f"- The highest point of {model_title(game.model)}'s {METHODS[game.method].title}s lies in the "
+            f"drawn disease on {game.hits:.0%} of {counted(game.films, 'film')} "
+            f"({game.low:.0%} to {game.high:.0%}): {against}, since pointing blindly "
             f"would hit {game.blind:.0%}. With random weights the same network hits {game.random:.0%}.")
 
 # %% ../nbs/31_xai.ipynb #c8b7f562
+def _chosen_sentence(
+    chosen: list[str],   # films explained
+    is_named: bool,      # by the parameter, not picked by the seed
+    table: pd.DataFrame, # predictions of the best model: path, label, probability
+    threshold: float,
+    title: str,          # of the best model
+) -> str: # markdown
+    "How the films came to be chosen, and how many of them the best model calls right."
+    rows = table.set_index("path").loc[chosen]
+    right = int(((rows.probability >= threshold) == rows.label).sum())
+    how = "named by the parameter `paths`" if is_named else "picked by the seed, right and wrong in turn"
+    return (f"- The films explained were {how}: {title} calls {right} of {len(chosen)} right. So this is "
+            "not an average over the films that the models are judged on.")
+
+# %% ../nbs/31_xai.ipynb #f2919323
+def _faint_sentence(
+    method: Method,
+    maps: dict[str, np.ndarray], # model → (N, S, S)
+) -> list[str]: # no line or one, markdown
+    "Whose maps are faint, and what that means, where the method says what it means."
+    faint = [model_title(name) for name, drawn in maps.items()
+             if np.median(np.abs(drawn).max(axis=(1, 2))) < method.faint_below]
+    return [f"- The {method.title}s of {' and '.join(faint)} are faint: {method.faint}."] if faint else []
+
+# %% ../nbs/31_xai.ipynb #4d5e4402
 def _findings(
     maps: dict[str, dict[str, np.ndarray]], # method → model → maps (N, S, S)
     pointing: pd.DataFrame,                 # columns as in `_POINTING`
+    chosen: str,                            # from `_chosen_sentence`
 ) -> str: # markdown
     "What the maps say, in words."
     lines = [_reaction(model_title(name), METHODS[method], drawn)
              for method, group in maps.items() for name, drawn in group.items()]
-    lines.append("- These films were picked, half of them right and half wrong where there are both, so this "
-                 "is not an average over the films that the models are judged on.")
-    lines += [_pointing_sentence(game) for game in pointing.itertuples()]
-    lines.append("- A small change everywhere means that the answer does not hang on any one place: the "
-                 "network weighs the film as a whole, or it is so sure that a patch cannot move it.")
+    lines += [chosen, *map(_pointing_sentence, pointing.itertuples())]
+    for method, group in maps.items(): lines += _faint_sentence(METHODS[method], group)
     return "\n".join(lines)

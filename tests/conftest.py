@@ -90,7 +90,7 @@ def kill_in_the_middle(command):
 
 def begin_in_line(home, folder):
     "Train the recipe of a run on its films in one go, one network after the other, on one thread."
-    for file in ("images.csv", "metrics/data.json"):
+    for file in ("images.csv", "metrics/data.json", "provenance.json"):
         (home/"line"/file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(folder/file, home/"line"/file)
     params = yaml.safe_load((folder/"params.yaml").read_text())["compact"]

@@ -1,8 +1,10 @@
 """Side markers are measured as they were drawn, and no bone is taken for one."""
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
+from pneumo_nb import eda
 from pneumo_nb.appearance import TALL_MARKER, appearance_table, marker_height
 from pneumo_nb.eda import marker_table
 from pneumo_nb.films import scan_dataset
@@ -27,3 +29,18 @@ def test_no_bone_of_a_phantom_is_taken_for_a_tall_marker(tmp_path):
     assert abs(np.median(heights[heights > 0]) - 21 / 520) < .012 and (heights > 0).sum() > 10
     table = marker_table(images, heights)
     assert table.films.sum() == len(images) and table.tall.sum() == 0
+
+@pytest.mark.parametrize("answer", [dict(auroc=1., low=np.nan), dict(auroc=0., low=np.nan),
+                                    dict(auroc=.5, low=np.nan), dict(auroc=np.nan, low=np.nan),
+                                    dict(auroc=.9, low=.8), dict(auroc=.2, low=.1)])
+def test_no_finding_of_the_exploration_says_nan(answer):
+    "An AUROC without an interval, or none at all, of size and of appearance, with and without test."
+    answer = answer | dict(high=answer["low"] + .1)
+    assert "nan" not in eda._size_findings(answer | dict(films=8, folds=2, constant=False))
+    rows = [dict(question=question) | answer for question in (
+        "IM: test or train?", "train and validation: pneumonia or normal?", "the same, asked of test films")]
+    numbers = pd.DataFrame(dict(published=["test"], stretches=1, series="IM", patients=1))
+    for shift, known in ((pd.DataFrame(rows), numbers), (pd.DataFrame(rows[1:2]), numbers[:0])):
+        words = eda._shift_findings(shift, known)
+        assert words and "nan" not in words
+        assert ("Appearance may be a shortcut" in words) == (answer["auroc"] in (.9, 1))

@@ -6,6 +6,8 @@ import pandas as pd
 import psutil
 import pytest
 
+from pneumo_nb.run import StudyError, check_run_folder, finish, look, open_stage, write_json
+
 PNEUMO = str(Path(sys.executable).with_name("pneumo"))
 SMALL = [word for value in ("data.phantom_train=60", "data.phantom_test=12", "common.image_size=64",
                             "common.batch_size=8", "cnn.epochs=5") for word in ("-p", value)]
@@ -162,22 +164,21 @@ def test_a_foreign_folder_is_no_run_and_stays_as_it_is(name, content, tmp_path):
     for words in (["run", "--only", "data", "--run"], ["report"], ["results"]):
         output, status = said(*words, str(tmp_path/"p"))
         assert status == 1 and "found other files" in output and output.count("\n") == 1, output
+    with pytest.raises(StudyError, match="found other files"): open_stage("data", tmp_path/"p", seed=1)
     assert {f: f.read_bytes() for f in (tmp_path/"p").rglob("*")} == before
 
 def test_runs_made_before_the_marker_are_recognised(tmp_path):
-    from pneumo_nb.cli import _run_folder
     for name, text in ((".lock", ""), ("params.yaml", "stages:\n- data\ndata:\n  seed: 42\n")):
         (tmp_path/name).write_text(text)
-    assert _run_folder(str(tmp_path)) == tmp_path
+    check_run_folder(tmp_path)
 
 def test_a_run_on_real_films_is_not_turned_into_one_on_phantoms(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     from pneumo_nb.phantom import make_dataset
     make_dataset("films", n_train=6, n_test=4, n_val=0)
     make_dataset("others", n_train=6, n_test=4, n_val=0, seed=1)
-    run = tmp_path/"runs/real"
-    run.mkdir(parents=True)
-    (run/"images.csv").write_text("path\n")
+    run, mine = tmp_path/"runs/real", dict(data_dir=str(tmp_path/"films"))
+    write_json(run/"metrics/data.json", dict(source="films", root=mine["data_dir"]))
     kept = f"# The parameters of a run, written by `pneumo run`.\ndata:\n  data_dir: {tmp_path/'films'}\n"
     (run/"params.yaml").write_text(kept)
     quick = str(Path(__file__).parents[1]/"params/quick.yaml")
@@ -186,6 +187,11 @@ def test_a_run_on_real_films_is_not_turned_into_one_on_phantoms(tmp_path, monkey
         output, status = said("run", "--run", "real", *words)
         assert status == 1 and f"to stay on the films in {tmp_path/'films'}, found {asked} asked" in output
         assert (run/"params.yaml").read_text() == kept and len(list(run.iterdir())) == 2
+    for other in ("", "others"):   # a notebook by itself, of a run that `pneumo run` made
+        with pytest.raises(StudyError, match="stay on the films"): open_stage("data", run, data_dir=other)
+    finish(open_stage("data", "alone", **mine))
+    with pytest.raises(StudyError, match="found phantoms"): open_stage("data", "alone", data_dir="")
+    assert open_stage("data", "alone", data_dir="films").folder == tmp_path/"alone"   # the same films
 
 HOSTILE = {"argv": ["/bin/false", "{connection_file}"], "language": "python", "display_name": "another"}
 
@@ -238,12 +244,12 @@ def test_huge_values_are_not_echoed_whole(tmp_path):
     assert status == 1 and len(output) < 700 and "No notebook declares" in output
 
 def test_looks_of_all_runs_stand_in_one_ledger_that_clean_keeps(tmp_path, cache):
-    from pneumo_nb.run import look, open_stage, write_json
     for name in ("a", "b"):
-        write_json(tmp_path/name/"metrics/data.json", dict(fingerprint="1ab2", source="chest_xray"))
-        look(open_stage("evaluation", tmp_path/name), "predictions of 2 model(s)")
+        stage = open_stage("evaluation", tmp_path/name)
+        write_json(stage.path("metrics/data.json"), dict(fingerprint="1ab2", source="chest_xray"))
+        look(stage, "predictions of 2 model(s)")
     assert said("data", "clean")[1] == 0
     output, _ = said("looks", "1ab")
-    assert output.startswith("1ab2 (chest_xray): 2 look(s) by 2 run(s)\n") and output.count("evaluation") == 2
+    assert output.startswith("1ab2 (chest_xray): 2 looks by 2 runs\n") and output.count("evaluation") == 2
     with open(cache/"looks.jsonl", "a") as ledger: ledger.write("half a l")
     assert "Expected a look in line 3 of" in said("looks")[0]

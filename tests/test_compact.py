@@ -210,7 +210,7 @@ def test_some_folds_may_be_left_out_and_a_set_without_test_films_is_judged_on_va
         assert set(pd.read_csv(tmp_path/f"predictions/{name}.csv").split) == {"validation"}
     table = fold_table(films, networks, answers, np.full(len(fold_of), np.nan), 1, flip=True)
     assert table.member.tolist() == ["compact_s0_f0", "compact_s0_f2"] and table.weighted.isna().all()
-    assert table[["auroc", "virus", "swapped", "bands", "shape"]].notna().all(axis=None)
+    assert table[["auroc", "virus against normal", "swapped", "bands", "shape"]].notna().all(axis=None)
     assert set(table.shape_gap) == {"1.205, lower of both directions"}   # these films tell no size
     # taken up with one member, the ensemble's files go, and those of others stay
     (tmp_path/"history/other.csv").write_text("mine")
@@ -219,8 +219,38 @@ def test_some_folds_may_be_left_out_and_a_set_without_test_films_is_judged_on_va
     assert files == ["history/compact.csv", "history/other.csv", "models/compact.keras",
                      "predictions/compact.csv"]
 
+def learned_kinds(rename, tmp_path):
+    "Films of other kinds, their folds, and what one network of one epoch says of them."
+    films = some_films()
+    films = Films(films.images.assign(kind=films.images.kind.replace(rename)), films.pixels)
+    params = dict.fromkeys(RECIPE_RANGES, 0) | dict(
+        seed=1, seeds=1, refits=0, only_folds=[0], kinds=True, contrast="local", image_size=16, widths=[2],
+        precision="float32", batch_size=32, epochs=1, learning_rate=2e-3, weight_decay=.05,
+        label_smoothing=.05, flip=False, cutout=0, folds_by="series", folds=2)
+    fold_of = make_folds(films.images, "series", 2)
+    check_members(films, fold_of, params)
+    stage = open_stage("compact", tmp_path, **params)
+    networks, answers, _ = train_members(stage, films, fold_of, plan_members(params, [0], 0))
+    table = fold_table(films, networks, answers, np.full(len(fold_of), np.nan), 1, flip=False)
+    return networks["compact_s0_f0"].output_shape[1], table
+
+@pytest.mark.parametrize("rename, classes, columns", [
+    (dict(virus="pneumonia", bacteria="pneumonia"), 2, []),
+    (dict(virus="shape", bacteria="auroc"), 3, ["auroc against normal", "shape against normal"])])
+def test_the_recipe_learns_the_kinds_that_there_are(rename, classes, columns, tmp_path):
+    "A set with one kind of pneumonia, and one whose kinds have the names of measures."
+    found, table = learned_kinds(rename, tmp_path)
+    assert (found, [c for c in table if c.endswith("against normal")]) == (classes, columns)
+    assert table[["auroc", "swapped", "bands", "shape", *columns]].notna().all(axis=None)
+
+def test_normal_films_of_one_series_are_cut_along_the_numbers():
+    films = some_films().images
+    one = films[~films.path.str.contains("NORMAL2")].reset_index(drop=True)
+    assert (make_folds(one, "series", 3) == make_folds(one, "numbers", 3)).all()
+    assert (make_folds(films, "series", 3) == series_folds(films)).all()
+
 @pytest.mark.parametrize("change, says", [
-    (dict(only_folds=[2]), "Expected films of every kind in fold 2, found no normal; take other folds."),
+    (dict(only_folds=[2]), "Expected normal films and films with pneumonia in fold 2, found no normal films"),
     (dict(only_folds=[7]), "Expected compact.only_folds between 0 and 3, found [7]"),
     (dict(only_folds=[0, 0]), "Expected each fold once in compact.only_folds, found [0, 0]"),
     (dict(seeds=0), "Expected compact.seeds of 1 or more, found 0"),
@@ -239,10 +269,10 @@ def test_films_with_tall_markers_are_judged_by_themselves():
     answers = pd.DataFrame(dict(  # four with a marker that count, and two of another network, higher by 50
         member=["one"] * 7 + ["two"] * 2 + ["one"], fold=[0] * 6 + [-1, 1, 1, 0], n=range(10),
         logit=[-2., 1, 0, 2, 9, -9, 0, 50, 60, 9]))
-    tall = tall_markers(Films(images, None), answers, markers, 1)
+    tall = tall_markers(Films(images, None), answers, markers)
     assert (tall["normal"], tall["pneumonia"]) == (3, 3)
     assert tall["auroc"] == pytest.approx((3 + 1) / 5) and tall["low"] <= .8 <= tall["high"]
-    alone = tall_markers(Films(images, None), answers[answers.member == "two"].iloc[:1], markers, 1)
+    alone = tall_markers(Films(images, None), answers[answers.member == "two"].iloc[:1], markers)
     assert alone == dict(normal=0, pneumonia=0, auroc=None, low=None, high=None)
 
 # ---- what the network is made of

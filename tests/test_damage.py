@@ -154,6 +154,7 @@ def test_nothing_from_a_run_becomes_markup(tmp_path):
     folder = chapter(tmp_path/"runs"/f"a {EVIL}", name="dot", alt=EVIL, caption=EVIL)
     films = pd.DataFrame(dict(path=["a", "b"], split="test", label=[0, 1], probability=[.2, .7]))
     write_csv(folder/"predictions"/f"{EVIL}.csv", films)
+    write_json(folder/"provenance.json", dict(stages={}))
     stage = open_stage("evaluation", folder, **{EVIL: EVIL})
     stage.notes.append(EVIL)
     measures = ("roc_auc", "accuracy", "sensitivity", "specificity", "chosen_accuracy", "validation_roc_auc")

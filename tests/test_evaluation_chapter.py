@@ -159,7 +159,19 @@ def test_a_member_is_judged_as_a_model_of_its_own(stage):
     assert (member.accuracy_fixed, member.roc_auc) == (row.accuracy, row.roc_auc)
     sick = films("test", seed=1).query("label == 1")
     virus = sick[sick.path.str.contains("virus")]
-    assert member.virus == (virus.probability >= member.threshold_Youden).mean()
+    assert member.sensitivity_virus == (virus.probability >= member.threshold_Youden).mean()
+
+def test_kinds_and_patients_are_those_of_the_list_of_films(stage):
+    table = both()
+    images = table.assign(patient_id=range(len(table)), kind=np.where(table.label == 1, "fungus", "normal"))
+    write_csv(stage.path("images.csv"), images[["path", "kind", "patient_id"]])
+    write_csv(stage.path("predictions/mine.csv"), table)
+    read = evaluation.load_predictions(stage)["mine"]
+    assert read.kind.tolist() == images.kind.tolist()
+    assert read.patient_id.tolist() == images.patient_id.tolist()
+    groups = evaluation.subgroup_table(evaluation.test_films(dict(mine=read))[1], .5, 1, 20)
+    assert {*groups.group[groups["by"] == "kind"]} == {"normal", "fungus"}
+    assert evaluation._kind_findings(groups, "mine", "Mine") == []   # one kind of pneumonia
 
 def test_no_members_make_an_empty_table(stage):
     assert len(evaluation.member_table(evaluation._load_members(stage), "test")) == 0

@@ -118,7 +118,7 @@ SPOILED = {  # what is done to a set, given its folder and one of its pneumonia 
                      "found 1 other(s): train/PNEUMONIA/scan.jpeg"),
     "wrong folder": (lambda root, film: rename_to(film, "train", "NORMAL", film.name),
                      "the kind fits the folder; found 1 other(s): train/NORMAL/person"),
-    "all cut short": (lambda root, film: cut_short(root/"test/NORMAL"), "only unreadable or empty"),
+    "all cut short": (lambda root, film: cut_short(root/"test/NORMAL"), "only unreadable, empty or missing"),
     "capital": (lambda root, film: (root/"test").rename(root/"Test"), "found Test; rename it"),
     "valid": (lambda root, film: (root/"val").rename(root/"valid"), "found valid; rename it"),
     "another split": (lambda root, film: shutil.copytree(root/"val", root/"more"), "found more; rename it")}
@@ -307,3 +307,122 @@ def test_the_chapter_gives_what_its_readers_know():
     from pneumo_nb import data, films, splits
     assert data.scan_dataset is films.scan_dataset and data.patient_id is films.patient_id
     assert data.split_patients is splits.split_patients
+
+# ---- own films, which a table lists
+
+@pytest.fixture(scope="module")
+def clinic_films(tmp_path_factory):
+    "Sixty small films of two folders, with names that tell nothing; three films a patient."
+    drawn = make_dataset(tmp_path_factory.mktemp("drawn")/"set", n_train=54, n_test=6, n_val=0, seed=3)
+    films = [film for name in ("NORMAL", "PNEUMONIA") for film in sorted(drawn.glob(f"t*/{name}/*"))]
+    labels = [film.parent.name.lower() for film in films]
+    folder = tmp_path_factory.mktemp("own")/"clinic"
+    for place in ("a", "b"): (folder/place).mkdir(parents=True)
+    paths = [f"a/patient_{n}.jpeg" if n % 2 else f"b/IM-0001-0001 ({n}).jpeg" for n in range(60)]
+    for film, path in zip(films, paths): shutil.copy(film, folder/path)
+    sides = np.where(np.arange(60) // 3 % 5 == 0, "test", "train")
+    return folder, pd.DataFrame(dict(path=paths, label=labels, split=sides,
+                                     patient=[f"child {n // 3}" for n in range(60)]))
+
+@pytest.fixture
+def clinic(clinic_films, tmp_path):
+    "A copy of the clinic's films with their table."
+    folder = Path(shutil.copytree(clinic_films[0], tmp_path/"clinic"))
+    clinic_films[1].to_csv(folder/"films.csv", index=False)
+    return folder, clinic_films[1].copy()
+
+def prepared(run: Path, **params) -> tuple:
+    "The data stage on own films."
+    stage = open_stage("data", run, seed=1, **params)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        prepare_data(stage, seed=1, **params)
+    return stage, finish(stage)
+
+def test_own_films_are_what_their_table_says(clinic, tmp_path):
+    folder, table = clinic
+    params = dict(seed=1, data_dir=str(folder))
+    stage, record = prepared(tmp_path/"run", data_dir=str(folder))
+    images = load_images(stage).set_index("path")
+    said = table.set_index("path").loc[images.index]
+    assert images.patient_id.eq(said.patient).all() and images.kind.eq(said.label).all()
+    assert (images.split == "test").eq(said.split == "test").all() and images.series.eq(images.kind).all()
+    assert images.groupby("patient_id").split.nunique().max() == 1 and record["notes"] == []
+    assert stale_reason(stage.folder, "data", params) == ""
+    (folder/"beside.txt").touch()
+    assert stale_reason(stage.folder, "data", params) == ""   # the table does not list it
+    fingerprint = read_json(stage.path("metrics/data.json"))["fingerprint"]
+    table.replace("child 19", "child 18").to_csv(folder/"films.csv", index=False)
+    assert stale_reason(stage.folder, "data", params) == "its input files changed"
+    prepared(tmp_path/"run", data_dir=str(folder))
+    assert read_json(stage.path("metrics/data.json"))["fingerprint"] != fingerprint
+    (folder/table.path[0]).touch()
+    assert stale_reason(stage.folder, "data", params) == "its input files changed"
+
+def test_a_table_without_patients_or_test_says_so_and_so_does_the_landing_page(clinic, tmp_path):
+    from pneumo_nb.report import _data_section
+    folder, table = clinic
+    table[["path", "label"]][:-2].to_csv(tmp_path/"mine.csv", sep=";", index=False)
+    (folder/"films.csv").unlink()
+    stage, record = prepared(tmp_path/"run", data_dir=str(folder), films_csv=str(tmp_path/"mine.csv"))
+    words = " ".join(record["notes"])
+    assert "there are no test films" in words and "2 picture(s) that the table of films does not" in words
+    assert "serious: the table of films names no patients, so each of the 58 films" in words
+    assert "counted as a patient of its own: 58 films" in _data_section(stage.folder)
+    assert load_images(stage).patient_id.nunique() == 58
+
+def test_missing_films_of_a_table_are_left_out_by_name(clinic):
+    folder, table = clinic
+    (folder/table.path[0]).unlink()
+    images, left_out, serious = checked(folder)
+    assert len(images) == 59 and left_out == {table.path[0]: "there is no such file, or a link leads nowhere"}
+    assert LEFT_OUT in serious
+
+WRITTEN = {"semicolons": (dict(sep=";"), "utf-8"), "tabs": (dict(sep="\t"), "utf-8"),
+           "byte order mark": ({}, "utf-8-sig"), "Windows": (dict(lineterminator="\r\n"), "utf-8")}
+
+@pytest.mark.parametrize("options, encoding", WRITTEN.values(), ids=WRITTEN)
+def test_tables_of_spreadsheets_are_read(clinic, options, encoding):
+    from pneumo_nb.films import _films_in_table
+    folder, table = clinic
+    expected = _films_in_table(folder/"films.csv", folder)
+    table.replace({"normal": "0", "pneumonia": "Pneumonia"}).to_csv(
+        folder/"films.csv", index=False, encoding=encoding, **options)
+    assert _films_in_table(folder/"films.csv", folder) == expected
+
+def test_tables_in_other_encodings_are_refused(clinic):
+    folder, table = clinic
+    for encoding in ("latin-1", "utf-16"):
+        table.replace("child 0", "René").to_csv(folder/"films.csv", index=False, encoding=encoding)
+        with pytest.raises(StudyError, match="Expected UTF-8 in .*found something else in line"):
+            scan_dataset(folder)
+
+def test_a_set_of_other_names_leads_to_the_template_and_the_template_to_a_run(clinic):
+    from pneumo_nb.films import write_template
+    folder, table = clinic
+    (folder/"films.csv").unlink()
+    with pytest.raises(StudyError, match=f"`pneumo data template {folder}` begins"): scan_dataset(folder)
+    file = write_template(folder)
+    with pytest.raises(StudyError, match="found nothing as label in line 2"): scan_dataset(folder)
+    begun = pd.read_csv(file, keep_default_na=False)
+    label = begun.path.map(dict(zip(table.path, table.label)))
+    begun.assign(label=label).to_csv(file, index=False)
+    assert len(scan_dataset(folder)) == 60
+    with pytest.raises(StudyError, match="found one; fill it in, or move it away"): write_template(folder)
+
+def test_own_films_have_folds_along_their_patients_and_none_across_series(clinic):
+    from pneumo_nb.splits import number_folds, series_folds
+    images = scan_dataset(clinic[0])
+    folds = pd.Series(number_folds(images, 3))
+    assert set(folds) == {-1, 0, 1, 2} and folds.groupby(images.patient_id).nunique().max() == 1
+    with pytest.raises(StudyError, match="found normal; take folds along the numbers"): series_folds(images)
+
+def test_a_run_on_own_films_explores_and_prepares_them(clinic, tmp_path):
+    from click.testing import CliRunner
+    from pneumo_nb.cli import main
+    words = ["run", "--run", str(tmp_path/"run"), "--films", str(clinic[0]/"films.csv"), "--only",
+             "data,eda,preprocessing", "-p", "preprocessing.image_size=32", "-p", "eda.films_per_class=1"]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.output
+    again = CliRunner().invoke(main, ["run", "--run", str(tmp_path/"run"), "--only", "data,eda"])
+    assert again.output.count("unchanged, skipped") == 2

@@ -107,6 +107,13 @@ def test_a_value_out_of_range_is_refused_before_anything_starts(tmp_path, asked,
     said = run(tmp_path, "-p", asked)
     assert says in said and len(said) < 200
 
+def test_folds_that_are_not_there_are_refused_where_they_are_counted(tmp_path):
+    asked = "-p", "compact.only_folds=[0, 2]"
+    assert "Expected compact.only_folds to be below compact.folds, which is 2, found [2]." in run(
+        tmp_path, "-p", "compact.folds_by=numbers", *asked)
+    params = resolve_params(dict(compact=dict(only_folds=[0, 2])), KNOWN)
+    check_parameters({"compact": params["compact"]})   # by series, the films tell how many there are
+
 def test_only_the_stages_that_run_count(tmp_path):
     "Films of 24 pixels are too small for ResNet50, and do where it is not trained."
     params = resolve_params(dict(common=dict(image_size=24)), KNOWN)

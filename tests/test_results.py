@@ -145,3 +145,14 @@ def test_the_projects_table_names_what_each_run_was_made_from():
     for name, (rows, words) in runs.items():
         assert rows and words.startswith(f"Run `{name}`: ")
         assert re.search(r"\d looks?(\(s\))? at the test films", words)
+
+def test_a_chapter_that_is_older_than_what_it_reads_is_named_with_its_command(tmp_path):
+    from pneumo_nb.report import _stale_sentences
+    from pneumo_nb.run import finish, open_stage
+    stage = open_stage("evaluation", tmp_path/"mine", threshold=.5)
+    finish(stage)
+    assert _stale_sentences(stage.folder) == {}
+    stage.path("appearance.csv").write_text("path\n")
+    [sentence] = _stale_sentences(stage.folder).values()
+    assert "The chapter evaluation is older than what it reads: appearance.csv changed since." in sentence
+    assert sentence.endswith("--only evaluation`.")
