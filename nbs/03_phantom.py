@@ -22,19 +22,20 @@
 
 # %%
 #| export
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 import os, shutil, tempfile
 
 import cv2
 import numpy as np
 
-from pneumo_nb.run import StudyError, read_json, rng_for, threads, write_json
+from pneumo_nb.run import StudyError, read_json, rng_for, shortened, threads, write_csv, write_json
 from pneumo_nb.style import CLASS_NAMES
 
 # %%
 #| hide
 import matplotlib.pyplot as plt
+import pandas as pd
 from fastcore.test import test_eq, test_fail
 from pneumo_nb.style import plot_style, show_figure
 plot_style()
@@ -445,16 +446,15 @@ def _attenuation(
 
 # %% [markdown]
 # The film is exposed after the law of Beer and Lambert, seen on a negative: gray = 255 (1 -
-# exp(-attenuation)). Then come the exposure's contrast, quantum noise, the collimator's edges and the side
-# marker.
+# exp(-attenuation)). Then come the exposure's contrast, quantum noise and the collimator's edges.
 
 # %%
 #| export
-def _expose(
+def _develop(
     total: np.ndarray, # (H, W) attenuation
     rng: np.random.Generator,
 ) -> np.ndarray: # (H, W) uint8
-    "Turn attenuation into gray, with the exposure's contrast, noise, edges and marker."
+    "Turn attenuation into gray, with the exposure's contrast, noise and edges."
     h, w = total.shape
     gray = 1 - np.exp(-rng.uniform(.75, 1.0) * np.maximum(total, 0))
     gray = rng.uniform(0, .06) + rng.uniform(1.0, 1.12) * gray ** rng.uniform(1.0, 1.4)
@@ -465,13 +465,141 @@ def _expose(
     left, top = int(w * rng.uniform(0, .03)), int(h * rng.uniform(0, .02))
     film[:, :left] = 4
     film[:top] = 4
-    place = (int(w * rng.uniform(.03, .09)), int(h * rng.uniform(.12, .30)))
-    font, thickness = cv2.FONT_HERSHEY_SIMPLEX, max(1, h // 220)
-    cv2.putText(film, "R", place, font, h / 520, 235, thickness, cv2.LINE_AA)
     return film
 
 
 # %% [markdown]
+# ## Burnt in, and what a machine leaves
+#
+# Every film bears a small R, the side marker. Letters are burnt in: they hide what lies below. `_burn_in`
+# also tells where they are, as shares of the film's sides.
+
+# %%
+#| export
+def _burn_in(
+    film: np.ndarray,       # (H, W) uint8, written on in place
+    words: str,
+    place: tuple[int, int], # x, y of the writing's lower left corner, in pixels
+    size: float,            # capitals are .04 of it high, in pixels
+    gray: int = 235,
+) -> tuple[float, float, float, float]: # x0, y0, x1, y1, as shares of the sides
+    "Write on a film, and give the box that holds the writing."
+    (h, w), blank, thickness = film.shape, np.zeros_like(film), max(1, round(size) // 220)
+    for layer, value in ((film, gray), (blank, 255)):
+        cv2.putText(layer, words, place, cv2.FONT_HERSHEY_SIMPLEX, size / 520, value, thickness, cv2.LINE_AA)
+    x, y, width, height = cv2.boundingRect(blank)
+    return x / w, y / h, (x + width) / w, (y + height) / h
+
+
+# %%
+film = np.full((400, 500), 30, np.uint8)
+x0, y0, x1, y1 = _burn_in(film, "R", (50, 100), size=400)
+np.testing.assert_allclose([x0, y1], [50 / 500, 100 / 400], atol=.012)
+np.testing.assert_allclose(y1 - y0, .04, atol=.01)
+test_eq((film != 30).any(axis=1).nonzero()[0][[0, -1]], np.round([y0 * 400, y1 * 400 - 1]))
+
+
+# %% [markdown]
+# Some machines leave more. In the public set, a search for exposure text low on the right finds it on 210 of
+# the 3,883 films with pneumonia that are not test, and on none of the 1,349 normal ones. A network may learn
+# that instead of the lung: a **shortcut**. Phantoms have none of their own. But four can be **planted**, so
+# that an examination for shortcuts has films on which the right answer is known:
+#
+# - `text`: the tube's voltage and charge, burnt in low on the right;
+# - `marker`: a white R about twice as tall, instead of the usual one;
+# - `frame`: a bright or black border on all four sides, as wide as it happens to be;
+# - `exposure`: gray levels that are brighter, by a gamma and an offset.
+#
+# Each draws from a generator of its own, changes a film in place, and gives the boxes that it changed.
+
+# %%
+#| export
+def _plant_text(film: np.ndarray, rng: np.random.Generator) -> list[tuple]: # boxes
+    "Burn in exposure text, low on the right."
+    (h, w), size = film.shape, film.shape[0] * rng.uniform(.85, 1.05)
+    words = f"KV{rng.integers(48, 72)} MAS{rng.uniform(1, 6):.1f}"
+    (width, _), _ = cv2.getTextSize(words, cv2.FONT_HERSHEY_SIMPLEX, size / 520, max(1, round(size) // 220))
+    place = int(w * rng.uniform(.945, .955)) - width, int(h * rng.uniform(.945, .955))
+    return [_burn_in(film, words, place, size, 255)]
+
+
+# %%
+#| export
+def _plant_marker(film: np.ndarray, rng: np.random.Generator) -> list[tuple]: # boxes
+    "Burn in a tall R at the upper left."
+    (h, w), size = film.shape, film.shape[0] * rng.uniform(1.8, 2.3)
+    top = h * rng.uniform(.08, .20)
+    return [_burn_in(film, "R", (int(w * rng.uniform(.03, .06)), int(top + size * 21 / 520)), size, 255)]
+
+
+# %% [markdown]
+# A border is nowhere so wide that it would reach the lungs, the side marker or the text. Its edge is a little
+# soft, as a collimator's is.
+
+# %%
+#| export
+_FRAME_WIDTHS = (.010, .02, .015, .015), (.028, .07, .04, .04)  # least and most: left, top, right, bottom
+
+def _plant_frame(film: np.ndarray, rng: np.random.Generator) -> list[tuple]: # a box for each side
+    "Cover the film's edges by a border, bright or black."
+    (h, w), soft = film.shape, .006
+    left, top, right, bottom = widths = rng.uniform(*_FRAME_WIDTHS)
+    gray = rng.uniform(190, 240) if rng.random() < .5 else rng.uniform(0, 10)
+    x, y = (np.arange(w) + .5) / w, (np.arange(h)[:, None] + .5) / h
+    inside = np.minimum(np.minimum(x - left, 1 - right - x), np.minimum(y - top, 1 - bottom - y))
+    seen = _smooth_step(inside, soft)
+    film[:] = np.round(seen * film + (1 - seen) * gray)
+    left, top, right, bottom = widths + soft / 2
+    return [(0, 0, left, 1), (0, 0, 1, top), (1 - right, 0, 1, 1), (0, 1 - bottom, 1, 1)]
+
+
+# %%
+#| export
+def _plant_exposure(film: np.ndarray, rng: np.random.Generator) -> list[tuple]: # the whole film
+    "Brighten a film by a gamma and an offset."
+    gamma, offset = rng.uniform(.55, .70), rng.uniform(10, 30)
+    curve = offset + (235 - offset) * (np.arange(256) / 255) ** gamma
+    cv2.LUT(film, np.round(curve).astype(np.uint8), film)
+    return [(0, 0, 1, 1)]
+
+
+# %%
+#| export
+_SHORTCUTS = {"exposure": _plant_exposure, "frame": _plant_frame, "marker": _plant_marker,
+              "text": _plant_text}  # in the order in which a film gets them
+
+# %% [markdown]
+# Outside its boxes, a shortcut changes nothing. The one for exposure is the whole film, where only gray
+# levels move, and their order stays.
+
+# %%
+flat = np.full((300, 400), 100, np.uint8)
+for name, plant in _SHORTCUTS.items():
+    film, is_boxed = flat.copy(), np.zeros(flat.shape, bool)
+    for x0, y0, x1, y1 in plant(film, rng_for(3, name)):
+        is_boxed[int(y0 * 300):round(y1 * 300 + .5), int(x0 * 400):round(x1 * 400 + .5)] = True
+    print(f"{name}: boxes cover {is_boxed.mean():.1%} of the film")
+    assert (film != flat).any() and not (film != flat)[~is_boxed].any()
+
+
+# %%
+#| export
+def _expose(
+    total: np.ndarray, # (H, W) attenuation
+    rng: np.random.Generator,
+    shortcuts: dict[str, np.random.Generator], # those to plant
+) -> tuple[np.ndarray, dict[str, list]]: # (H, W) uint8; boxes of each shortcut
+    "Turn attenuation into a film with its side marker and what is planted."
+    (h, w), film = total.shape, _develop(total, rng)
+    place = (int(w * rng.uniform(.03, .09)), int(h * rng.uniform(.12, .30)))
+    boxes = {name: plant(film, shortcuts[name]) for name, plant in _SHORTCUTS.items() if name in shortcuts}
+    if "marker" not in shortcuts: _burn_in(film, "R", place, h)
+    return film, boxes
+
+
+# %% [markdown]
+# ## The whole film
+#
 # No two films of one child lie alike: each is turned, shifted and zoomed a little. Tissue is laid out 224
 # pixels high; exposure and noise come at the film's own size.
 
@@ -491,13 +619,14 @@ def _film_coordinates(
 
 # %%
 #| export
-def draw_film(
+def _draw_planted(
     child: _Anatomy,         # from `draw_anatomy`
     kind: str,               # "normal", "bacteria" or "virus"
     rng: np.random.Generator,
-    height: int = 360,       # pixels; the width follows from the anatomy's aspect
-) -> tuple[np.ndarray, np.ndarray]: # film (H, W) uint8, mask (H, W) bool: where disease was drawn
-    "One frontal film of one child."
+    height: int,             # pixels; the width follows from the anatomy's aspect
+    shortcuts: dict[str, np.random.Generator], # those to plant
+) -> tuple[np.ndarray, np.ndarray, dict[str, list]]: # film (H, W) uint8, mask (H, W) bool, boxes
+    "One frontal film of one child, where its disease was drawn, and where its shortcuts were planted."
     shape, size = (224, round(224 * child.aspect)), (round(height * child.aspect), height)
     x, y = _film_coordinates(shape, rng)
     lungs = np.clip(sum(_lung_field(child, x, y, side) for side in (-1, 1)), 0, 1)
@@ -510,7 +639,20 @@ def draw_film(
         mask = cv2.GaussianBlur(opacity, (0, 0), 6) > .15  # the region, not each streak
     total = cv2.resize(total, size, interpolation=cv2.INTER_CUBIC)
     mask = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
-    return _expose(total, rng), mask
+    film, boxes = _expose(total, rng, shortcuts)
+    return film, mask, boxes
+
+
+# %%
+#| export
+def draw_film(
+    child: _Anatomy,         # from `draw_anatomy`
+    kind: str,               # "normal", "bacteria" or "virus"
+    rng: np.random.Generator,
+    height: int = 360,       # pixels; the width follows from the anatomy's aspect
+) -> tuple[np.ndarray, np.ndarray]: # film (H, W) uint8, mask (H, W) bool: where disease was drawn
+    "One frontal film of one child, with nothing planted."
+    return _draw_planted(child, kind, rng, height, {})[:2]
 
 
 # %% [markdown]
@@ -542,6 +684,29 @@ print(film.shape, film.dtype, mask.dtype)
 test_eq((film.shape[0], film.shape), (200, mask.shape))
 test_eq(film, draw_film(draw_anatomy(rng_for(1)), "bacteria", rng_for(2), height=200)[0])
 assert mask.any() and not draw_film(draw_anatomy(rng_for(1)), "normal", rng_for(2))[1].any()
+
+
+# %% [markdown]
+# The [next figure](#fig-phantom_planted) has one healthy and one sick child, as they are and with each
+# shortcut. Nothing else of a film changes, and neither does the mask of its disease.
+
+# %%
+def planted(kind, name):
+    shortcuts = {name: rng_for(5, kind, name)} if name else {}
+    return _draw_planted(draw_anatomy(rng_for(7, kind, 3)), kind, rng_for(7, kind, 3, 1), 360, shortcuts)
+
+figure, axes = plt.subplots(2, 5, figsize=(12, 4.6))
+for row, kind in zip(axes, ("normal", "bacteria")):
+    for ax, name in zip(row, (None, "text", "marker", "frame", "exposure")):
+        film, mask, boxes = planted(kind, name)
+        ax.imshow(film, vmin=0, vmax=255, aspect="auto")
+        ax.set_title(f"{kind}, {name or 'nothing planted'}", loc="left", fontsize=10)
+        ax.axis("off")
+        test_eq((list(boxes), mask), ([name] if name else [], planted(kind, None)[1]))
+caption = "A normal and a bacterial phantom, without and with each shortcut that can be planted."
+show_figure(figure, "phantom_planted", caption,
+            "Two drawn chest films, five times each: as they are, with bright text at the lower right, "
+            "with a tall R at the upper left, with a border, and brighter as a whole.");
 
 # %% [markdown]
 # ## A whole set
@@ -606,6 +771,7 @@ class _PlannedFilm:
     patient: int # numbered apart for each kind
     number: int  # film of this patient, from 1
     name: str    # file name
+    shortcuts: list[str] = field(default_factory=list) # planted on it
 
     @property
     def place(self) -> Path:
@@ -638,25 +804,102 @@ films = _plan_films(dict(train=240, test=60, val=16), seed=42)
 print(len(films), "films, for example", ", ".join(f.name for f in films[59:64]))
 test_eq(len({f.name for f in films}), len(films))
 
+# %% [markdown]
+# ## Who carries a shortcut
+#
+# A shortcut can be planted in three ways. By **class**, it is on nine in ten films of the sick and on one in
+# twenty of the others, in train and in test. A network may use it, and its test result will not tell.
+# **Reversed**, test has it the other way round, and such a network fails there. **Balanced**, it is on half
+# of the films of both classes and says nothing, so that an alarm would be a false one.
+
+# %%
+#| export
+_SHARES = {  # way → of train and test, the share of normal and of sick films that carry a shortcut
+    "class": dict(train=(.05, .90), test=(.05, .90)),
+    "balanced": dict(train=(.50, .50), test=(.50, .50)),
+    "reversed": dict(train=(.05, .90), test=(.90, .05))}
+
+
+# %%
+#| export
+def _wanted_shortcuts(
+    shortcuts: dict[str, str] | None, # shortcut → way
+) -> dict[str, str]: # without those of which there shall be none
+    "The shortcuts to plant; unknown names and ways are refused."
+    ways = [*_SHARES, "none"]
+    is_known = isinstance(shortcuts or {}, dict) and all(
+        name in _SHORTCUTS and way in ways for name, way in (shortcuts or {}).items())
+    if not is_known: raise StudyError(
+        f"Expected shortcuts among {', '.join(_SHORTCUTS)}, each one of {', '.join(ways)}, "
+        f"such as {{'text': 'class'}}, found {shortened(shortcuts)}.")
+    return {name: way for name, way in (shortcuts or {}).items() if way != "none"}
+
+
+# %%
+test_eq(_wanted_shortcuts(dict(text="class", frame="none")), dict(text="class"))
+test_eq([_wanted_shortcuts(nothing) for nothing in (None, {}, dict(text="none"))], [{}, {}, {}])
+for wrong in (dict(tube="class"), dict(text="often"), dict(text=["class"]), ["text"], "text"):
+    test_fail(lambda: _wanted_shortcuts(wrong), contains="exposure, frame, marker, text, each one of class, "
+                                                         "balanced, reversed, none")
+
 
 # %% [markdown]
+# The 16 films of `val` count as train here, since the study puts them there.
+
+# %%
+#| export
+def _choose_carriers(
+    films: list[_PlannedFilm], # their `shortcuts` are filled in
+    shortcuts: dict[str, str], # shortcut → way
+    seed: int,
+):
+    "Choose by chance which films carry a shortcut, the same share of each class as its way says."
+    part = lambda film: ("test" if film.split == "test" else "train", int(film.kind != "normal"))
+    for name, way in shortcuts.items():
+        for split, shares in _SHARES[way].items():
+            for label, share in enumerate(shares):
+                group = [film for film in films if part(film) == (split, label)]
+                order = rng_for(seed, "carriers", name, split, label).permutation(len(group))
+                for n in order[:round(share * len(group))]: group[n].shortcuts.append(name)
+
+
+# %%
+films = _plan_films(dict(train=240, test=60, val=16), seed=42)
+_choose_carriers(films, dict(text="class", marker="balanced", frame="reversed"), seed=42)
+carried = pd.DataFrame([{name: name in film.shortcuts for name in ("text", "marker", "frame")} |
+                        dict(test=film.split == "test", sick=film.kind != "normal") for film in films])
+shares = carried.groupby(["test", "sick"]).mean()
+np.testing.assert_allclose(shares.text, [.05, .90, .05, .90], atol=.03)
+np.testing.assert_allclose(shares.marker, .5, atol=.03)
+np.testing.assert_allclose(shares.frame, [.05, .90, .90, .05], atol=.03)
+shares.style.format("{:.0%}")
+
+# %% [markdown]
+# ## On disk
+#
 # Each film is drawn from its own generator, so the threads that share the work cannot change the result. The
 # masks go to `masks/`, in the same layout, where nothing mistakes them for films.
 
 # %%
 #| export
+_BOX = ["x0", "y0", "x1", "y1"]  # shares of a film's width and height, from its upper left corner
+
 def _write_film(
     root: Path, # whose folders are there already
     film: _PlannedFilm,
     seed: int,
-):
+) -> list[dict]: # a row for each box that was planted: path, shortcut, x0, y0, x1, y1
     "Draw one film and its mask, and write both."
     child = draw_anatomy(rng_for(seed, film.kind, film.patient))
     rng = rng_for(seed, film.kind, film.patient, film.number)
-    pixels, mask = draw_film(child, film.kind, rng, height=int(rng.integers(260, 460)))
+    shortcuts = {name: rng_for(seed, "planted", name, film.kind, film.patient, film.number)
+                 for name in film.shortcuts}
+    pixels, mask, boxes = _draw_planted(child, film.kind, rng, int(rng.integers(260, 460)), shortcuts)
     mask_path = (root/"masks"/film.place).with_suffix(".png")
     for path, image in ((root/film.place, pixels), (mask_path, mask.astype(np.uint8) * 255)):
         if not cv2.imwrite(str(path), image): raise OSError(f"could not write {path}: is the disk full?")
+    return [dict(path=film.place.as_posix(), shortcut=name) | dict(zip(_BOX, box))
+            for name, places in boxes.items() for box in places]
 
 
 # %%
@@ -665,12 +908,30 @@ def _draw_into(
     root: Path, # an empty folder
     films: list[_PlannedFilm],
     seed: int,
-):
+) -> list[dict]: # a row for each box that was planted
     "Draw all films and masks, on all threads."
     from concurrent.futures import ThreadPoolExecutor
     for top in (root, root/"masks"):
         for folder in {film.place.parent for film in films}: (top/folder).mkdir(parents=True)
-    with ThreadPoolExecutor(threads()) as pool: list(pool.map(lambda f: _write_film(root, f, seed), films))
+    with ThreadPoolExecutor(threads()) as pool:
+        rows = pool.map(lambda film: _write_film(root, film, seed), films)
+        return [row for of_film in rows for row in of_film]
+
+
+# %% [markdown]
+# What was planted is written to `planted.csv`, beside the folders of the splits and only if anything was. It
+# has a row for each box, by which a detector of text or markers can be judged.
+
+# %%
+#| export
+def _write_planted(
+    root: Path,
+    rows: list[dict], # one for each box
+):
+    "Write the table of what was planted where."
+    import pandas as pd
+    write_csv(root/"planted.csv", pd.DataFrame(rows, columns=["path", "shortcut", *_BOX]).round(5))
+
 
 
 # %% [markdown]
@@ -681,7 +942,7 @@ def _draw_into(
 #| export
 def _is_drawn(
     root: Path,
-    wanted: dict, # films of each split, and the seed
+    wanted: dict, # films of each split, the seed, and what is planted
 ) -> bool: # refused if there is something else
     "Whether the phantoms are there already."
     is_free = not root.exists() or (root.is_dir() and not any(root.iterdir()))
@@ -700,16 +961,22 @@ def make_dataset(
     n_test: int = 60,
     seed: int = 42,
     n_val: int = 16,     # may be 0
-) -> Path: # `root`, with {train,test,val}/{NORMAL,PNEUMONIA}/*.jpeg and masks/
+    shortcuts: dict[str, str] | None = None, # text, marker, frame, exposure → class, balanced, reversed, none
+) -> Path: # `root`, with {train,test,val}/{NORMAL,PNEUMONIA}/*.jpeg, masks/, and planted.csv if anything is
     "Draw a phantom set in the layout of the public one."
-    root, wanted = Path(root), dict(train=n_train, test=n_test, val=n_val, seed=seed)
+    root, planted = Path(root), _wanted_shortcuts(shortcuts)
+    sizes = dict(train=n_train, test=n_test, val=n_val)
+    wanted = sizes | dict(seed=seed) | (dict(shortcuts=planted) if planted else {})
     if min(n_train, n_test) < 3 or n_val < 0 or 0 < n_val < 3: raise StudyError(
         f"Expected at least 3 films in train and test (one of each kind; val may have none), found {wanted}.")
     if _is_drawn(root, wanted): return root
     root.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".partial-{os.getpid()}-", dir=root.parent))
     try:
-        _draw_into(partial, _plan_films({s: n for s, n in wanted.items() if s != "seed" and n}, seed), seed)
+        films = _plan_films({split: n for split, n in sizes.items() if n}, seed)
+        _choose_carriers(films, planted, seed)
+        rows = _draw_into(partial, films, seed)
+        if planted: _write_planted(partial, rows)
         write_json(partial/"phantom.json", wanted)
         partial.chmod(0o755)
         os.replace(partial, root)
@@ -730,6 +997,22 @@ with tempfile.TemporaryDirectory() as folder:
     test_eq(make_dataset(one, **few), one)
     test_fail(lambda: make_dataset(one, 9, 6, seed=2), contains="Expected an absent or empty folder")
     test_fail(lambda: make_dataset(two, n_train=2), contains="at least 3 films in train and test")
+
+# %% [markdown]
+# Where something is planted, all other films and all masks are still the same, to the byte.
+
+# %%
+with tempfile.TemporaryDirectory() as folder:
+    without = make_dataset(Path(folder)/"without", **few)
+    root = make_dataset(Path(folder)/"planted", **few, shortcuts=dict(text="class", frame="balanced"))
+    table = pd.read_csv(root/"planted.csv")
+    files = [f.relative_to(without) for f in without.rglob("*.*g")]
+    changed = {f.as_posix() for f in files if (root/f).read_bytes() != (without/f).read_bytes()}
+    test_eq(changed, set(table.path))
+    test_eq((without/"planted.csv").exists(), False)
+    test_fail(lambda: make_dataset(root, **few), contains="Expected an absent or empty folder")
+    test_fail(lambda: make_dataset(root, **few, shortcuts=dict(tube="class")), contains="found {'tube'")
+table.head(6)
 
 # %% [markdown]
 # What the phantoms leave out: the variety of real disease (effusions, collapse, air bronchograms), devices

@@ -6,14 +6,14 @@
 __all__ = ['draw_anatomy', 'draw_film', 'make_dataset']
 
 # %% ../nbs/03_phantom.ipynb #2e106108
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 import os, shutil, tempfile
 
 import cv2
 import numpy as np
 
-from .run import StudyError, read_json, rng_for, threads, write_json
+from .run import StudyError, read_json, rng_for, shortened, threads, write_csv, write_json
 from .style import CLASS_NAMES
 
 # %% ../nbs/03_phantom.ipynb #04540256
@@ -271,11 +271,11 @@ def _attenuation(
     return (total + .06 * lungs * _smooth_noise(rng, shape, 4)).astype(np.float32)
 
 # %% ../nbs/03_phantom.ipynb #a683d288
-def _expose(
+def _develop(
     total: np.ndarray, # (H, W) attenuation
     rng: np.random.Generator,
 ) -> np.ndarray: # (H, W) uint8
-    "Turn attenuation into gray, with the exposure's contrast, noise, edges and marker."
+    "Turn attenuation into gray, with the exposure's contrast, noise and edges."
     h, w = total.shape
     gray = 1 - np.exp(-rng.uniform(.75, 1.0) * np.maximum(total, 0))
     gray = rng.uniform(0, .06) + rng.uniform(1.0, 1.12) * gray ** rng.uniform(1.0, 1.4)
@@ -286,10 +286,78 @@ def _expose(
     left, top = int(w * rng.uniform(0, .03)), int(h * rng.uniform(0, .02))
     film[:, :left] = 4
     film[:top] = 4
-    place = (int(w * rng.uniform(.03, .09)), int(h * rng.uniform(.12, .30)))
-    font, thickness = cv2.FONT_HERSHEY_SIMPLEX, max(1, h // 220)
-    cv2.putText(film, "R", place, font, h / 520, 235, thickness, cv2.LINE_AA)
     return film
+
+# %% ../nbs/03_phantom.ipynb #e2d41c4e
+def _burn_in(
+    film: np.ndarray,       # (H, W) uint8, written on in place
+    words: str,
+    place: tuple[int, int], # x, y of the writing's lower left corner, in pixels
+    size: float,            # capitals are .04 of it high, in pixels
+    gray: int = 235,
+) -> tuple[float, float, float, float]: # x0, y0, x1, y1, as shares of the sides
+    "Write on a film, and give the box that holds the writing."
+    (h, w), blank, thickness = film.shape, np.zeros_like(film), max(1, round(size) // 220)
+    for layer, value in ((film, gray), (blank, 255)):
+        cv2.putText(layer, words, place, cv2.FONT_HERSHEY_SIMPLEX, size / 520, value, thickness, cv2.LINE_AA)
+    x, y, width, height = cv2.boundingRect(blank)
+    return x / w, y / h, (x + width) / w, (y + height) / h
+
+# %% ../nbs/03_phantom.ipynb #224d0674
+def _plant_text(film: np.ndarray, rng: np.random.Generator) -> list[tuple]: # boxes
+    "Burn in exposure text, low on the right."
+    (h, w), size = film.shape, film.shape[0] * rng.uniform(.85, 1.05)
+    words = f"KV{rng.integers(48, 72)} MAS{rng.uniform(1, 6):.1f}"
+    (width, _), _ = cv2.getTextSize(words, cv2.FONT_HERSHEY_SIMPLEX, size / 520, max(1, round(size) // 220))
+    place = int(w * rng.uniform(.945, .955)) - width, int(h * rng.uniform(.945, .955))
+    return [_burn_in(film, words, place, size, 255)]
+
+# %% ../nbs/03_phantom.ipynb #668eae6c
+def _plant_marker(film: np.ndarray, rng: np.random.Generator) -> list[tuple]: # boxes
+    "Burn in a tall R at the upper left."
+    (h, w), size = film.shape, film.shape[0] * rng.uniform(1.8, 2.3)
+    top = h * rng.uniform(.08, .20)
+    return [_burn_in(film, "R", (int(w * rng.uniform(.03, .06)), int(top + size * 21 / 520)), size, 255)]
+
+# %% ../nbs/03_phantom.ipynb #b07c919b
+_FRAME_WIDTHS = (.010, .02, .015, .015), (.028, .07, .04, .04)  # least and most: left, top, right, bottom
+
+def _plant_frame(film: np.ndarray, rng: np.random.Generator) -> list[tuple]: # a box for each side
+    "Cover the film's edges by a border, bright or black."
+    (h, w), soft = film.shape, .006
+    left, top, right, bottom = widths = rng.uniform(*_FRAME_WIDTHS)
+    gray = rng.uniform(190, 240) if rng.random() < .5 else rng.uniform(0, 10)
+    x, y = (np.arange(w) + .5) / w, (np.arange(h)[:, None] + .5) / h
+    inside = np.minimum(np.minimum(x - left, 1 - right - x), np.minimum(y - top, 1 - bottom - y))
+    seen = _smooth_step(inside, soft)
+    film[:] = np.round(seen * film + (1 - seen) * gray)
+    left, top, right, bottom = widths + soft / 2
+    return [(0, 0, left, 1), (0, 0, 1, top), (1 - right, 0, 1, 1), (0, 1 - bottom, 1, 1)]
+
+# %% ../nbs/03_phantom.ipynb #1e0d386a
+def _plant_exposure(film: np.ndarray, rng: np.random.Generator) -> list[tuple]: # the whole film
+    "Brighten a film by a gamma and an offset."
+    gamma, offset = rng.uniform(.55, .70), rng.uniform(10, 30)
+    curve = offset + (235 - offset) * (np.arange(256) / 255) ** gamma
+    cv2.LUT(film, np.round(curve).astype(np.uint8), film)
+    return [(0, 0, 1, 1)]
+
+# %% ../nbs/03_phantom.ipynb #a9b2fb61
+_SHORTCUTS = {"exposure": _plant_exposure, "frame": _plant_frame, "marker": _plant_marker,
+              "text": _plant_text}  # in the order in which a film gets them
+
+# %% ../nbs/03_phantom.ipynb #c0b6a0bb
+def _expose(
+    total: np.ndarray, # (H, W) attenuation
+    rng: np.random.Generator,
+    shortcuts: dict[str, np.random.Generator], # those to plant
+) -> tuple[np.ndarray, dict[str, list]]: # (H, W) uint8; boxes of each shortcut
+    "Turn attenuation into a film with its side marker and what is planted."
+    (h, w), film = total.shape, _develop(total, rng)
+    place = (int(w * rng.uniform(.03, .09)), int(h * rng.uniform(.12, .30)))
+    boxes = {name: plant(film, shortcuts[name]) for name, plant in _SHORTCUTS.items() if name in shortcuts}
+    if "marker" not in shortcuts: _burn_in(film, "R", place, h)
+    return film, boxes
 
 # %% ../nbs/03_phantom.ipynb #8627b067
 def _film_coordinates(
@@ -304,13 +372,14 @@ def _film_coordinates(
     return across.astype(np.float32), down.astype(np.float32)
 
 # %% ../nbs/03_phantom.ipynb #6907469b
-def draw_film(
+def _draw_planted(
     child: _Anatomy,         # from `draw_anatomy`
     kind: str,               # "normal", "bacteria" or "virus"
     rng: np.random.Generator,
-    height: int = 360,       # pixels; the width follows from the anatomy's aspect
-) -> tuple[np.ndarray, np.ndarray]: # film (H, W) uint8, mask (H, W) bool: where disease was drawn
-    "One frontal film of one child."
+    height: int,             # pixels; the width follows from the anatomy's aspect
+    shortcuts: dict[str, np.random.Generator], # those to plant
+) -> tuple[np.ndarray, np.ndarray, dict[str, list]]: # film (H, W) uint8, mask (H, W) bool, boxes
+    "One frontal film of one child, where its disease was drawn, and where its shortcuts were planted."
     shape, size = (224, round(224 * child.aspect)), (round(height * child.aspect), height)
     x, y = _film_coordinates(shape, rng)
     lungs = np.clip(sum(_lung_field(child, x, y, side) for side in (-1, 1)), 0, 1)
@@ -323,7 +392,18 @@ def draw_film(
         mask = cv2.GaussianBlur(opacity, (0, 0), 6) > .15  # the region, not each streak
     total = cv2.resize(total, size, interpolation=cv2.INTER_CUBIC)
     mask = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
-    return _expose(total, rng), mask
+    film, boxes = _expose(total, rng, shortcuts)
+    return film, mask, boxes
+
+# %% ../nbs/03_phantom.ipynb #d1420ae5
+def draw_film(
+    child: _Anatomy,         # from `draw_anatomy`
+    kind: str,               # "normal", "bacteria" or "virus"
+    rng: np.random.Generator,
+    height: int = 360,       # pixels; the width follows from the anatomy's aspect
+) -> tuple[np.ndarray, np.ndarray]: # film (H, W) uint8, mask (H, W) bool: where disease was drawn
+    "One frontal film of one child, with nothing planted."
+    return _draw_planted(child, kind, rng, height, {})[:2]
 
 # %% ../nbs/03_phantom.ipynb #e714297c
 _NORMAL_SHARE = {"train": 1341 / 5216, "test": 234 / 624, "val": .5}  # as in the public set
@@ -360,6 +440,7 @@ class _PlannedFilm:
     patient: int # numbered apart for each kind
     number: int  # film of this patient, from 1
     name: str    # file name
+    shortcuts: list[str] = field(default_factory=list) # planted on it
 
     @property
     def place(self) -> Path:
@@ -385,35 +466,88 @@ def _plan_films(
     return films
 
 # %% ../nbs/03_phantom.ipynb #12653705
+_SHARES = {  # way → of train and test, the share of normal and of sick films that carry a shortcut
+    "class": dict(train=(.05, .90), test=(.05, .90)),
+    "balanced": dict(train=(.50, .50), test=(.50, .50)),
+    "reversed": dict(train=(.05, .90), test=(.90, .05))}
+
+# %% ../nbs/03_phantom.ipynb #69b0d1a4
+def _wanted_shortcuts(
+    shortcuts: dict[str, str] | None, # shortcut → way
+) -> dict[str, str]: # without those of which there shall be none
+    "The shortcuts to plant; unknown names and ways are refused."
+    ways = [*_SHARES, "none"]
+    is_known = isinstance(shortcuts or {}, dict) and all(
+        name in _SHORTCUTS and way in ways for name, way in (shortcuts or {}).items())
+    if not is_known: raise StudyError(
+        f"Expected shortcuts among {', '.join(_SHORTCUTS)}, each one of {', '.join(ways)}, "
+        f"such as {{'text': 'class'}}, found {shortened(shortcuts)}.")
+    return {name: way for name, way in (shortcuts or {}).items() if way != "none"}
+
+# %% ../nbs/03_phantom.ipynb #28b36996
+def _choose_carriers(
+    films: list[_PlannedFilm], # their `shortcuts` are filled in
+    shortcuts: dict[str, str], # shortcut → way
+    seed: int,
+):
+    "Choose by chance which films carry a shortcut, the same share of each class as its way says."
+    part = lambda film: ("test" if film.split == "test" else "train", int(film.kind != "normal"))
+    for name, way in shortcuts.items():
+        for split, shares in _SHARES[way].items():
+            for label, share in enumerate(shares):
+                group = [film for film in films if part(film) == (split, label)]
+                order = rng_for(seed, "carriers", name, split, label).permutation(len(group))
+                for n in order[:round(share * len(group))]: group[n].shortcuts.append(name)
+
+# %% ../nbs/03_phantom.ipynb #53bbfc05
+_BOX = ["x0", "y0", "x1", "y1"]  # shares of a film's width and height, from its upper left corner
+
 def _write_film(
     root: Path, # whose folders are there already
     film: _PlannedFilm,
     seed: int,
-):
+) -> list[dict]: # a row for each box that was planted: path, shortcut, x0, y0, x1, y1
     "Draw one film and its mask, and write both."
     child = draw_anatomy(rng_for(seed, film.kind, film.patient))
     rng = rng_for(seed, film.kind, film.patient, film.number)
-    pixels, mask = draw_film(child, film.kind, rng, height=int(rng.integers(260, 460)))
+    shortcuts = {name: rng_for(seed, "planted", name, film.kind, film.patient, film.number)
+                 for name in film.shortcuts}
+    pixels, mask, boxes = _draw_planted(child, film.kind, rng, int(rng.integers(260, 460)), shortcuts)
     mask_path = (root/"masks"/film.place).with_suffix(".png")
     for path, image in ((root/film.place, pixels), (mask_path, mask.astype(np.uint8) * 255)):
         if not cv2.imwrite(str(path), image): raise OSError(f"could not write {path}: is the disk full?")
+    return [dict(path=film.place.as_posix(), shortcut=name) | dict(zip(_BOX, box))
+            for name, places in boxes.items() for box in places]
 
-# %% ../nbs/03_phantom.ipynb #69b0d1a4
+# %% ../nbs/03_phantom.ipynb #d9b58830
 def _draw_into(
     root: Path, # an empty folder
     films: list[_PlannedFilm],
     seed: int,
-):
+) -> list[dict]: # a row for each box that was planted
     "Draw all films and masks, on all threads."
     from concurrent.futures import ThreadPoolExecutor
     for top in (root, root/"masks"):
         for folder in {film.place.parent for film in films}: (top/folder).mkdir(parents=True)
-    with ThreadPoolExecutor(threads()) as pool: list(pool.map(lambda f: _write_film(root, f, seed), films))
+    with ThreadPoolExecutor(threads()) as pool:
+        rows = pool.map(lambda film: _write_film(root, film, seed), films)
+        return [row for of_film in rows for row in of_film]
+
+# %% ../nbs/03_phantom.ipynb #f1f9bd0a
+def _write_planted(
+    root: Path,
+    rows: list[dict], # one for each box
+):
+    "Write the table of what was planted where."
+    import pandas as pd
+    write_csv(root/"planted.csv", pd.DataFrame(rows, columns=["path", "shortcut", *_BOX]).round(5))
+
+
 
 # %% ../nbs/03_phantom.ipynb #e532c7c2
 def _is_drawn(
     root: Path,
-    wanted: dict, # films of each split, and the seed
+    wanted: dict, # films of each split, the seed, and what is planted
 ) -> bool: # refused if there is something else
     "Whether the phantoms are there already."
     is_free = not root.exists() or (root.is_dir() and not any(root.iterdir()))
@@ -430,16 +564,22 @@ def make_dataset(
     n_test: int = 60,
     seed: int = 42,
     n_val: int = 16,     # may be 0
-) -> Path: # `root`, with {train,test,val}/{NORMAL,PNEUMONIA}/*.jpeg and masks/
+    shortcuts: dict[str, str] | None = None, # text, marker, frame, exposure → class, balanced, reversed, none
+) -> Path: # `root`, with {train,test,val}/{NORMAL,PNEUMONIA}/*.jpeg, masks/, and planted.csv if anything is
     "Draw a phantom set in the layout of the public one."
-    root, wanted = Path(root), dict(train=n_train, test=n_test, val=n_val, seed=seed)
+    root, planted = Path(root), _wanted_shortcuts(shortcuts)
+    sizes = dict(train=n_train, test=n_test, val=n_val)
+    wanted = sizes | dict(seed=seed) | (dict(shortcuts=planted) if planted else {})
     if min(n_train, n_test) < 3 or n_val < 0 or 0 < n_val < 3: raise StudyError(
         f"Expected at least 3 films in train and test (one of each kind; val may have none), found {wanted}.")
     if _is_drawn(root, wanted): return root
     root.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".partial-{os.getpid()}-", dir=root.parent))
     try:
-        _draw_into(partial, _plan_films({s: n for s, n in wanted.items() if s != "seed" and n}, seed), seed)
+        films = _plan_films({split: n for split, n in sizes.items() if n}, seed)
+        _choose_carriers(films, planted, seed)
+        rows = _draw_into(partial, films, seed)
+        if planted: _write_planted(partial, rows)
         write_json(partial/"phantom.json", wanted)
         partial.chmod(0o755)
         os.replace(partial, root)
