@@ -197,7 +197,7 @@ def test_markers_are_read_where_the_films_have_moved_if_exploration_measured_the
 def test_predictions_alone_have_neither_sizes_nor_markers(stage):
     images = evaluation._run_films(stage, 42)
     assert images is None and evaluation._load_markers(stage, images, 42) is None
-    assert list(stage.folder.iterdir()) == []   # no phantoms were drawn
+    assert [f.name for f in stage.folder.iterdir()] == ["provenance.json"]   # no phantoms were drawn
 
 def test_what_cannot_be_judged_is_refused(stage):
     with pytest.raises(StudyError, match="found none; run a model stage first"):
