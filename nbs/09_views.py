@@ -318,20 +318,137 @@ test_close(band_scatters(soft)[0] / band_scatters(grainy)[0], .5, eps=.03)
 test_close(soft.mean(), grainy.mean(), eps=1)
 
 # %% [markdown]
+# ## A frame from elsewhere
+#
+# The outermost pixels of a film show no lung. They show how the film was cut, the black beside the patient,
+# side markers, and text that a machine burnt in. All of that may be a sign of the class. To take it away,
+# `lend_frame` puts the frame of another film around a film. A soft edge leaves no line to learn from.
+
+# %%
+#| export
+FRAME_WIDTHS = .04, .16  # least and greatest, as a share of the film's side
+
+@lru_cache(64)
+def frame_mask(
+    size: int,          # side of the film, pixels
+    width: float,       # of the frame, as a share of the side
+    edge: float = .03,  # over which the frame fades, as a share of the side
+) -> np.ndarray: # (size, size) float32: 1 on the frame, 0 inside, between them across the edge
+    "Where a frame lies."
+    place = np.arange(size) + .5
+    from_edge = np.minimum(place, size - place) / size
+    inward = np.minimum(from_edge[:, None], from_edge)
+    return np.clip((width - inward) / edge + .5, 0, 1).astype(np.float32)
+
+
+def lend_frame(
+    film: np.ndarray,  # (S, S) uint8
+    other: np.ndarray, # (S, S) uint8, the film whose frame is lent
+    width: float,      # of the frame, as a share of the side
+) -> np.ndarray: # (S, S) uint8
+    "The film in the frame of another."
+    mask = frame_mask(len(film), round(float(width), 3))
+    return np.rint(film + mask * (other.astype(np.float32) - film)).astype(np.uint8)
+
+
+# %%
+framed = lend_frame(normal, sick, .1)
+test_eq(framed[20:-20, 20:-20], normal[20:-20, 20:-20])    # 10 % of 128 pixels and the edge are outside
+test_eq(framed[:10], sick[:10])
+test_eq(lend_frame(sick, sick, .1), sick)
+
+
+# %% [markdown]
+# ## Text painted over, and text from elsewhere
+#
+# Text and side markers can be taken out of a film, or put into one. A place is given as a box, in shares of
+# the film's sides, so that it fits at any size. Each box is widened by a hundredth of the side, at least by a
+# pixel, because letters fade into their surroundings.
+
+# %%
+#| export
+def _box_mask(
+    size: int,   # side of the film, pixels
+    boxes: list, # of x, y, w, h: left and upper edge, width and height, shares of the sides
+) -> np.ndarray: # (size, size) uint8: 1 in the widened boxes
+    "Where boxes lie."
+    mask, margin = np.zeros((size, size), np.uint8), max(1, round(size / 100))
+    for x, y, w, h in boxes:
+        left, top = (max(0, int(share * size) - margin) for share in (x, y))
+        right, bottom = (int(np.ceil(share * size)) + margin for share in (x + w, y + h))
+        mask[top:bottom, left:right] = 1
+    return mask
+
+
+# %%
+test_eq(_box_mask(8, [(.25, .5, .25, .125)])[[2, 3, 5, 6], :5],
+        [[0] * 5, [0, 1, 1, 1, 1], [0, 1, 1, 1, 1], [0] * 5])
+
+
+# %% [markdown]
+# `painted_over` fills the boxes with what lies around them (Telea, 2004). What was written there is gone, and
+# so is whatever lung lay below. The boxes are emptied first: at a film's edge, OpenCV reads what it shall
+# replace.
+
+# %%
+#| export
+def painted_over(
+    film: np.ndarray, # (S, S) uint8
+    boxes: list,      # of x, y, w, h, shares of the sides
+) -> np.ndarray: # (S, S) uint8
+    "The film with boxes filled from their surroundings."
+    mask = _box_mask(len(film), boxes)
+    if not mask.any(): return film
+    emptied = np.where(mask == 1, film[mask == 0].mean().astype(np.uint8), film)
+    return cv2.inpaint(emptied, mask, 3, cv2.INPAINT_TELEA)
+
+
+# %%
+corner = [(.7, .85, .25, .08)]
+written = cv2.putText(np.full((128, 128), 90, np.uint8), "KV5", (92, 118), cv2.FONT_HERSHEY_PLAIN, .8, 230)
+blank, filled = np.full((128, 128), 90, np.uint8), painted_over(written, corner)
+assert written.max() == 230 and np.abs(filled.astype(int) - 90).max() < 5
+test_eq(filled, painted_over(blank, corner))   # nothing of the text is left
+test_eq(painted_over(written, []), written)
+
+
+# %% [markdown]
+# `pasted` lays the boxes of another film over this one. Their edge is soft, as that of a lent frame.
+
+# %%
+#| export
+def pasted(
+    film: np.ndarray,  # (S, S) uint8
+    other: np.ndarray, # (S, S) uint8
+    boxes: list,       # of x, y, w, h, shares of the sides
+) -> np.ndarray: # (S, S) uint8
+    "The film with the boxes of another."
+    mask = _box_mask(len(film), boxes).astype(np.float32)
+    mask = np.maximum(mask, cv2.GaussianBlur(mask, (0, 0), len(film) / 100))
+    return np.rint(film + mask * (other.astype(np.float32) - film)).astype(np.uint8)
+
+
+# %%
+lent = pasted(normal, written, corner)
+test_eq(lent[109:119, 90:121], written[109:119, 90:121])   # the text is there
+test_eq(lent[:96], normal[:96])                             # and far from it all is as it was
+test_eq(pasted(normal, written, []), normal)
+
+# %% [markdown]
 # ## The recipe's augmentation
 #
-# In each epoch a train film goes through these steps, in this order. It may be given other gray levels. It is
-# turned, shifted, stretched and perhaps mirrored in one map. It may be given other sharpness. It is made
-# harder or softer, darker or lighter, and may be blurred or given noise. Last, rectangles of it are wiped
-# out.
+# In each epoch a train film goes through these steps, in this order. It may be lent the frame of another
+# film, and may be given other gray levels. It is turned, shifted, stretched and perhaps mirrored in one map.
+# It may be given other sharpness. It is made harder or softer, darker or lighter, and may be blurred or given
+# noise. Last, rectangles of it are wiped out.
 #
 # The table holds each ingredient's largest value: a share of films, degrees, or a fraction of the side. For
 # `stretch` and `gamma` it is the exponent of e, and `cutout` counts rectangles.
 
 # %%
 #| export
-RECIPE_RANGES = dict(match=1, bands=1, rotation=180, shift=.5, stretch=1, flip=1, equalise=1, gamma=2, blur=1,
-                     noise=1, cutout=8)
+RECIPE_RANGES = dict(frames=1, match=1, bands=1, rotation=180, shift=.5, stretch=1, flip=1, equalise=1,
+                     gamma=2, blur=1, noise=1, cutout=8)
 
 def check_recipe(
     ranges: dict, # a value for each name in RECIPE_RANGES
@@ -343,8 +460,8 @@ def check_recipe(
 
 
 # %%
-usual = dict(match=.5, bands=.5, rotation=10., shift=.06, stretch=.18, flip=True, equalise=.3, gamma=.4,
-             blur=.3, noise=.3, cutout=1)
+usual = dict(frames=.5, match=.5, bands=.5, rotation=10., shift=.06, stretch=.18, flip=True, equalise=.3,
+             gamma=.4, blur=.3, noise=.3, cutout=1)
 check_recipe(usual)
 test_fail(lambda: check_recipe(usual | dict(match=3)), contains="match to be between 0 and 1, found 3")
 
@@ -409,8 +526,22 @@ test_close(_wipe_out(sick.copy(), np.random.default_rng(0), 3).mean(), sick.mean
 
 
 # %% [markdown]
-# Gray levels and sharpness come from the train films, of whatever class. Each number is drawn from the seed,
-# the epoch and the film alone, as everywhere in the study.
+# Frames, gray levels and sharpness come from the train films, of whatever class. Each number is drawn from
+# the seed, the epoch and the film alone, as everywhere in the study. Frames are drawn by themselves, so that
+# a recipe without them sees what it saw before there were any.
+
+# %%
+#| export
+def _lend_any_frame(film: np.ndarray, train: np.ndarray, rng, share: float) -> np.ndarray:
+    "The film, or with a chance of `share` in the frame of a random train film."
+    if not share or rng.random() >= share: return film
+    return lend_frame(film, train[rng.integers(len(train))], rng.uniform(*FRAME_WIDTHS))
+
+
+# %%
+test_eq(_lend_any_frame(normal, pair, np.random.default_rng(0), 0), normal)
+assert (_lend_any_frame(normal, sick[None], np.random.default_rng(0), 1) != normal).any()
+
 
 # %%
 #| export
@@ -424,6 +555,7 @@ def recipe_views(
     counts = np.stack([level_counts(film) for film in train])
     scatters = np.stack([band_scatters(film) for film in train]) if ranges["bands"] else None
     def view(film, epoch, n):
+        film = _lend_any_frame(film, train, rng_for(seed, "frame", epoch, n), ranges["frames"])
         rng = rng_for(seed, "recipe", epoch, n)
         if rng.random() < ranges["match"]: film = match_levels(film, counts[rng.integers(len(counts))])
         film = _move_film(film, rng, ranges)
@@ -513,6 +645,31 @@ blurred = Films(films.images, np.stack([cv2.GaussianBlur(normal, (0, 0), 1), nor
 before = [band_scatters(film)[0] for film in blurred.pixels]
 after = [band_scatters(film)[0] for film in swapped_bands(blurred, both, 1)]
 assert before[0] < before[1] and after[0] > after[1]
+
+
+# %% [markdown]
+# A frame says nothing about the lungs. `swapped_frames` gives every film the widest frame that the recipe
+# lends, from a film of the other class. With `same_class` it comes from another film of the same class: that
+# shows what a strange frame costs by itself.
+
+# %%
+#| export
+def swapped_frames(
+    films: Films,
+    rows: np.ndarray, # which films, of both classes
+    seed: int,
+    same_class: bool = False, # take the frame from a film of the same class, the film itself included
+) -> np.ndarray: # (len(rows), size, size) uint8
+    "Films in the frame of a random one of the other class among them."
+    pixels, labels, rng = take(films.pixels, rows), films.labels[rows], rng_for(seed, "swap frames")
+    if same_class: others = [rng.choice(np.flatnonzero(labels == label)) for label in labels]
+    else: others = _one_of_other_class(labels, rng)
+    return np.stack([lend_frame(film, pixels[other], FRAME_WIDTHS[1]) for film, other in zip(pixels, others)])
+
+
+# %%
+test_eq(swapped_frames(films, both, 1), [lend_frame(normal, sick, .16), lend_frame(sick, normal, .16)])
+test_eq(swapped_frames(films, both, 1, same_class=True), pair)   # of one film a class, each gets its own
 
 # %% [markdown]
 # Originals with pneumonia are wider for their height, so squashing to a square makes their chests narrower.

@@ -23,6 +23,7 @@
 # %%
 #| export
 import shutil, time
+from contextlib import contextmanager
 from pathlib import Path
 
 import keras
@@ -282,6 +283,37 @@ def _weights_file(folder: Path, epoch: int) -> Path: # counted from 1
     return folder/f"epoch_{epoch:04d}.weights.h5"
 
 
+# %% [markdown]
+# An optimizer may keep a mean of the weights along the way. Then these are the weights to keep, while
+# training goes on from those of the last step.
+
+# %%
+#| export
+@contextmanager
+def _averaged(model: keras.Model): # compiled
+    "The weights as the optimizer averaged them, if it does; as they were afterwards."
+    if not model.optimizer.use_ema:
+        yield
+        return
+    weights = [v.numpy() for v in model.trainable_variables]
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    try: yield
+    finally:
+        for variable, weight in zip(model.trainable_variables, weights): variable.assign(weight)
+
+
+# %%
+line = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+line.compile(keras.optimizers.SGD(1., use_ema=True, ema_momentum=.5, ema_overwrite_frequency=None), "mae")
+seen = [line.get_weights()[0].item()]
+for _ in range(3):
+    line.train_on_batch(np.ones((1, 1)), np.full((1, 1), 1e3))   # each step adds 1
+    seen.append(line.get_weights()[0].item())
+with _averaged(line): mean = line.get_weights()[0].item()
+test_close(mean, seen[1] / 4 + seen[2] / 4 + seen[3] / 2, eps=1e-5)
+test_eq(line.get_weights()[0].item(), seen[3])
+
+
 # %%
 #| export
 def _save_state(backup: _Backup):
@@ -289,7 +321,8 @@ def _save_state(backup: _Backup):
     history, folder, model = backup.history, backup.folder, backup.model
     epoch = history[-1]["epoch"]
     if backup.keep == "last" or np.argmin([row["val_loss"] for row in history]) == epoch - 1:
-        with atomic_path(folder/"kept.weights.h5") as partial: without_optimizer(model).save_weights(partial)
+        with _averaged(model), atomic_path(folder/"kept.weights.h5") as partial:
+            without_optimizer(model).save_weights(partial)
     with atomic_path(_weights_file(folder, epoch)) as partial: model.save_weights(partial)
     state = dict(history=history, seeds=backup.seeds, threads=threads())
     write_json(folder/f"epoch_{epoch:04d}.json", state)

@@ -49,6 +49,11 @@ data_dir = ""              # folder with train/ and test/, or with films.csv; ""
 films_csv = ""             # table of own films; "" for films.csv in that folder, if there is one
 phantom_train = 360        # phantom films to draw for train …
 phantom_test = 120         # … and for test
+# shortcuts to plant on phantoms: "class", "balanced" or "reversed" (in test), as the notebook on them says
+phantom_text = "none"
+phantom_marker = "none"
+phantom_frame = "none"
+phantom_exposure = "none"
 validation_fraction = 0.2  # share of the train films set aside, by whole patients
 
 # %%
@@ -56,6 +61,8 @@ validation_fraction = 0.2  # share of the train films set aside, by whole patien
 RANGES = {
     "data_dir, films_csv": "plain text",
     "phantom_train, phantom_test": "whole number from 3 to 100000",
+    "phantom_text, phantom_marker": ["none", "class", "balanced", "reversed"],
+    "phantom_frame, phantom_exposure": ["none", "class", "balanced", "reversed"],
     "validation_fraction": "number above 0 and below 1",
 }
 
@@ -66,6 +73,12 @@ STAGE = {
     "writes": ["images.csv", "metrics/data.json", "metrics/data_checks.csv", "cache/phantoms_*/phantom.json"],
     "card": ["data_patients"],
     "paths": {"data_dir": [""], "films_csv": [""]},
+    "data_remark": """
+        {% for name in ["text", "marker", "frame", "exposure"]
+           if p["phantom_" + name] | default("none") != "none" %}
+        {{ "Shortcuts are planted on these phantoms:" if loop.first }}
+        {{ name }} ({{ p["phantom_" + name] }}){{ "." if loop.last else "," }}
+        {% endfor %}""",
     "methods": """
         <p>Of the films that are not test, {{ "{:.0%}".format(p.validation_fraction) }} are set aside for
         validation, whole patients at a time, with as many of each kind as in the whole; seed {{ p.seed }}.
@@ -92,6 +105,45 @@ STAGE = {
 # Without a folder, a run draws phantoms and keeps them in its own cache. Own films come with a table,
 # `films.csv`, that says of each film what folder and name say of the public ones. The notebook on films shows
 # its columns, and `pneumo data template DIR` begins one.
+#
+# On phantoms, **shortcuts** may be planted: text, a tall side marker, a border, another exposure. The
+# examinations of later chapters must find them, and a network that uses them can be seen to do so. Films of a
+# folder stay as they are.
+
+# %%
+#| export
+def _planted_in_words(
+    shortcuts: dict[str, str], # shortcut → way
+) -> str: # one sentence; "" where nothing is planted
+    "What is planted on the phantoms, and how."
+    planted = [f"{name} ({way})" for name, way in shortcuts.items() if way != "none"]
+    return f"shortcuts are planted on these phantoms: {', '.join(planted)}." if planted else ""
+
+
+# %%
+test_eq(_planted_in_words(dict(text="class", frame="none", exposure="reversed")),
+        "shortcuts are planted on these phantoms: text (class), exposure (reversed).")
+test_eq(_planted_in_words(dict(text="none")), "")
+
+
+# %%
+#| export
+def _check_nothing_planted(
+    folder: Path,              # of films that are no phantoms
+    shortcuts: dict[str, str], # shortcut → way
+):
+    "Refuse shortcuts on films of a folder."
+    planted = [f"phantom_{name}={way}" for name, way in shortcuts.items() if way != "none"]
+    if planted: raise StudyError(
+        f"Expected no planted shortcuts on the films of {folder.name}, found {', '.join(planted)}; "
+        "they can be planted on phantoms only, so leave out data_dir and films_csv, or these parameters.")
+
+
+# %%
+_check_nothing_planted(Path("films"), dict(text="none"))
+test_fail(lambda: _check_nothing_planted(Path("films"), dict(text="class")),
+          contains="found phantom_text=class")
+
 
 # %%
 #| export
@@ -100,14 +152,18 @@ def _film_folder(
     data_dir: str,  # "" for that of the table, or for phantoms
     films_csv: str, # "" without a table
     seed: int,
-    phantom_train: int,
-    phantom_test: int,
+    sizes: tuple[int, int],    # phantoms of train and test
+    shortcuts: dict[str, str], # to plant: shortcut → way
 ) -> Path: # absolute
     "The folder of a run's films, drawn now if need be."
     folder, _ = films_at(data_dir, films_csv)
-    if folder is not None: return folder.resolve()
-    drawn = stage.path("cache", f"phantoms_{phantom_train}_{phantom_test}_{seed}")
-    return make_dataset(drawn, phantom_train, phantom_test, seed)
+    if folder is not None:
+        _check_nothing_planted(folder, shortcuts)
+        return folder.resolve()
+    planted = [f"{name}-{way}" for name, way in shortcuts.items() if way != "none"]
+    if planted: note(stage, _planted_in_words(shortcuts))
+    name = "_".join(["phantoms", *map(str, [*sizes, seed]), *planted])
+    return make_dataset(stage.path("cache", name), *sizes, seed, shortcuts=shortcuts)
 
 
 # %% [markdown]
@@ -228,9 +284,10 @@ def prepare_data(
     phantom_test: int = 24,
     validation_fraction: float = .2, # of the films of each kind that are not test
     films_csv: str = "",        # table of own films; "" for films.csv in the folder, if there is one
+    shortcuts: dict[str, str] | None = None, # to plant on phantoms: text, marker, frame, exposure → way
 ) -> pd.DataFrame: # what images.csv holds; attrs: root, films_csv, left_out
     "Find or draw the films, check and split them, and write images.csv with its two companions."
-    root = _film_folder(stage, data_dir, films_csv, seed, phantom_train, phantom_test)
+    root = _film_folder(stage, data_dir, films_csv, seed, (phantom_train, phantom_test), shortcuts or {})
     scanned = scan_dataset(root, films_csv)
     images = split_patients(scanned, validation_fraction, seed).reset_index(drop=True)
     leaked = sorted({*scanned.path} - {*images.path})
@@ -247,8 +304,10 @@ def prepare_data(
 # %%
 films = dict(data_dir=data_dir, films_csv=films_csv, phantom_train=phantom_train, phantom_test=phantom_test,
              validation_fraction=validation_fraction)
-stage = open_stage("data", run_dir, seed=seed, **films)
-images = prepare_data(stage, seed=seed, **films)
+shortcuts = dict(text=phantom_text, marker=phantom_marker, frame=phantom_frame, exposure=phantom_exposure)
+stage = open_stage("data", run_dir, seed=seed, **films,
+                   **{f"phantom_{name}": way for name, way in shortcuts.items()})
+images = prepare_data(stage, seed=seed, shortcuts=shortcuts, **films)
 counts = images.groupby(["split", "kind"]).agg(films=("path", "size"), patients=("patient_id", "nunique"))
 print("Fingerprint of these films:", data_fingerprint(images))
 counts.unstack("kind")

@@ -28,11 +28,13 @@ import numpy as np
 import pandas as pd
 
 from pneumo_nb.run import Stage, look, note, write_csv
-from pneumo_nb.style import CLASS_NAMES, COLOURS, counted
+from pneumo_nb.style import CLASS_NAMES, COLOURS, counted, in_list, value_with_interval
 from pneumo_nb.films import read_film, with_series
-from pneumo_nb.measures import is_above_chance, proportion_interval
+from pneumo_nb.cache import decode_films
+from pneumo_nb.measures import holm, is_above_chance, logit, proportion_interval
 from pneumo_nb.appearance import (
-    TALL_MARKER, appearance_scores, appearance_table, carried_over, overlap_weights, separation)
+    BURNT_IN, SMALL_SIDE, TALL_MARKER, appearance_scores, carried_over, features_without_lungs, measure_films,
+    overlap_weights, separation, without_lungs)
 
 # %%
 #| hide
@@ -63,7 +65,7 @@ RANGES = {
 #| export
 STAGE = {
     "reads": ["images.csv", "metrics/data.json"],
-    "writes": ["appearance.csv", "metrics/eda_*.json"],
+    "writes": ["appearance.csv", "burnt_in.csv", "metrics/eda_*.json", "metrics/without_lungs.csv"],
     "card": ["eda_samples"],
 }
 
@@ -379,10 +381,10 @@ readable(numbers).style.hide(axis="index").format({"middle": "{:.0f}"})
 # ## How each film looks as a whole
 #
 # The instruments of the chapter on appearance give each film nine numbers: eight measures of its looks and
-# the height of its side marker. From the eight, a random forest says how likely each film that is not test
-# shows pneumonia, always asked about patients that it was not fitted on. That gives the film its **overlap
-# weight**: much, if its looks speak against its class. The chapter on the compact recipe uses the weights to
-# compare recipes on films that are not test.
+# the height of its side marker. They also say where text and markers are burnt in. From the eight measures, a
+# random forest says how likely each film that is not test shows pneumonia, always asked about patients that
+# it was not fitted on. That gives the film its **overlap weight**: much, if its looks speak against its
+# class. The chapter on the compact recipe uses the weights to compare recipes on films that are not test.
 
 # %%
 #| export
@@ -401,41 +403,74 @@ def _film_weights(
 
 # %%
 #| export
-def _measure_appearance(
+def _measure_films(
     stage: Stage,
     images: pd.DataFrame, # from `load_images`
-    seed: int,
-) -> pd.DataFrame: # APPEARANCE, marker and weight, rows as of `images`
-    "Measure every film and write appearance.csv; where there are test films, that is a look at them."
-    if (images.split == "test").any(): look(stage, "gray levels, sharpness and side markers, by class")
-    measured = appearance_table(images)
+    seed: int,            # of the weights
+) -> tuple[pd.DataFrame, pd.DataFrame]: # how each film looks, and what is burnt in, as the two loaders below
+    "Measure every film, each read once, and write burnt_in.csv and appearance.csv."
+    measured, places = measure_films(images)
     measured = measured.assign(weight=_film_weights(images, measured, seed))
-    table = pd.concat([images[["path", "sha1"]], measured], axis=1)
-    write_csv(stage.path("appearance.csv"), table)
-    return measured
+    write_csv(stage.path("burnt_in.csv"), places)
+    write_csv(stage.path("appearance.csv"), pd.concat([images[["path", "sha1"]], measured], axis=1))
+    return measured, places
 
 
 # %%
-measured = _measure_appearance(stage, images, seed)
+if (images.split == "test").any():
+    look(stage, "gray levels, sharpness, burnt-in text and side markers, and what classifiers tell without a "
+                "lung, by class")
+measured, places = _measure_films(stage, images, seed)
 readable(images[["path", "split"]].join(measured).head(3)).style.hide(axis="index").format(precision=3)
 
 
 # %% [markdown]
-# Later chapters read that file. Where it is not there, or is of other films, the first chapter that needs it
-# makes it, with the same numbers, and notes it.
+# Later chapters read those files. Where they are not there, or are of other films, the first chapter that
+# needs them makes them, with the same numbers, and notes it.
 
 # %%
 #| export
-def _read_appearance(
+def _as_text(
     file: Path,
+    columns: list[str], # that it must have
+) -> pd.DataFrame | None: # all text, since older parsers of pandas lose a number's last digit
+    "A file of this chapter; None where it is not there, or is another."
+    if not file.exists() or not file.stat().st_size: return None
+    text = pd.read_csv(file, dtype=str)
+    return text if {*columns} <= {*text} else None
+
+def _read_appearance(
+    stage: Stage,
     images: pd.DataFrame, # path, sha1
 ) -> pd.DataFrame | None: # rows as of `images`; None where the file is not there, or is of other films
     "How films look, as measured before."
-    if not file.exists(): return None
-    text = pd.read_csv(file, dtype=str)  # as text, since older parsers of pandas lose the last digit
-    if set(zip(text.path, text.sha1)) != set(zip(images.path, images.sha1)): return None
+    text = _as_text(stage.path("appearance.csv"), ["path", "sha1"])
+    if text is None or {*zip(text.path, text.sha1)} != {*zip(images.path, images.sha1)}: return None
     table = text.set_index("path").drop(columns="sha1").astype(float)
     return table.loc[images.path].set_index(images.index)
+
+def _read_burnt_in(
+    stage: Stage,
+    images: pd.DataFrame, # path, sha1
+) -> pd.DataFrame | None: # BURNT_IN; None where a file is not there, or is of other films
+    "What is burnt into films, as measured before; appearance.csv, written after it, says of which films."
+    text = _as_text(stage.path("burnt_in.csv"), BURNT_IN)
+    if text is None or _read_appearance(stage, images) is None: return None
+    return text.astype(dict.fromkeys("xywh", float))
+
+
+# %%
+#| export
+def _measure_here(
+    stage: Stage,         # not exploration
+    images: pd.DataFrame, # from `load_images`
+    seed: int,            # of the weights
+) -> tuple[pd.DataFrame, pd.DataFrame]: # from `_measure_films`
+    "Measure the films for a chapter that needs it, and note it; with test films, that is a look at them."
+    note(stage, "exploration has not been done in this run, so how the films look was measured here.")
+    if (images.split == "test").any():
+        look(stage, "gray levels, sharpness, burnt-in text and side markers, by class")
+    return _measure_films(stage, images, seed)
 
 
 # %%
@@ -446,10 +481,17 @@ def load_appearance(
     seed: int,            # of the weights, where they are not there yet
 ) -> pd.DataFrame: # APPEARANCE, marker and weight (NaN for test films), rows as of `images`
     "How each film of this run looks; measured here if nobody has."
-    table = _read_appearance(stage.path("appearance.csv"), images)
-    if table is not None: return table
-    note(stage, "exploration has not been done in this run, so how the films look was measured here.")
-    return _measure_appearance(stage, images, seed)
+    table = _read_appearance(stage, images)
+    return _measure_here(stage, images, seed)[0] if table is None else table
+
+def load_burnt_in(
+    stage: Stage,         # that asks
+    images: pd.DataFrame, # from `load_images`
+    seed: int,            # of the weights, which are made with it
+) -> pd.DataFrame: # path, kind ("text" or "marker"), x, y, w, h (shares of width and height); a row a place
+    "Where text and side markers are burnt in; measured here if nobody has."
+    places = _read_burnt_in(stage, images)
+    return _measure_here(stage, images, seed)[1] if places is None else places
 
 
 # %%
@@ -461,9 +503,11 @@ with tempfile.TemporaryDirectory() as folder:
     later = open_stage("compact", folder)
     with redirect_stdout(io.StringIO()): made = load_appearance(later, few, seed)
     pd.testing.assert_frame_equal(load_appearance(later, few, seed + 1), made, check_exact=True)
-    test_eq(_read_appearance(later.path("appearance.csv"), few.iloc[1:]), None)   # of other films
-    test_eq([look["stage"] for look in read_provenance(folder).get("test_looks", [])],
-            ["compact"] * int((few.split == "test").any()))
+    rows = lambda table: sorted(table.itertuples(index=False, name=None))
+    test_eq(rows(load_burnt_in(later, few, seed)), rows(places[places.path.isin(few.path)]))
+    test_eq(_read_appearance(later, few.iloc[1:]), None)   # of other films
+    test_eq(_read_burnt_in(later, few.iloc[1:]), None)
+    test_eq(len(read_provenance(folder).get("test_looks", [])), int((few.split == "test").any()))
 
 
 # %% [markdown]
@@ -503,21 +547,21 @@ readable(markers).style.hide(axis="index").format(shares)
 # %%
 #| export
 def _count_of(
-    tall: pd.Series, # (N,) bool
+    has: pd.Series,  # (N,) bool
     rows: pd.Series, # (N,) bool, among which films
 ) -> str: # such as "18 of 1,349 (1.3%)"
-    "How many of some films have a tall marker, in words."
-    words = f"{tall[rows].sum():,} of {rows.sum():,}"
-    return words + f" ({tall[rows].mean():.1%})" if rows.any() else words
+    "How many of some films have something, in words."
+    words = f"{has[rows].sum():,} of {rows.sum():,}"
+    return words + f" ({has[rows].mean():.1%})" if rows.any() else words
 
 
 # %%
 #| export
-def _more_among(tall: pd.Series, rows: pd.Series, others: pd.Series) -> bool:
-    "Whether tall markers are more frequent among some films than among others, beyond both intervals."
+def _more_among(has: pd.Series, rows: pd.Series, others: pd.Series) -> bool:
+    "Whether something is more frequent among some films than among others, beyond both intervals."
     if not (rows.any() and others.any()): return False
-    low, _ = proportion_interval(int(tall[rows].sum()), int(rows.sum()))
-    _, high = proportion_interval(int(tall[others].sum()), int(others.sum()))
+    low, _ = proportion_interval(int(has[rows].sum()), int(rows.sum()))
+    _, high = proportion_interval(int(has[others].sum()), int(others.sum()))
     return low > high
 
 
@@ -528,32 +572,132 @@ test_eq([_more_among(tall, first, ~first), _more_among(tall, ~first, first)], [T
 
 # %%
 #| export
+_FOUND_WORDS = dict(
+    learned="- **{} is found** on {} pneumonia films and on {} normal ones that are not test.",
+    test="- On test it is found on {} and {}.")
+
 _MARKER_WORDS = dict(
+    what="A tall side marker",
     none="- No film has a side marker taller than a sixteenth of it; it gives nothing away here.",
-    learned="- **A tall side marker** is found on {} pneumonia films and on {} normal ones that are not "
-            "test.",
-    test="- On test it is found on {} and {}.",
     shortcut="- So a network that recognises the films with the tall marker, by whatever sign, can take "
              "what they have in common for the disease, such as the machine and who is filmed by it. The "
              "normal films among them are the ones to judge it by.")
 
-def _marker_findings(
+def _class_findings(
     images: pd.DataFrame, # split, label
-    markers: pd.Series,   # heights of their side markers
+    has: pd.Series,       # (N,) bool, which films have it
+    words: dict,          # what, none, shortcut
 ) -> str: # markdown
-    "What the marker gives away, in words."
-    tall, is_test, is_sick = markers > TALL_MARKER, images.split == "test", images.label == 1
-    if not tall.any(): return _MARKER_WORDS["none"]
-    counts = lambda split: [_count_of(tall, split & is_sick), _count_of(tall, split & ~is_sick)]
-    lines = [_MARKER_WORDS["learned"].format(*counts(~is_test))]
-    if is_test.any(): lines.append(_MARKER_WORDS["test"].format(*counts(is_test)))
-    if _more_among(tall, ~is_test & is_sick, ~is_test & ~is_sick): lines.append(_MARKER_WORDS["shortcut"])
+    "What something on the films gives away about their class, in words."
+    is_test, is_sick = images.split == "test", images.label == 1
+    if not has.any(): return words["none"]
+    counts = lambda split: [_count_of(has, split & is_sick), _count_of(has, split & ~is_sick)]
+    lines = [_FOUND_WORDS["learned"].format(words["what"], *counts(~is_test))]
+    if is_test.any(): lines.append(_FOUND_WORDS["test"].format(*counts(is_test)))
+    if _more_among(has, ~is_test & is_sick, ~is_test & ~is_sick): lines.append(words["shortcut"])
     return "\n".join(lines)
 
 
 # %%
-display(Markdown(_marker_findings(images, measured.marker)))
-assert "gives nothing away" in _marker_findings(images, measured.marker * 0)
+display(Markdown(_class_findings(images, measured.marker > TALL_MARKER, _MARKER_WORDS)))
+assert "gives nothing away" in _class_findings(images, measured.marker > 1, _MARKER_WORDS)
+
+
+# %% [markdown]
+# ## Which films have text burnt in?
+#
+# Times, exposures and numbers that a machine writes are no disease either. The table counts the films on
+# which the detector of the chapter on appearance finds text, and a tall side marker, by split and class.
+
+# %%
+#| export
+def _films_with(
+    images: pd.DataFrame, # path
+    places: pd.DataFrame, # from `load_burnt_in`
+) -> pd.DataFrame: # text and tall, bool; rows as of `images`
+    "Which films have text, and which a tall marker."
+    is_text, is_tall = places.kind == "text", (places.kind == "marker") & (places.h > TALL_MARKER)
+    return pd.DataFrame(dict(text=images.path.isin(places.path[is_text]),
+                             tall=images.path.isin(places.path[is_tall])))
+
+
+# %%
+#| export
+def _burnt_in_table(
+    images: pd.DataFrame, # split, label
+    has: pd.DataFrame,    # from `_films_with`
+) -> pd.DataFrame: # split, class, films, text, text_share, tall, share; a row a split and class
+    "How many films have text, and how many a tall marker."
+    groups = has.groupby([images.split, images.label])
+    table = groups.sum().assign(films=groups.size(), text_share=groups.text.mean(), share=groups.tall.mean())
+    table = table.reset_index()
+    table["class"] = table.label.map(dict(enumerate(CLASS_NAMES)))
+    order = table.split.map(dict(train=0, validation=1, test=2))
+    columns = ["split", "class", "films", "text", "text_share", "tall", "share"]
+    return table.loc[order.sort_values(kind="stable").index, columns]
+
+
+# %%
+made_up = pd.DataFrame(dict(path=["a.png", "b.png", "c.png"], split=["test", "train", "train"],
+                            label=[0, 1, 1]))
+drawn_in = pd.DataFrame([["b.png", "text", .8, .9, .1, .05], ["c.png", "marker", .1, .1, .1, .09],
+                         ["a.png", "marker", .1, .1, .02, .04]], columns=BURNT_IN)
+counted_in = _burnt_in_table(made_up, _films_with(made_up, drawn_in))
+test_eq(counted_in.values.tolist(),
+        [["train", "PNEUMONIA", 2, 1, .5, 1, .5], ["test", "NORMAL", 1, 0, 0, 0, 0]])
+
+# %%
+has = _films_with(images, places)
+test_eq(has.tall.tolist(), (measured.marker > TALL_MARKER).tolist())
+readable(_burnt_in_table(images, has)).style.hide(axis="index").format(
+    {"share with text": "{:.1%}", "share with a tall marker": "{:.1%}"})
+
+# %%
+#| export
+_TEXT_WORDS = dict(
+    what="Burnt-in text",
+    none="- No text is found on any film; it gives nothing away here.",
+    shortcut="- So text, or the machine that writes it, tells of the class, and a network can learn to read "
+             "either.")
+
+# %%
+display(Markdown(_class_findings(images, has.text, _TEXT_WORDS)))
+
+# %% [markdown]
+# [The figure](#fig-eda_burnt_in) shows films that are not test, those with text first, with frames around
+# what was found.
+
+# %%
+#| export
+_FRAMES = dict(text="#E69F00", marker="#56B4E9")
+
+def _plot_burnt_in(
+    films: pd.DataFrame,  # path; at least one
+    places: pd.DataFrame, # from `load_burnt_in`
+    root: str,            # folder of the films
+): # matplotlib Figure
+    "Films with frames around text and side markers."
+    import matplotlib.pyplot as plt
+    figure, axes = plt.subplots(1, len(films), figsize=(2.6 * len(films), 2.6), squeeze=False)
+    for ax, film in zip(axes.flat, films.itertuples()):
+        pixels = read_film(f"{root}/{film.path}")
+        ax.imshow(pixels, vmin=0, vmax=255)
+        ax.axis("off")
+        for place in places[places.path == film.path].itertuples():
+            (h, w), margin = pixels.shape, .012
+            ax.add_patch(plt.Rectangle(
+                ((place.x - margin) * w, (place.y - margin) * h), (place.w + 2 * margin) * w,
+                (place.h + 2 * margin) * h, fill=False, lw=1.5, color=_FRAMES[place.kind]))
+    return figure
+
+
+# %%
+with_any = images.assign(text=has.text)[images.path.isin(places.path) & (images.split != "test")]
+shown = with_any.sample(frac=1, random_state=seed).sort_values("text", ascending=False, kind="stable").head(5)
+if len(shown): save_figure(
+    stage, _plot_burnt_in(shown, places, images.attrs["root"]), "eda_burnt_in",
+    "Films that are not test; orange frames are around text, blue ones around side markers.",
+    f"{counted(len(shown), 'film')}, framed where something was found; {shown.text.sum()} with text.")
 
 
 # %% [markdown]
@@ -651,6 +795,186 @@ save_figure(stage, figure, "eda_shift",
             "The darkest gray of each film along the patient numbers of its series.",
             "Scatter of the 5th percentile of gray against the patient number for each naming series, with a "
             "running median" + ("; test films are crosses." if (images.split == "test").any() else "."))
+
+# %% [markdown]
+# ## What can be told without a lung?
+#
+# The most direct question comes last: how much of the class can be told where no lung is? Random forests get
+# parts of films reduced to 32 pixels: the outer frame, the corners, all but the chest. Others get the height
+# of the side marker or numbers of the whole film, and one, for comparison, the whole film. Each judges
+# patients that it was not fitted on; test films are judged after all others.
+
+# %%
+small = decode_films(images, SMALL_SIDE).pixels
+answers = without_lungs(images, features_without_lungs(images, measured, small), seed)
+write_csv(stage.path("metrics/without_lungs.csv"), answers)
+
+# %%
+#| export
+_ASKED = dict(others="films that are not test", test="test films")
+
+def _without_lungs_table(
+    answers: pd.DataFrame, # from `without_lungs`
+) -> pd.DataFrame: # a row a classifier: AUROC and interval on both sides of the split, as text
+    "What each classifier reaches."
+    interval = lambda row: value_with_interval(
+        dict(auroc=row.auroc, auroc_low=row.low, auroc_high=row.high), "auroc", digits=3)
+    texts = answers.assign(text=[interval(row) for row in answers.itertuples()])
+    table = texts.pivot(index="classifier", columns="asked", values="text")
+    table = table.loc[answers.classifier.unique()].rename(columns=lambda key: f"AUROC, {_ASKED[key]}")
+    features = answers.groupby("classifier").features.first()
+    return table.assign(features=features).rename_axis(columns=None).reset_index()
+
+
+# %%
+two = pd.DataFrame([dict(asked="others", auroc=.9, low=.8, high=.95), dict(asked="test", auroc=1.)]).assign(
+    classifier="outer frame", features=348, films=90)
+test_eq(_without_lungs_table(two).iloc[0].tolist(), ["outer frame", "0.900 (0.800–0.950)", "1.000", 348])
+_without_lungs_table(answers).style.hide(axis="index")
+
+# %% [markdown]
+# [The figure](#fig-eda_without_lungs) draws the same. What lies to the right of the dotted line, with its
+# whole interval, is told better than by guessing. Where test films lie further left than the others, part of
+# what was learned does not hold on them: a network that learned the same would lose as much.
+#
+# Do such classifiers find what is there, and nothing else? Phantoms on which a shortcut is planted answer
+# that, since there the truth is known. Try `pneumo run -p data.phantom_text=class --only data,eda`: the lower
+# right corner tells the class. With `balanced` in the place of `class` it does not.
+
+# %%
+#| export
+_MARKS = dict(others=dict(color=COLOURS["other"], marker="o"), test=dict(color="black", marker="x"))
+
+def _plot_without_lungs(
+    answers: pd.DataFrame, # from `without_lungs`
+): # matplotlib Figure
+    "AUROC of each classifier with its interval, on both sides of the split."
+    import matplotlib.pyplot as plt
+    names = list(answers.classifier.unique())
+    figure, ax = plt.subplots(figsize=(8, .45 * len(names) + 1.4))
+    for shift, (asked, rows) in zip((-.12, .12), answers.groupby("asked")):
+        places = rows.classifier.map(names.index) + shift
+        ax.hlines(places, rows.low, rows.high, color=_MARKS[asked]["color"], lw=1.5)
+        ax.plot(rows.auroc, places, ls="none", ms=6, label=_ASKED[asked], **_MARKS[asked])
+    ax.axvline(.5, color="gray", lw=1, ls=":", label="guessing")
+    ax.set(yticks=range(len(names)), yticklabels=names, xlabel="AUROC, pneumonia told from normal")
+    ax.invert_yaxis()
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+# %%
+#| export
+def _list_answers(
+    answers: pd.DataFrame, # from `without_lungs`
+) -> str: # such as "outer frame 0.973 (test 0.899)"
+    "Every classifier with its AUROC, in words."
+    table = answers.pivot(index="classifier", columns="asked", values="auroc")
+    parts = []
+    for name in answers.classifier.unique():
+        row = table.loc[name]
+        test = f" (test {row.test:.3f})" if "test" in row and row.test == row.test else ""
+        parts.append(f"{name} {row.others:.3f}{test}" if "others" in row else f"{name}{test}")
+    return ", ".join(parts)
+
+
+# %%
+test_eq(_list_answers(two), "outer frame 0.900 (test 1.000)")
+test_eq(_list_answers(two[:1]), "outer frame 0.900")
+if len(answers): save_figure(
+    stage, _plot_without_lungs(answers), "eda_without_lungs",
+    "How well classifiers that see no lung tell pneumonia from normal, with 95 % intervals.",
+    f"AUROC of each classifier as a mark with its interval: {_list_answers(answers)}.")
+
+
+# %% [markdown]
+# Six of the classifiers see nothing that is lung. The file's size, the eight measures and the whole film have
+# lungs in them, and are there to compare. Asked six times, chance alone would tell a class now and then, so
+# the p-values are corrected after Holm. Each follows from the interval, which is even on the logit.
+
+# %%
+#| export
+def _is_told(
+    answers: pd.DataFrame, # auroc, low, high; NaN where there is no interval
+) -> np.ndarray: # (n,) bool
+    "Which AUROCs are above .5 by more than chance, where as many questions are asked."
+    from scipy.stats import norm
+    auroc, low, high = (answers[key].to_numpy(float) for key in ("auroc", "low", "high"))
+    errors = (logit(high) - logit(low)) / (2 * norm.ppf(.975))
+    p = np.nan_to_num(2 * norm.sf(np.abs(logit(auroc)) / errors), nan=1)
+    return (auroc == 1) | (auroc > .5) & (holm(p) < .05)
+
+
+# %%
+asked = pd.DataFrame(dict(auroc=[.7, .556, .3, 1, .5], low=[.6, .507, .2, np.nan, np.nan],
+                          high=[.786, .605, .42, np.nan, np.nan]))
+test_eq(_is_told(asked).tolist(), [True, False, False, True, False])
+test_eq(_is_told(asked[1:2]).tolist(), [True])   # asked alone
+
+# %%
+#| export
+_WITHOUT_WORDS = dict(
+    few="- Too few patients to ask classifiers that see no lung.",
+    none="- No classifier that sees no lung tells pneumonia from normal reliably better than by guessing.",
+    best="- **Without a lung, pneumonia is told from normal**: from {} with an AUROC of {} on films that are "
+         "not test{}.",
+    test=", and with {} on test films",
+    more="- The same holds of {}.",
+    whole="- For comparison, where lungs are seen, too: {}.",
+    drawn="- Phantoms have their disease in the lungs alone. So what tells the class elsewhere was planted, "
+          "or is chance.",
+    real="- A network can reach as much without a look at a lung. Part of it may be due to disease, as the "
+         "sick may be placed and filmed in other ways. Only a test on other films, or on films changed where "
+         "no lung is, shows what a network uses.")
+
+_SEEN = {  # classifier → what it sees, where that is no lung
+    "width and height": "width and height alone", "height of the side marker": "the side marker's height",
+    "outer frame": "the outermost tenth on each side",
+    "four corners": "the four corners", "lower right corner": "the lower right corner",
+    "without the chest": "all but the chest"}
+
+
+# %%
+#| export
+def _best_without_lungs(
+    told: pd.DataFrame, # answers that tell, on films that are not test, the best first
+    test: pd.DataFrame, # the same classifiers' answers on test films; may be empty
+) -> list[str]: # markdown
+    "What the best classifier without lungs reaches, and which others tell."
+    best, *more = told.to_dict("records")
+    on_test = test[test.classifier == best["classifier"]].to_dict("records")
+    words = "".join(_WITHOUT_WORDS["test"].format(_interval_text(row)) for row in on_test)
+    line = _WITHOUT_WORDS["best"].format(_SEEN[best["classifier"]], _interval_text(best), words)
+    listed = [f"{_SEEN[row['classifier']]} ({row['auroc']:.3f})" for row in more]
+    return [line] + ([_WITHOUT_WORDS["more"].format(in_list(listed))] if listed else [])
+
+
+# %%
+#| export
+def _without_lungs_findings(
+    answers: pd.DataFrame, # from `without_lungs`
+    is_drawn: bool,        # phantoms
+) -> str: # markdown
+    "What can be told without a lung, in words."
+    if not len(answers): return _WITHOUT_WORDS["few"]
+    others, test = (answers[answers.asked == asked] for asked in ("others", "test"))
+    blind, seeing = others[others.classifier.isin(_SEEN)], others[~others.classifier.isin(_SEEN)]
+    told = blind[_is_told(blind)].sort_values("auroc", ascending=False)
+    lines = _best_without_lungs(told, test) if len(told) else [_WITHOUT_WORDS["none"]]
+    listed = in_list([f"{row.classifier} {row.auroc:.3f}" for row in seeing.itertuples()])
+    if listed: lines.append(_WITHOUT_WORDS["whole"].format(listed))
+    if len(told): lines.append(_WITHOUT_WORDS["drawn" if is_drawn else "real"])
+    return "\n".join(lines)
+
+
+# %%
+words = _without_lungs_findings(two, is_drawn=False)
+assert "from the outermost tenth on each side with an AUROC of 0.900 (95 %" in words
+assert "and with 1.000 (no interval: all pairs of films are in order) on test films" in words
+assert "was planted" in _without_lungs_findings(two[:1], is_drawn=True)
+test_eq(_without_lungs_findings(two.assign(low=.4, auroc=.6), True), _WITHOUT_WORDS["none"])
+test_eq(_without_lungs_findings(two[:0], True), _WITHOUT_WORDS["few"])
+display(Markdown(_without_lungs_findings(answers, is_drawn)))
 
 # %% [markdown]
 # ## What it comes to

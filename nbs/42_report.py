@@ -281,7 +281,7 @@ def _conclusion(
     "What the run as a whole shows."
     facts = read_json(folder/"metrics/evaluation.json")
     lines = [*_best_sentences(facts), *_difference_sentences(facts["pairs"]), *_shift_sentences(folder),
-             *_size_sentences(_facts(folder, "metrics/eda_sizes.json"))]
+             *_size_sentences(_facts(folder, "metrics/eda_sizes.json")), *_frame_sentences(folder)]
     return lines + ([] if facts["split"] == "test" else [_NO_TEST])
 
 _NO_TEST = ("There were no test films: these numbers come from validation films, which also chose epoch or "
@@ -401,6 +401,32 @@ wide = dict(constant=False, auroc=.9, low=.8)
 for size in (wide, wide | dict(auroc=1., low=None)):
     assert _size_sentences(size)[0].endswith("the part of a score that needs no lung.")
 test_eq(_size_sentences({}), [])
+
+
+# %%
+#| export
+def _frame_sentences(folder: Path) -> list[str]: # one or none
+    "What a classifier that sees only the frame of a film reaches, as the exploration found."
+    from pneumo_nb.measures import is_above_chance
+    if not (folder/"metrics/without_lungs.csv").exists(): return []
+    answers = read_table(folder/"metrics/without_lungs.csv", ["asked", "classifier", "auroc", "low"])
+    rows = {row.asked: row for row in answers[answers.classifier == "outer frame"].itertuples()}
+    if "others" not in rows: return []
+    is_told = is_above_chance(rows["others"].auroc, rows["others"].low)
+    test = f", and of {rows['test'].auroc:.3f} on test films" if "test" in rows else ""
+    return ["A classifier that sees only the outermost tenth of a film on each side reaches an AUROC of "
+            f"{rows['others'].auroc:.3f} on train and validation films{test}: "
+            + ("so much needs no lung." if is_told else "that is not reliably above guessing.")]
+
+
+# %%
+with tempfile.TemporaryDirectory() as folder:
+    test_eq(_frame_sentences(Path(folder)), [])
+    (Path(folder)/"metrics").mkdir()
+    (Path(folder)/"metrics/without_lungs.csv").write_text(
+        "asked,classifier,auroc,low\nothers,outer frame,.97,.96\ntest,outer frame,.9,.87\n")
+    words = _frame_sentences(Path(folder))[0]
+assert "0.970 on train and validation films, and of 0.900 on test films: so much needs no lung" in words
 
 # %% [markdown]
 # ## The landing page

@@ -22,6 +22,8 @@ from .splits import split_patients
 RANGES = {
     "data_dir, films_csv": "plain text",
     "phantom_train, phantom_test": "whole number from 3 to 100000",
+    "phantom_text, phantom_marker": ["none", "class", "balanced", "reversed"],
+    "phantom_frame, phantom_exposure": ["none", "class", "balanced", "reversed"],
     "validation_fraction": "number above 0 and below 1",
 }
 
@@ -31,6 +33,12 @@ STAGE = {
     "writes": ["images.csv", "metrics/data.json", "metrics/data_checks.csv", "cache/phantoms_*/phantom.json"],
     "card": ["data_patients"],
     "paths": {"data_dir": [""], "films_csv": [""]},
+    "data_remark": """
+        {% for name in ["text", "marker", "frame", "exposure"]
+           if p["phantom_" + name] | default("none") != "none" %}
+        {{ "Shortcuts are planted on these phantoms:" if loop.first }}
+        {{ name }} ({{ p["phantom_" + name] }}){{ "." if loop.last else "," }}
+        {% endfor %}""",
     "methods": """
         <p>Of the films that are not test, {{ "{:.0%}".format(p.validation_fraction) }} are set aside for
         validation, whole patients at a time, with as many of each kind as in the whole; seed {{ p.seed }}.
@@ -38,19 +46,42 @@ STAGE = {
 }
 
 # %% ../nbs/20_data.ipynb #0630428f
+def _planted_in_words(
+    shortcuts: dict[str, str], # shortcut → way
+) -> str: # one sentence; "" where nothing is planted
+    "What is planted on the phantoms, and how."
+    planted = [f"{name} ({way})" for name, way in shortcuts.items() if way != "none"]
+    return f"shortcuts are planted on these phantoms: {', '.join(planted)}." if planted else ""
+
+# %% ../nbs/20_data.ipynb #966e7ec9
+def _check_nothing_planted(
+    folder: Path,              # of films that are no phantoms
+    shortcuts: dict[str, str], # shortcut → way
+):
+    "Refuse shortcuts on films of a folder."
+    planted = [f"phantom_{name}={way}" for name, way in shortcuts.items() if way != "none"]
+    if planted: raise StudyError(
+        f"Expected no planted shortcuts on the films of {folder.name}, found {', '.join(planted)}; "
+        "they can be planted on phantoms only, so leave out data_dir and films_csv, or these parameters.")
+
+# %% ../nbs/20_data.ipynb #f7b7ff3f
 def _film_folder(
     stage: Stage,
     data_dir: str,  # "" for that of the table, or for phantoms
     films_csv: str, # "" without a table
     seed: int,
-    phantom_train: int,
-    phantom_test: int,
+    sizes: tuple[int, int],    # phantoms of train and test
+    shortcuts: dict[str, str], # to plant: shortcut → way
 ) -> Path: # absolute
     "The folder of a run's films, drawn now if need be."
     folder, _ = films_at(data_dir, films_csv)
-    if folder is not None: return folder.resolve()
-    drawn = stage.path("cache", f"phantoms_{phantom_train}_{phantom_test}_{seed}")
-    return make_dataset(drawn, phantom_train, phantom_test, seed)
+    if folder is not None:
+        _check_nothing_planted(folder, shortcuts)
+        return folder.resolve()
+    planted = [f"{name}-{way}" for name, way in shortcuts.items() if way != "none"]
+    if planted: note(stage, _planted_in_words(shortcuts))
+    name = "_".join(["phantoms", *map(str, [*sizes, seed]), *planted])
+    return make_dataset(stage.path("cache", name), *sizes, seed, shortcuts=shortcuts)
 
 # %% ../nbs/20_data.ipynb #284f75ff
 def _note_what_is_missing(
@@ -127,9 +158,10 @@ def prepare_data(
     phantom_test: int = 24,
     validation_fraction: float = .2, # of the films of each kind that are not test
     films_csv: str = "",        # table of own films; "" for films.csv in the folder, if there is one
+    shortcuts: dict[str, str] | None = None, # to plant on phantoms: text, marker, frame, exposure → way
 ) -> pd.DataFrame: # what images.csv holds; attrs: root, films_csv, left_out
     "Find or draw the films, check and split them, and write images.csv with its two companions."
-    root = _film_folder(stage, data_dir, films_csv, seed, phantom_train, phantom_test)
+    root = _film_folder(stage, data_dir, films_csv, seed, (phantom_train, phantom_test), shortcuts or {})
     scanned = scan_dataset(root, films_csv)
     images = split_patients(scanned, validation_fraction, seed).reset_index(drop=True)
     leaked = sorted({*scanned.path} - {*images.path})

@@ -176,7 +176,7 @@ def _conclusion(
     "What the run as a whole shows."
     facts = read_json(folder/"metrics/evaluation.json")
     lines = [*_best_sentences(facts), *_difference_sentences(facts["pairs"]), *_shift_sentences(folder),
-             *_size_sentences(_facts(folder, "metrics/eda_sizes.json"))]
+             *_size_sentences(_facts(folder, "metrics/eda_sizes.json")), *_frame_sentences(folder)]
     return lines + ([] if facts["split"] == "test" else [_NO_TEST])
 
 _NO_TEST = ("There were no test films: these numbers come from validation films, which also chose epoch or "
@@ -255,6 +255,20 @@ def _size_sentences(size: dict) -> list[str]: # `size`: from the exploration, or
                "which is not reliably above guessing.")
     return [f"Size and shape of the films alone reach an AUROC of {size['auroc']:.3f} on train and "
             f"validation films, {meaning}"]
+
+# %% ../nbs/42_report.ipynb #3e811a3f
+def _frame_sentences(folder: Path) -> list[str]: # one or none
+    "What a classifier that sees only the frame of a film reaches, as the exploration found."
+    from pneumo_nb.measures import is_above_chance
+    if not (folder/"metrics/without_lungs.csv").exists(): return []
+    answers = read_table(folder/"metrics/without_lungs.csv", ["asked", "classifier", "auroc", "low"])
+    rows = {row.asked: row for row in answers[answers.classifier == "outer frame"].itertuples()}
+    if "others" not in rows: return []
+    is_told = is_above_chance(rows["others"].auroc, rows["others"].low)
+    test = f", and of {rows['test'].auroc:.3f} on test films" if "test" in rows else ""
+    return ["A classifier that sees only the outermost tenth of a film on each side reaches an AUROC of "
+            f"{rows['others'].auroc:.3f} on train and validation films{test}: "
+            + ("so much needs no lung." if is_told else "that is not reliably above guessing.")]
 
 # %% ../nbs/42_report.ipynb #9a002c8d
 _QUESTION = """Can a network tell from a frontal chest X-ray whether a child has pneumonia, how sure can we be

@@ -102,6 +102,7 @@ WORDS |= {
     "most": "most films of a patient", "leaked": "same patient in train",
     "serious": "would spoil a result", "median": "middle",
     "found": "with a marker", "tall": "with a tall marker", "share": "share with a tall marker",
+    "text": "with text", "text_share": "share with text",
     "lowest": "lowest number", "highest": "highest number",
     "weighted": "weighted by appearance", "swapped": "gray levels swapped", "bands": "sharpness swapped",
     "shape": "shape swapped", "shape_gap": "gap of shape", "fold": "fold left out", "blind": "hits by chance",

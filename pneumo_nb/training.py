@@ -8,6 +8,7 @@ __all__ = ['compile_model', 'fit', 'predict_films', 'train_kept', 'train_model',
 
 # %% ../nbs/12_training.ipynb #b09efe07
 import shutil, time
+from contextlib import contextmanager
 from pathlib import Path
 
 import keras
@@ -146,12 +147,26 @@ def _weights_file(folder: Path, epoch: int) -> Path: # counted from 1
     return folder/f"epoch_{epoch:04d}.weights.h5"
 
 # %% ../nbs/12_training.ipynb #c62bedda
+@contextmanager
+def _averaged(model: keras.Model): # compiled
+    "The weights as the optimizer averaged them, if it does; as they were afterwards."
+    if not model.optimizer.use_ema:
+        yield
+        return
+    weights = [v.numpy() for v in model.trainable_variables]
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    try: yield
+    finally:
+        for variable, weight in zip(model.trainable_variables, weights): variable.assign(weight)
+
+# %% ../nbs/12_training.ipynb #fb207b88
 def _save_state(backup: _Backup):
     "Write the state after the history's last epoch and remove earlier ones."
     history, folder, model = backup.history, backup.folder, backup.model
     epoch = history[-1]["epoch"]
     if backup.keep == "last" or np.argmin([row["val_loss"] for row in history]) == epoch - 1:
-        with atomic_path(folder/"kept.weights.h5") as partial: without_optimizer(model).save_weights(partial)
+        with _averaged(model), atomic_path(folder/"kept.weights.h5") as partial:
+            without_optimizer(model).save_weights(partial)
     with atomic_path(_weights_file(folder, epoch)) as partial: model.save_weights(partial)
     state = dict(history=history, seeds=backup.seeds, threads=threads())
     write_json(folder/f"epoch_{epoch:04d}.json", state)

@@ -22,17 +22,16 @@ RECIPE = {"data.phantom_train": 80, "data.phantom_test": 24, "common.image_size"
 IN_LINE = """
 import json, sys
 from pneumo_nb.run import open_stage, write_csv
-from pneumo_nb.compact import (answering, chosen_folds, keep_models, make_folds, member_table, plan_members,
-                               pool_groups, train_members)
+from pneumo_nb.compact import build_compact
+from pneumo_nb.members import answering, keep_models, make_plan, member_table, pool_groups, train_members
 from pneumo_nb.preprocessing import load_films
 folder, p = sys.argv[1], json.loads(sys.argv[2])
 stage = open_stage("compact", folder, **p)
 films = load_films(stage, p["image_size"], p["seed"])
-fold_of = make_folds(films.images, p["folds_by"], p["folds"])
-plan = plan_members(p, chosen_folds(films, fold_of, p["only_folds"]), p["refits"])
-networks, answers, histories = train_members(stage, films, fold_of, plan)
-pools = pool_groups(films, fold_of, answers)
-write_csv(stage.path("members/compact.csv"), member_table(answers, pools))
+plan = make_plan(stage, films)
+networks, answers, histories = train_members(stage, films, plan, build_compact)
+pools = pool_groups(films, plan.fold_of, answers)
+write_csv(stage.path("members/compact.csv"), member_table(answers, pools, "compact"))
 keep_models(stage, networks, pools, histories, answering(answers))
 """
 

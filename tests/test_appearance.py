@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from pneumo_nb import eda
-from pneumo_nb.appearance import TALL_MARKER, appearance_table, marker_height
+from pneumo_nb.appearance import TALL_MARKER, marker_height, measure_films
 from pneumo_nb.eda import marker_table
 from pneumo_nb.films import scan_dataset
 from pneumo_nb.phantom import make_dataset
@@ -24,11 +24,13 @@ def test_side_markers_are_measured_as_drawn_whatever_the_size_of_the_film(height
 def test_no_bone_of_a_phantom_is_taken_for_a_tall_marker(tmp_path):
     root = make_dataset(tmp_path/"films", n_train=48, n_test=12)
     images = scan_dataset(root)
-    heights = appearance_table(images).marker
+    measured, places = measure_films(images)
+    heights = measured.marker
     assert (heights < .06).all() and .06 < TALL_MARKER
     assert abs(np.median(heights[heights > 0]) - 21 / 520) < .012 and (heights > 0).sum() > 10
     table = marker_table(images, heights)
     assert table.films.sum() == len(images) and table.tall.sum() == 0
+    assert set(places.kind) == {"marker"} and (places.h <= heights.max()).all()   # and no text
 
 @pytest.mark.parametrize("answer", [dict(auroc=1., low=np.nan), dict(auroc=0., low=np.nan),
                                     dict(auroc=.5, low=np.nan), dict(auroc=np.nan, low=np.nan),

@@ -9,9 +9,10 @@ import pytest
 from scipy.special import expit, logit
 
 from pneumo_nb.cache import Films, squash
-from pneumo_nb.compact import (answering, answers_of, check_members, chosen_folds, fold_films, fold_table,
-                               keep_models, make_folds, member_table, plan_members, pool_groups, tall_markers,
-                               train_members)
+from pneumo_nb.compact import build_compact
+from pneumo_nb.members import (answering, answers_of, check_members, chosen_folds, fold_films, fold_table,
+                               keep_models, make_folds, make_plan, member_table, plan_members, pool_groups,
+                               tall_markers, train_members)
 from pneumo_nb.films import naming_series, read_film
 from pneumo_nb.networks import Contrast, FusedBatchNormalization, residual_network
 from pneumo_nb.run import StudyError, finish, look, open_stage, read_provenance
@@ -161,11 +162,11 @@ def test_each_seed_has_networks_for_the_folds_and_an_ensemble_of_its_own():
     films = some_films()
     fold_of = make_folds(films.images, "series", 0)
     chosen = chosen_folds(films, fold_of, [])
-    plan = plan_members(dict(seed=5, seeds=2), chosen, 2)
+    plan = plan_members(dict(seed=5, seeds=2), chosen, 2, "compact")
     assert chosen == [0, 1] and len(plan) == 8
     assert len({member["own_seed"] for member in plan}) == 8
     answers = made_answers(films, fold_of, plan)
-    members = member_table(answers, pool_groups(films, fold_of, answers))
+    members = member_table(answers, pool_groups(films, fold_of, answers), "compact")
     expected = ["compact_s0_r0", "compact_s0_r1", "compact_s1_r0", "compact_s1_r1",
                 "compact_ensemble_s0", "compact_ensemble_s1"]
     assert members.member.unique().tolist() == expected
@@ -181,9 +182,9 @@ def test_each_seed_has_networks_for_the_folds_and_an_ensemble_of_its_own():
 def test_without_refits_the_networks_of_the_folds_answer_on_test():
     films = some_films()
     fold_of = make_folds(films.images, "series", 0)
-    answers = made_answers(films, fold_of, plan_members(dict(seed=0, seeds=1), [0, 1], 0))
+    answers = made_answers(films, fold_of, plan_members(dict(seed=0, seeds=1), [0, 1], 0, "compact"))
     assert answering(answers) == ["compact_s0_f0", "compact_s0_f1"]
-    members = member_table(answers, pool_groups(films, fold_of, answers))
+    members = member_table(answers, pool_groups(films, fold_of, answers), "compact")
     parts = [members[members.member == f"compact_s0_f{f}"] for f in (0, 1)]
     judged = [set(part.path[part.split == "validation"]) for part in parts]
     tested = [set(part.path[part.split == "test"]) for part in parts]
@@ -197,12 +198,11 @@ def test_some_folds_may_be_left_out_and_a_set_without_test_films_is_judged_on_va
     params = dict.fromkeys(RECIPE_RANGES, .3) | dict(
         seed=1, seeds=1, refits=0, only_folds=[0, 2], kinds=True, contrast="local", image_size=16, widths=[4],
         precision="float32", batch_size=32, epochs=1, learning_rate=2e-3, weight_decay=.05,
-        label_smoothing=.05, flip=True, cutout=1)
-    fold_of = make_folds(films.images, "numbers", 3)
-    check_members(films, fold_of, params)
+        label_smoothing=.05, average=0., flip=True, cutout=1, folds_by="numbers", folds=3)
     stage = open_stage("compact", tmp_path, **params)
-    plan = plan_members(params, chosen_folds(films, fold_of, [0, 2]), 0)
-    networks, answers, histories = train_members(stage, films, fold_of, plan)
+    plan = make_plan(stage, films)
+    fold_of = plan.fold_of
+    networks, answers, histories = train_members(stage, films, plan, build_compact)
     assert sorted(answers.n) == sorted(np.flatnonzero((fold_of == 0) | (fold_of == 2)))
     pools = pool_groups(films, fold_of, answers)
     keep_models(stage, networks, pools, histories, answering(answers))
@@ -210,7 +210,8 @@ def test_some_folds_may_be_left_out_and_a_set_without_test_films_is_judged_on_va
         assert set(pd.read_csv(tmp_path/f"predictions/{name}.csv").split) == {"validation"}
     table = fold_table(films, networks, answers, np.full(len(fold_of), np.nan), 1, flip=True)
     assert table.member.tolist() == ["compact_s0_f0", "compact_s0_f2"] and table.weighted.isna().all()
-    assert table[["auroc", "virus against normal", "swapped", "bands", "shape"]].notna().all(axis=None)
+    columns = ["auroc", "virus against normal", "swapped", "bands", "frames", "shape"]
+    assert table[columns].notna().all(axis=None)
     assert set(table.shape_gap) == {"1.205, lower of both directions"}   # these films tell no size
     # taken up with one member, the ensemble's files go, and those of others stay
     (tmp_path/"history/other.csv").write_text("mine")
@@ -226,12 +227,10 @@ def learned_kinds(rename, tmp_path):
     params = dict.fromkeys(RECIPE_RANGES, 0) | dict(
         seed=1, seeds=1, refits=0, only_folds=[0], kinds=True, contrast="local", image_size=16, widths=[2],
         precision="float32", batch_size=32, epochs=1, learning_rate=2e-3, weight_decay=.05,
-        label_smoothing=.05, flip=False, cutout=0, folds_by="series", folds=2)
-    fold_of = make_folds(films.images, "series", 2)
-    check_members(films, fold_of, params)
+        label_smoothing=.05, average=0., flip=False, cutout=0, folds_by="series", folds=2)
     stage = open_stage("compact", tmp_path, **params)
-    networks, answers, _ = train_members(stage, films, fold_of, plan_members(params, [0], 0))
-    table = fold_table(films, networks, answers, np.full(len(fold_of), np.nan), 1, flip=False)
+    networks, answers, _ = train_members(stage, films, make_plan(stage, films), build_compact)
+    table = fold_table(films, networks, answers, np.full(len(films.images), np.nan), 1, flip=False)
     return networks["compact_s0_f0"].output_shape[1], table
 
 @pytest.mark.parametrize("rename, classes, columns", [
@@ -251,10 +250,10 @@ def test_normal_films_of_one_series_are_cut_along_the_numbers():
 
 @pytest.mark.parametrize("change, says", [
     (dict(only_folds=[2]), "Expected normal films and films with pneumonia in fold 2, found no normal films"),
-    (dict(only_folds=[7]), "Expected compact.only_folds between 0 and 3, found [7]"),
-    (dict(only_folds=[0, 0]), "Expected each fold once in compact.only_folds, found [0, 0]"),
-    (dict(seeds=0), "Expected compact.seeds of 1 or more, found 0"),
-    (dict(refits=-1), "Expected compact.refits of 0 or more, found -1")])
+    (dict(only_folds=[7]), "Expected only_folds between 0 and 3, found [7]"),
+    (dict(only_folds=[0, 0]), "Expected each fold once in only_folds, found [0, 0]"),
+    (dict(seeds=0), "Expected seeds of 1 or more, found 0"),
+    (dict(refits=-1), "Expected refits of 0 or more, found -1")])
 def test_members_that_could_not_be_judged_are_refused(change, says):
     films = some_films()
     params = dict(only_folds=[], seeds=1, refits=1, kinds=True) | change

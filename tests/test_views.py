@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 
 from pneumo_nb.cache import Films
-from pneumo_nb.views import (RECIPE_RANGES, band_scatters, level_counts, match_bands, match_levels,
-                             recipe_views, swapped_bands, swapped_levels)
+from pneumo_nb.views import (
+    RECIPE_RANGES, band_scatters, level_counts, match_bands, match_levels, painted_over, pasted, recipe_views,
+    swapped_bands, swapped_levels)
 
 def films_of(normal, sick):
     "Films of both classes, all in train."
@@ -50,3 +51,20 @@ def test_without_sharpness_from_elsewhere_the_recipe_changes_no_band():
         seen = recipe_views(films, 0, still | dict(bands=bands))(1, np.arange(4))[..., 0]
         return np.abs(seen.astype(int) - films.pixels).max()
     assert change(bands=0) <= 1 < change(bands=1)
+
+def test_nothing_of_a_box_is_left_when_it_is_painted_over():
+    "Also at a film's edge, where OpenCV reads what it shall replace."
+    film, boxes = noise(60, 190, 64, 64), [(.6, .8, .3, .1), (0, 0, .1, .1), (.95, .9, .05, .1)]
+    overlay = pasted(np.zeros_like(film), np.full_like(film, 255), boxes)
+    filled, other = painted_over(film, boxes), np.where(overlay == 255, 255, film).astype(np.uint8)
+    assert (filled == painted_over(other, boxes)).all()
+    assert (filled == film)[overlay == 0].all() and not (filled == film).all()
+
+def test_a_pasted_box_is_the_others_and_the_rest_is_as_it_was():
+    film, other, box = noise(0, 90, 100, 100), noise(160, 255, 100, 100), [(.5, .5, .2, .1)]
+    lent = pasted(film, other, box)
+    assert (lent[50:60, 50:70] == other[50:60, 50:70]).all()
+    far = np.ones((100, 100), bool)
+    far[44:66, 44:76] = False
+    assert (lent == film)[far].all() and (pasted(film, film, box) == film).all()
+    assert (painted_over(film, []) == film).all()
