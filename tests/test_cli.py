@@ -230,7 +230,7 @@ def test_an_unwritable_cache_is_said_before_anything_is_made(tmp_path, monkeypat
 
 def test_ctrl_c_ends_in_one_sentence_and_leaves_nothing_half_done(tmp_path):
     words = [PNEUMO, "run", "--run", "a", "--only", "data", "-p", "data.phantom_train=2000"]
-    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)   # tests in a shell's background ignore Ctrl-C
+    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # in the background it is ignored
     command = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                start_new_session=True, preexec_fn=heed)
     end = time.time() + 60
