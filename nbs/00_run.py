@@ -258,6 +258,7 @@ test_fail(lambda: read_cells(file), contains="found no such file")
 # | `caution`, `data_remark` | templates: sentences for the landing page, on the results and on the films |
 # | `paths` | parameters that name a file, each with the words it may hold instead |
 # | `examinations` | the file with what the stage found on films that are not test |
+# | `ranges_of` | an instrument whose `RANGES` hold for this stage's parameters, too |
 #
 # A second literal, `RANGES = {...}`, stands beside the parameters and says which values each of them may
 # have.
@@ -279,6 +280,7 @@ class Declaration:
     data_remark: str = ""
     paths: dict[str, list[str]] = field(default_factory=dict)
     examinations: str = ""
+    ranges_of: str = ""
     ranges: dict[str, str | list[str]] = field(default_factory=dict) # parameter → its rule
 
     @property
@@ -317,10 +319,11 @@ def read_declaration(
 _OF_ALL = {"seed": "whole number from 0 to 4294967295"}  # Keras takes no other
 
 def read_ranges(
-    source: str, # of a stage's module
+    source: str,      # of a stage's module
+    shared: str = "", # of an instrument's module, if its rules hold as well
 ) -> dict[str, str | list[str]]: # parameter → rule
     "The rules of a stage's parameters; parameters that share one stand together in `RANGES`."
-    rules = read_declaration(source, "RANGES") or {}
+    rules = (read_declaration(shared, "RANGES") or {}) | (read_declaration(source, "RANGES") or {})
     return _OF_ALL | {name: rule for names, rule in rules.items() for name in names.split(", ")}
 
 
@@ -329,12 +332,13 @@ def read_ranges(
 @cache
 def stages() -> dict[str, Declaration]: # stage → declaration, in the study's order
     "Every stage of the study."
-    declared = []
-    for file in _package_folder().glob("[a-z]*.py"):
-        source = file.read_text(encoding="utf-8")
+    declared, files = [], sorted(_package_folder().glob("[a-z]*.py"))
+    sources = {file.stem: file.read_text(encoding="utf-8") for file in files}
+    for name, source in sources.items():
         if stage := read_declaration(source):
             notebook = re.search(r"File to edit: .*?([\w.]+)\.ipynb", source)[1]
-            declared.append(Declaration(file.stem, notebook, **stage, ranges=read_ranges(source)))
+            ranges = read_ranges(source, sources.get(stage.get("ranges_of"), ""))
+            declared.append(Declaration(name, notebook, **stage, ranges=ranges))
     return {d.name: d for d in sorted(declared, key=lambda d: d.notebook)}
 
 
@@ -350,6 +354,7 @@ module = 'import keras\nSTAGE = {\n    "reads": ["images.csv"],\n}\n'
 test_eq(read_declaration(module), {"reads": ["images.csv"]})
 both = 'RANGES = {\n    "width, height": "whole number from 1 to 9",\n}\n'
 test_eq(read_ranges(both), _OF_ALL | dict.fromkeys(["width", "height"], "whole number from 1 to 9"))
+test_eq(read_ranges("", both)["width"], "whole number from 1 to 9")
 toy = Declaration("toy", "29_toy", models={"toy": dict(title="Toy")})
 test_eq(toy.outputs, ["figures/toy_*.png", "models/toy.keras", "history/toy.csv", "predictions/toy.csv"])
 print(*stages(), sep=", ")

@@ -33,7 +33,7 @@ from PIL import Image
 
 from pneumo_nb.run import (
     StudyError, films_at, is_hidden, read_cells, rng_for, threads, walk_files, write_csv)
-from pneumo_nb.style import CLASS_NAMES
+from pneumo_nb.style import CLASS_NAMES, counted
 
 # %%
 #| hide
@@ -369,13 +369,13 @@ def _check_names(films: list[Path], root: Path):
     shown = ", ".join(misnamed[:5]) + (" …" if len(misnamed) > 5 else "")
     raise StudyError("Expected names like NORMAL/IM-0115-0001.jpeg and "
                      "PNEUMONIA/person1000_bacteria_2931.jpeg, so that the patient is known and the kind "
-                     f"fits the folder; found {len(misnamed)} other(s): {shown}; rename or move them, "
-                     f"or list all films in a table, which `pneumo data template {root}` begins.")
+                     f"fits the folder; found {counted(len(misnamed), 'other')}: {shown}; rename or "
+                     f"move them, or list all films in a table, which `pneumo data template {root}` begins.")
 
 
 # %%
 scan = root/"train/NORMAL/scan.png"
-test_fail(lambda: _check_names([scan], root), contains="found 1 other(s): train/NORMAL/scan.png")
+test_fail(lambda: _check_names([scan], root), contains="found 1 other: train/NORMAL/scan.png")
 test_fail(lambda: _check_names([scan], root), contains=f"`pneumo data template {root}` begins")
 
 
@@ -964,7 +964,7 @@ def scan_dataset(
     bad, good = rows[rows.problem != ""], rows[rows.problem == ""]
     left_out |= dict(zip(bad.path, bad.problem))
     listed = "; ".join(f"{path} ({reason})" for path, reason in left_out.items())
-    if listed: warnings.warn(f"left out {len(left_out)} film(s) or folder(s): {listed}", stacklevel=2)
+    if listed: warnings.warn(f"left out {counted(len(left_out), 'path')}: {listed}", stacklevel=2)
     _check_readable(rows, root)
     columns = _COLUMNS + (_OF_TABLE if table else [])
     images = good[columns].reset_index(drop=True).astype({"bytes": int})

@@ -30,6 +30,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from pneumo_nb.run import StudyError, rng_for
+from pneumo_nb.style import counted
 from pneumo_nb.films import with_series
 
 # %%
@@ -132,7 +133,7 @@ def split_patients(
     group, test = pd.Series(patient_groups(images), images.index), images.split == "test"
     leaked = _leaked(images, group)
     names = ", ".join(sorted(images.patient_id[leaked].unique())[:10])
-    message = f"left out {leaked.sum()} train film(s) of patients who are in test: {names}"
+    message = f"left out {counted(leaked.sum(), 'train film')} of patients who are in test: {names}"
     if names: warnings.warn(message, stacklevel=2)
     split = images.split.where(test, "train")
     for kind in sorted(images.kind.unique()):
@@ -254,8 +255,7 @@ test_fail(lambda: number_folds(parts, 1), contains="2 folds or more")
 # **other naming series**, of another time perhaps? Two naming series of normal films make two folds. To
 # validate on one is to meet normal films of a series that training never saw.
 #
-# Films of a table have no naming series, so these folds are refused there, and folds along the numbers named
-# in their place.
+# Films of a table have no naming series, so these folds are refused there.
 #
 # Pneumonia has no second series of its kind. So short stretches of its numbers are dealt out in turn: to
 # these folds, and as many again to further folds without normal films, which need not be left out. With two

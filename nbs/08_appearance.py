@@ -480,7 +480,6 @@ test_eq((in_order["auroc"], np.isnan(in_order["low"])), (1, True))
 
 # %%
 #| export
-
 def separation(
     films: pd.DataFrame, # with APPEARANCE and patient_id
     target: np.ndarray,  # (n,) bool

@@ -32,7 +32,7 @@ import pandas as pd
 
 from pneumo_nb.run import (
     Stage, StudyError, atomic_path, jsonable, note, read_json, threads, write_csv, write_json)
-from pneumo_nb.style import COLOURS, model_style, model_title, save_figure
+from pneumo_nb.style import COLOURS, counted, model_style, model_title, save_figure
 from pneumo_nb.measures import fit_temperature, scaled_probability
 from pneumo_nb.batches import Source, class_weights
 from pneumo_nb.networks import seed_states, set_seed_states, temperature_scaled, without_optimizer
@@ -410,8 +410,8 @@ def _say_resumed(stage: Stage, name: str, backup: _Backup):
     print(f"{name}: continues after epoch {done} of an interrupted training")
     before = read_json(backup.folder/f"epoch_{done:04d}.json").get("threads", threads())
     if before != threads(): note(
-        stage, f"{name} was begun on {before} thread(s) and goes on with {threads()}; the same numbers as "
-               "without a break need the same number of threads.")
+        stage, f"{name} was begun on {counted(before, 'thread')} and goes on with {threads()}; the same "
+               "numbers as without a break need the same number of threads.")
 
 
 # %% [markdown]

@@ -27,6 +27,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 
 from pneumo_nb.run import threads
+from pneumo_nb.style import counted
 
 # %%
 #| hide
@@ -235,7 +236,7 @@ def side_by_side(
     "Do tasks in several processes at the same time and print their lines."
     count = min(count, len(tasks))
     each = max(threads() // count, 1) if count else 1
-    print(f"{count} processes, {each} thread(s) each")
+    print(f"{count} processes, {counted(each, 'thread')} each")
     started = []
     try:
         with _environment(_thread_variables(each)):
@@ -280,7 +281,7 @@ failed, printed, files = divided({"half": 2, "quarter": 4, "eighth": 8}, awaited
 print(printed)
 test_eq(failed, 0)
 test_eq(files, {"2": "0.5 with 2 threads", "4": "0.25 with 2 threads", "8": "0.125 with 2 threads"})
-assert "2 processes, 2 thread(s) each" in printed and "half: dividing by 2" in printed
+assert "2 processes, 2 threads each" in printed and "half: dividing by 2" in printed
 
 # %% [markdown]
 # One of two workers ends at its first task. The other does the rest, and the caller is told:

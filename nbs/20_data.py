@@ -27,7 +27,7 @@ from pathlib import Path
 import pandas as pd
 
 from pneumo_nb.run import Stage, StudyError, films_at, note, read_json, write_csv, write_json
-from pneumo_nb.style import COLOURS
+from pneumo_nb.style import COLOURS, counted
 from pneumo_nb.phantom import make_dataset
 from pneumo_nb.films import (
     LEFT_OUT, NO_TEST, OWN_PATIENTS, UNLISTED, check_dataset, data_fingerprint, patient_id, scan_dataset,
@@ -214,8 +214,8 @@ def _table_in_words(checks: pd.DataFrame) -> list[str]: # a sentence each
     rows = {row.problem: row for row in checks.itertuples() if row.films}
     lines = []
     if row := rows.get(UNLISTED):
-        lines.append(f"{row.films} picture(s) that the table of films does not list are not used "
-                     f"({row.examples}).")
+        lines.append(f"{counted(row.films, 'picture')} that the table of films does not list "
+                     f"{'is' if row.films == 1 else 'are'} not used ({row.examples}).")
     if row := rows.get(OWN_PATIENTS):
         lines.append(f"serious: the table of films names no patients, so each of the {row.films} films "
                      "counts as a patient of its own; films of one child may be on both sides of a split, "

@@ -33,14 +33,15 @@ from pneumo_nb.networks import Contrast, FusedBatchNormalization, film_network
 # %%
 #| hide
 import pandas as pd
-from fastcore.test import test_close, test_eq
+from fastcore.test import test_eq
+from pneumo_nb.views import RECIPE
 from IPython.display import Markdown, display
-from pneumo_nb.run import finish, note, open_stage, write_csv, write_json
+from pneumo_nb.run import finish, open_stage
 from pneumo_nb.style import plot_style, readable, save_figure
 from pneumo_nb.films import sample_films
 from pneumo_nb.members import (
-    answering, examinations, fold_table, keep_models, make_plan, member_findings, member_source,
-    member_table, plot_losses, pool_groups, tall_markers, train_members, train_side_by_side)
+    examine_members, keep_members, make_plan, member_source, saved_differ, show_losses, train_members,
+    train_side_by_side)
 from pneumo_nb.preprocessing import load_films
 from pneumo_nb.eda import load_appearance
 plot_style()
@@ -84,21 +85,11 @@ cutout = 1             # rectangles wiped out
 # %%
 #| export
 RANGES = {
-    "folds_by": ["series", "numbers"],
-    "folds": "whole number from 2 to 500",
-    "only_folds": "list of whole numbers from 0 to 499, each below folds if folds_by is numbers",
-    "refits": "whole number from 0 to 500",
-    "seeds": "whole number from 1 to 1000",
-    "batch_size": "whole number from 1 to 4096",
-    "epochs": "whole number from 1 to 10000",
-    "learning_rate": "number above 0 and up to 1",
-    "weight_decay, label_smoothing, average": "number from 0 and below 1",
     "image_size": "whole number from 16 to 1024",
     "widths": "list of 1 to 8 whole numbers from 1 to 4096",
-    "kinds, flip": "true or false",
     "contrast": ["local", "film"],
     "precision": ["float32", "mixed_bfloat16"],
-    "frames, match, bands, equalise, blur, noise": "number from 0 to 1",
+    "match, bands, equalise, blur, noise": "number from 0 to 1",
     "rotation": "number from 0 to 180",
     "shift": "number from 0 to 0.5",
     "stretch": "number from 0 to 1",
@@ -133,6 +124,7 @@ STAGE = {
         folds and answered on test.{% else %}On test all of these networks answer.{% endif %}</p>""",
     "data_remark": "The compact networks divide the films of train and validation anew, into folds.",
     "examinations": "metrics/compact.json",
+    "ranges_of": "members",
 }
 
 # %% [markdown]
@@ -152,6 +144,7 @@ optimiser = dict(batch_size=batch_size, epochs=epochs, learning_rate=learning_ra
 network = dict(image_size=image_size, widths=widths, kinds=kinds, contrast=contrast, precision=precision)
 augmentation = dict(frames=frames, match=match, bands=bands, rotation=rotation, shift=shift, stretch=stretch,
                     flip=flip, equalise=equalise, gamma=gamma, blur=blur, noise=noise, cutout=cutout)
+test_eq(list(augmentation), list(RECIPE))
 stage = open_stage("compact", run_dir, seed=seed, **members, **optimiser, **network, **augmentation)
 films = load_films(stage, image_size, seed)
 print(f"{len(films.pixels):,} films of {films.size} × {films.size} pixels")
@@ -282,11 +275,7 @@ print(f"{len(networks)} networks of {histories.parameters.iloc[0]:,} parameters,
 # Train can lie above the fold left out: its films are altered, and its loss is weighted by class.
 
 # %%
-last = histories[histories.epoch == epochs]
-save_figure(stage, plot_losses(histories, "compact"), "compact_history",
-            "Loss of every member by epoch: train (solid) and the fold left out (dashed).",
-            f"Loss of {len(networks)} members over {epochs} epochs. In the last epoch {last.loss.mean():.3f} "
-            f"on train and {last.val_loss.mean():.3f} on the fold left out, on average.")
+show_losses(stage, histories)
 
 # %% [markdown]
 # Several networks answer together by the mean of their log odds, one probability a film.
@@ -294,20 +283,9 @@ save_figure(stage, plot_losses(histories, "compact"), "compact_history",
 # models are kept: the first answering member, and the ensemble of all where there are several.
 
 # %%
-pools = pool_groups(films, plan.fold_of, answers)
-write_csv(stage.path(f"members/{stage.name}.csv"), member_table(answers, pools, stage.name))
-names = answering(answers)
-keep_models(stage, networks, pools, histories, names)
-temperatures = [dict(member=" and ".join(names), temperature=value) for names, (_, value) in pools.items()]
-pd.DataFrame(temperatures).style.hide(axis="index").format(precision=3)
-
-# %%
-#| hide
-test_films, (table, _) = films.rows("test")[:8], pools[tuple(names[:1])]
-expected = table.set_index("path").probability[films.images.path.iloc[test_films]]
-saved = keras.saving.load_model(stage.path(f"models/{stage.name}.keras"))
-answered = saved.predict_on_batch(take(films.pixels, test_films)[..., None].astype("float32"))[:, 0]
-if len(test_films): test_close(answered, expected.to_numpy(), eps=1e-4)
+temperatures = keep_members(stage, films, plan, networks, answers, histories)
+assert saved_differ(stage, films, stage.name) < 1e-4
+temperatures.style.hide(axis="index").format(precision=3)
 
 # %% [markdown]
 # ## Does validation feel the shift?
@@ -322,8 +300,7 @@ if len(test_films): test_close(answered, expected.to_numpy(), eps=1e-4)
 
 # %%
 looks = load_appearance(stage, films.images, seed)
-if looks.weight.isna().all(): note(stage, "too few patients to weight films by appearance.")
-table = fold_table(films, networks, answers, looks.weight.to_numpy(), seed, flip)
+table, findings = examine_members(stage, films, networks, answers, histories, looks)
 caption = "AUROC of each member on the fold it never saw, by examination"
 readable(table).style.hide(axis="index").format(precision=4).set_caption(caption)
 
@@ -335,7 +312,5 @@ readable(table).style.hide(axis="index").format(precision=4).set_caption(caption
 # sign of the class.
 
 # %%
-tall = tall_markers(films, answers, looks.marker.to_numpy())
-display(Markdown(member_findings(table, histories, tall)))
-write_json(stage.path("metrics/compact.json"), examinations(table, histories, tall))
+display(Markdown(findings))
 record = finish(stage)

@@ -25,24 +25,18 @@
 import keras
 from keras import layers
 
-from pneumo_nb.batches import Source, feature_source
 from pneumo_nb.pretrained import pretrained_trunk
 
 # %%
 #| hide
-import numpy as np
-import pandas as pd
-from fastcore.test import test_close, test_eq
 from IPython.display import Markdown, display
-from pneumo_nb.run import finish, note, open_stage, set_seed, write_csv, write_json
-from pneumo_nb.style import plot_style, readable, save_figure
-from pneumo_nb.cache import take
+from pneumo_nb.run import finish, note, open_stage, set_seed
+from pneumo_nb.style import plot_style, readable
 from pneumo_nb.views import AUGMENTATION
-from pneumo_nb.batches import film_source
+from pneumo_nb.batches import feature_source, film_source
 from pneumo_nb.training import compile_model, keep_model, show_history, train_model, training_findings
 from pneumo_nb.members import (
-    answering, examinations, fold_table, keep_models, make_plan, member_findings, member_table, plot_losses,
-    pool_groups, tall_markers, train_members, train_side_by_side)
+    examine_members, keep_members, make_plan, saved_differ, show_losses, train_members, train_side_by_side)
 from pneumo_nb.preprocessing import load_films
 from pneumo_nb.eda import load_appearance
 plot_style()
@@ -70,42 +64,17 @@ average = 0.9          # of the weights so far that stays in their mean at each 
 # network
 image_size = 64        # side of the films, pixels; at least 32
 kinds = True           # tell bacterial from viral pneumonia while learning; False: two classes
-# augmentation
+# augmentation; its other ingredients are as the recipe has them
 frames = 0.5           # share of films that get the frame of another film, of whatever class
-match = 0.5            # share of films that get the gray levels of another film, of whatever class
-bands = 0.5            # share of films that get the sharpness of another film
-rotation = 10.0        # degrees either way
-shift = 0.06           # fraction of the side, either way
-stretch = 0.18         # each axis is scaled by up to e to the plus or minus this, by itself
 flip = True            # mirror left and right in training and, averaged, in prediction
-equalise = 0.3         # share of films with contrast-limited local equalisation (CLAHE)
-gamma = 0.4            # gray levels to the power of up to e to the plus or minus this
-blur = 0.3             # share of films that are blurred
-noise = 0.3            # share of films with noise
-cutout = 1             # rectangles wiped out
 
 # %%
 #| export
 RANGES = {
     "weights": ["imagenet", "none"],
     "head_epochs": "whole number from 1 to 10000",
-    "head_learning_rate, learning_rate": "number above 0 and up to 1",
-    "folds_by": ["series", "numbers"],
-    "folds": "whole number from 2 to 500",
-    "only_folds": "list of whole numbers from 0 to 499, each below folds if folds_by is numbers",
-    "refits": "whole number from 0 to 500",
-    "seeds": "whole number from 1 to 1000",
-    "batch_size": "whole number from 1 to 4096",
-    "epochs": "whole number from 1 to 10000",
-    "weight_decay, label_smoothing, average": "number from 0 and below 1",
+    "head_learning_rate": "number above 0 and up to 1",
     "image_size": "whole number from 32 to 1024",
-    "kinds, flip": "true or false",
-    "frames, match, bands, equalise, blur, noise": "number from 0 to 1",
-    "rotation": "number from 0 to 180",
-    "shift": "number from 0 to 0.5",
-    "stretch": "number from 0 to 1",
-    "gamma": "number from 0 to 2",
-    "cutout": "whole number from 0 to 8",
 }
 
 # %%
@@ -129,6 +98,7 @@ STAGE = {
     "caution": """{% if p.weights == "none" %}<strong>EfficientNet began with random weights here</strong>,
         not with those learned on photographs. Its rows say nothing about transfer learning.{% endif %}""",
     "examinations": "metrics/transfer.json",
+    "ranges_of": "members",
 }
 
 # %% [markdown]
@@ -144,11 +114,9 @@ STAGE = {
 members = dict(folds_by=folds_by, folds=folds, only_folds=only_folds, refits=refits, seeds=seeds)
 optimiser = dict(batch_size=batch_size, epochs=epochs, learning_rate=learning_rate, weight_decay=weight_decay,
                  label_smoothing=label_smoothing, average=average)
-augmentation = dict(frames=frames, match=match, bands=bands, rotation=rotation, shift=shift, stretch=stretch,
-                    flip=flip, equalise=equalise, gamma=gamma, blur=blur, noise=noise, cutout=cutout)
 stage = open_stage("transfer", run_dir, seed=seed, weights=weights, head_epochs=head_epochs,
-                   head_learning_rate=head_learning_rate, image_size=image_size, kinds=kinds, **members,
-                   **optimiser, **augmentation)
+                   head_learning_rate=head_learning_rate, image_size=image_size, kinds=kinds, frames=frames,
+                   flip=flip, **members, **optimiser)
 if weights == "none": note(stage, 'weights is "none": the trunk is random, so nothing is transferred.')
 films = load_films(stage, image_size, seed)
 print(f"{len(films.pixels):,} films of {films.size} × {films.size} pixels")
@@ -226,24 +194,12 @@ print(f"{len(networks)} networks of {histories.parameters.iloc[0]:,} parameters,
 # [The curves](#fig-transfer_history) hold every member; those that learn from all folds have no dashed one.
 
 # %%
-last = histories[histories.epoch == epochs]
-save_figure(stage, plot_losses(histories, "transfer"), "transfer_history",
-            "Loss of every member by epoch: train (solid) and the fold left out (dashed).",
-            f"Loss of {len(networks)} members over {epochs} epochs. In the last epoch {last.loss.mean():.3f} "
-            f"on train and {last.val_loss.mean():.3f} on the fold left out, on average.")
+show_losses(stage, histories)
 
 # %%
-pools, names = pool_groups(films, plan.fold_of, answers), answering(answers)
-write_csv(stage.path(f"members/{stage.name}.csv"), member_table(answers, pools, stage.name))
-keep_models(stage, networks, pools, histories, names)
-
-# %%
-#| hide
-test_films, (table, _) = films.rows("test")[:8], pools[tuple(names[:1])]
-expected = table.set_index("path").probability[films.images.path.iloc[test_films]]
-saved = keras.saving.load_model(stage.path(f"models/{stage.name}.keras"))
-answered = saved.predict_on_batch(take(films.pixels, test_films)[..., None].astype("float32"))[:, 0]
-if len(test_films): test_close(answered, expected.to_numpy(), eps=1e-4)
+temperatures = keep_members(stage, films, plan, networks, answers, histories)
+assert saved_differ(stage, films, stage.name) < 1e-4
+temperatures.style.hide(axis="index").format(precision=3)
 
 # %% [markdown]
 # The same examinations as for the compact networks (chapter on members), on the folds that a network left
@@ -251,12 +207,10 @@ if len(test_films): test_close(answered, expected.to_numpy(), eps=1e-4)
 
 # %%
 looks = load_appearance(stage, films.images, seed)
-table = fold_table(films, networks, answers, looks.weight.to_numpy(), seed, flip)
+table, findings = examine_members(stage, films, networks, answers, histories, looks)
 caption = "AUROC of each member on the fold it never saw, by examination"
 readable(table).style.hide(axis="index").format(precision=4).set_caption(caption)
 
 # %%
-tall = tall_markers(films, answers, looks.marker.to_numpy())
-display(Markdown(member_findings(table, histories, tall)))
-write_json(stage.path("metrics/transfer.json"), examinations(table, histories, tall))
+display(Markdown(findings))
 record = finish(stage)

@@ -333,7 +333,6 @@ def run(file, overrides, data, films, name, only, fresh):
     chosen = chosen or listed
     check_parameters({name: params[name] for name in chosen})
     _check_films(params, chosen)
-    _fit_folds(params, chosen)
     _check_change_of_films(folder, params["data"], fresh)
     check_upstream(folder, chosen, params)
     check_cache()
@@ -347,28 +346,6 @@ def _check_films(params: dict[str, dict], chosen: list[str]):
     from pneumo_nb.films import check_source
     places = params["data"]["data_dir"], params["data"]["films_csv"]
     if "data" in chosen and any(places): check_source(*places)
-
-
-# %% [markdown]
-# Own films, of a table, have no naming series. A stage that would leave out a series in turn leaves out a
-# stretch of patients instead, and that is what its parameters then say.
-
-# %%
-#| export
-def _fit_folds(params: dict[str, dict], chosen: list[str]): # changed in place
-    "Take folds along the patients, and say so, where films come from a table."
-    table = films_at(params["data"]["data_dir"], params["data"]["films_csv"])[1]
-    for name in chosen if table else []:
-        if params[name].get("folds_by") != "series": continue
-        params[name]["folds_by"] = "numbers"
-        click.echo(f"Note: films of a table have no naming series, so {name}.folds_by is numbers: each fold "
-                   "leaves out a stretch of patients in the order of their names.")
-
-
-# %%
-folds = dict(data=dict(data_dir="", films_csv="mine.csv"), cnn={}, toy=dict(folds_by="series"))
-_fit_folds(folds, ["cnn", "toy"])
-test_eq(folds["toy"], dict(folds_by="numbers"))
 
 
 # %%

@@ -37,8 +37,8 @@
 # say nothing about real films.
 #
 # For **real films**, `.venv/bin/pneumo data fetch films` downloads the public set (1.2 GB, no account needed)
-# and prints its folder. Another runs the recipe on it, an hour or two on two cores, or the reference
-# study's settings with `PARAMS=params/reference.yaml`:
+# and prints its folder. Another runs the recipe on it, an hour or two on two cores, or the reference study's
+# settings with `PARAMS=params/reference.yaml`:
 #
 # ```sh
 # PNEUMO_WORKERS=2 make report DATA=FOLDER PARAMS=params/best.yaml RUN=real
@@ -121,8 +121,8 @@
 #
 # | floor | numbers | what is there |
 # | --- | --- | --- |
-# | instruments | 00–19 | one idea each, with its examples as tests: films, splits, views, networks, measures … |
-# | the study | 20–39 | the report's chapters: data, exploration, each model, evaluation, explanations; findings |
+# | instruments | 00–19 | one idea each, examples as tests: films, splits, views, networks … |
+# | the study | 20–39 | the report's chapters: data, exploration, models, evaluation, explanations |
 # | in people's hands | 40–59 | pages, report, results, documentation, the command `pneumo` |
 #
 # To change something, edit a percent script (`nbs/24_cnn.py`), run `make sync` (it writes notebook, package

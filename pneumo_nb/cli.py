@@ -219,7 +219,6 @@ def run(file, overrides, data, films, name, only, fresh):
     chosen = chosen or listed
     check_parameters({name: params[name] for name in chosen})
     _check_films(params, chosen)
-    _fit_folds(params, chosen)
     _check_change_of_films(folder, params["data"], fresh)
     check_upstream(folder, chosen, params)
     check_cache()
@@ -231,16 +230,6 @@ def _check_films(params: dict[str, dict], chosen: list[str]):
     from pneumo_nb.films import check_source
     places = params["data"]["data_dir"], params["data"]["films_csv"]
     if "data" in chosen and any(places): check_source(*places)
-
-# %% ../nbs/49_cli.ipynb #05547f96
-def _fit_folds(params: dict[str, dict], chosen: list[str]): # changed in place
-    "Take folds along the patients, and say so, where films come from a table."
-    table = films_at(params["data"]["data_dir"], params["data"]["films_csv"])[1]
-    for name in chosen if table else []:
-        if params[name].get("folds_by") != "series": continue
-        params[name]["folds_by"] = "numbers"
-        click.echo(f"Note: films of a table have no naming series, so {name}.folds_by is numbers: each fold "
-                   "leaves out a stretch of patients in the order of their names.")
 
 # %% ../nbs/49_cli.ipynb #c3a25186
 def _run_locked(folder: Path, chosen: list[str], params: dict, listed: list[str], source: str, fresh: bool):

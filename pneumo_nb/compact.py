@@ -16,21 +16,11 @@ from .networks import Contrast, FusedBatchNormalization, film_network
 
 # %% ../nbs/26_compact.ipynb #ecb29af0
 RANGES = {
-    "folds_by": ["series", "numbers"],
-    "folds": "whole number from 2 to 500",
-    "only_folds": "list of whole numbers from 0 to 499, each below folds if folds_by is numbers",
-    "refits": "whole number from 0 to 500",
-    "seeds": "whole number from 1 to 1000",
-    "batch_size": "whole number from 1 to 4096",
-    "epochs": "whole number from 1 to 10000",
-    "learning_rate": "number above 0 and up to 1",
-    "weight_decay, label_smoothing, average": "number from 0 and below 1",
     "image_size": "whole number from 16 to 1024",
     "widths": "list of 1 to 8 whole numbers from 1 to 4096",
-    "kinds, flip": "true or false",
     "contrast": ["local", "film"],
     "precision": ["float32", "mixed_bfloat16"],
-    "frames, match, bands, equalise, blur, noise": "number from 0 to 1",
+    "match, bands, equalise, blur, noise": "number from 0 to 1",
     "rotation": "number from 0 to 180",
     "shift": "number from 0 to 0.5",
     "stretch": "number from 0 to 1",
@@ -64,6 +54,7 @@ STAGE = {
         folds and answered on test.{% else %}On test all of these networks answer.{% endif %}</p>""",
     "data_remark": "The compact networks divide the films of train and validation anew, into folds.",
     "examinations": "metrics/compact.json",
+    "ranges_of": "members",
 }
 
 # %% ../nbs/26_compact.ipynb #1412c037

@@ -19,7 +19,7 @@ from PIL import Image
 
 from .run import (
     StudyError, films_at, is_hidden, read_cells, rng_for, threads, walk_files, write_csv)
-from .style import CLASS_NAMES
+from .style import CLASS_NAMES, counted
 
 # %% ../nbs/04_films.ipynb #f9583794
 _NORMAL_NAME = re.compile(r"((?:NORMAL\d*-)?IM)-(\d+)(?:-\d+)+", re.ASCII)
@@ -200,8 +200,8 @@ def _check_names(films: list[Path], root: Path):
     shown = ", ".join(misnamed[:5]) + (" …" if len(misnamed) > 5 else "")
     raise StudyError("Expected names like NORMAL/IM-0115-0001.jpeg and "
                      "PNEUMONIA/person1000_bacteria_2931.jpeg, so that the patient is known and the kind "
-                     f"fits the folder; found {len(misnamed)} other(s): {shown}; rename or move them, "
-                     f"or list all films in a table, which `pneumo data template {root}` begins.")
+                     f"fits the folder; found {counted(len(misnamed), 'other')}: {shown}; rename or "
+                     f"move them, or list all films in a table, which `pneumo data template {root}` begins.")
 
 # %% ../nbs/04_films.ipynb #844643f9
 def _films_in_folders(root: Path) -> tuple[list[dict], dict[str, str]]: # rows; path left out → reason
@@ -549,7 +549,7 @@ def scan_dataset(
     bad, good = rows[rows.problem != ""], rows[rows.problem == ""]
     left_out |= dict(zip(bad.path, bad.problem))
     listed = "; ".join(f"{path} ({reason})" for path, reason in left_out.items())
-    if listed: warnings.warn(f"left out {len(left_out)} film(s) or folder(s): {listed}", stacklevel=2)
+    if listed: warnings.warn(f"left out {counted(len(left_out), 'path')}: {listed}", stacklevel=2)
     _check_readable(rows, root)
     columns = _COLUMNS + (_OF_TABLE if table else [])
     images = good[columns].reset_index(drop=True).astype({"bytes": int})

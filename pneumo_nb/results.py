@@ -425,7 +425,7 @@ def _ablation_row(folder: Path, recipe: dict, first: dict) -> dict:
             "viral": number("virus"), "weighted": number("weighted"),
             "tall marker": value_with_interval(tall, "auroc", 3),
             "gray swapped": number("swapped"), "sharpness swapped": number("bands"),
-            "shape swapped": number("shape"),
+            "frame swapped": number("frames"), "shape swapped": number("shape"),
             "test AUROC": f"{last.roc_auc:.4f}", "test accuracy": f"{last.chosen_accuracy:.4f}",
             "training": f"{sum(results['seconds'].values()):,.0f} s"}
 
@@ -433,7 +433,7 @@ def _ablation_row(folder: Path, recipe: dict, first: dict) -> dict:
 _ABLATION_WORDS = """
 AUROC of {{ folds }} folds {{ across }}, each judged by a network that did not see it, on average (in
 brackets the range): all films; viral against normal; films weighted so that appearance says little; films
-with a tall side marker ({{ tall }}; in brackets 95 %, patients redrawn); gray levels, sharpness, or the
+with a tall side marker ({{ tall }}; in brackets 95 %, after DeLong); gray levels, sharpness, frame or
 shape of the film swapped between the classes. {{ p.epochs }} epochs at {{ p.image_size }} pixels unless
 changed. Test: {{ answering }}, at the threshold that validation chose. Commit {{ commits }}.
 """

@@ -135,6 +135,7 @@ class Declaration:
     data_remark: str = ""
     paths: dict[str, list[str]] = field(default_factory=dict)
     examinations: str = ""
+    ranges_of: str = ""
     ranges: dict[str, str | list[str]] = field(default_factory=dict) # parameter → its rule
 
     @property
@@ -162,22 +163,24 @@ def read_declaration(
 _OF_ALL = {"seed": "whole number from 0 to 4294967295"}  # Keras takes no other
 
 def read_ranges(
-    source: str, # of a stage's module
+    source: str,      # of a stage's module
+    shared: str = "", # of an instrument's module, if its rules hold as well
 ) -> dict[str, str | list[str]]: # parameter → rule
     "The rules of a stage's parameters; parameters that share one stand together in `RANGES`."
-    rules = read_declaration(source, "RANGES") or {}
+    rules = (read_declaration(shared, "RANGES") or {}) | (read_declaration(source, "RANGES") or {})
     return _OF_ALL | {name: rule for names, rule in rules.items() for name in names.split(", ")}
 
 # %% ../nbs/00_run.ipynb #5a062a13
 @cache
 def stages() -> dict[str, Declaration]: # stage → declaration, in the study's order
     "Every stage of the study."
-    declared = []
-    for file in _package_folder().glob("[a-z]*.py"):
-        source = file.read_text(encoding="utf-8")
+    declared, files = [], sorted(_package_folder().glob("[a-z]*.py"))
+    sources = {file.stem: file.read_text(encoding="utf-8") for file in files}
+    for name, source in sources.items():
         if stage := read_declaration(source):
             notebook = re.search(r"File to edit: .*?([\w.]+)\.ipynb", source)[1]
-            declared.append(Declaration(file.stem, notebook, **stage, ranges=read_ranges(source)))
+            ranges = read_ranges(source, sources.get(stage.get("ranges_of"), ""))
+            declared.append(Declaration(name, notebook, **stage, ranges=ranges))
     return {d.name: d for d in sorted(declared, key=lambda d: d.notebook)}
 
 # %% ../nbs/00_run.ipynb #16f6f817

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RANGES', 'STAGE', 'ALTERATIONS', 'Alteration', 'Altered', 'altered_films', 'alteration_rows', 'with_corrected',
-           'shown_table', 'shortcut_findings']
+           'shown_table', 'auroc_by_model', 'shortcut_findings']
 
 # %% ../nbs/32_shortcuts.ipynb #598f42e4
 from dataclasses import dataclass
@@ -61,8 +61,8 @@ def _boxes(
     kind: str,            # "text" or "marker"
 ) -> list[list[tuple]]: # for each film its boxes, x, y, w, h
     "Where text or markers are on each film."
-    found = places[places.kind == kind].groupby("path")[["x", "y", "w", "h"]]
-    boxes = {path: list(rows.itertuples(index=False, name=None)) for path, rows in found}
+    of_path = places[places.kind == kind].groupby("path")[["x", "y", "w", "h"]]
+    boxes = {path: list(rows.itertuples(index=False, name=None)) for path, rows in of_path}
     return [boxes.get(path, []) for path in films.images.path]
 
 # %% ../nbs/32_shortcuts.ipynb #e24692f5
@@ -96,8 +96,7 @@ def _swapped(swap, films: Films, rows: np.ndarray, places: pd.DataFrame, seed: i
 def _shape(films: Films, rows: np.ndarray, places: pd.DataFrame, seed: int) -> list[np.ndarray]:
     "The shape of the other class, in either direction."
     if len(np.unique(films.labels[rows])) < 2: return []
-    gaps = {way for gap in shape_gaps(films.images.iloc[rows]) for way in (gap, 1 / gap)}
-    return [swapped_shape(films, rows, gap) for gap in sorted(gaps)]
+    return [swapped_shape(films, rows, gap) for gap in shape_gaps(films.images.iloc[rows])]
 
 # %% ../nbs/32_shortcuts.ipynb #b534d4db
 @dataclass(frozen=True)
@@ -262,15 +261,14 @@ def _number(value: float, form: str) -> str:
 
 # %% ../nbs/32_shortcuts.ipynb #263198c4
 def _shown_row(row: dict) -> dict: # of `with_corrected`
-    "A row of the table for reading; one that could not be done says why."
+    "A row of the table for reading."
     difference = _DASH
     if row["change"] == row["change"]:
         has_interval = row["change_low"] == row["change_low"]
         between = f" ({row['change_low']:+.3f} to {row['change_high']:+.3f})" if has_interval else ""
         difference = f"{row['change']:+.4f}{between}"
     return dict(
-        model=model_title(row["model"]), alteration=_title(row["alteration"]),
-        concerned=row["remark"] or row["concerned"] or "", **{
+        alteration=_title(row["alteration"]), concerned=row["concerned"] or "", **{
             "log odds, normal": _number(row["odds_normal"], "+.2f"),
             "log odds, pneumonia": _number(row["odds_pneumonia"], "+.2f"),
             "calls turned": _number(row["turned"], ".1%"),
@@ -279,12 +277,23 @@ def _shown_row(row: dict) -> dict: # of `with_corrected`
 # %% ../nbs/32_shortcuts.ipynb #1edf1e75
 def shown_table(
     table: pd.DataFrame, # from `with_corrected`
+    model: str,
+) -> pd.DataFrame: # text: a row for the films as they are, and one for each alteration that could be done
+    "One model's table for reading."
+    rows = table[(table.model == model) & (table.remark == "")]
+    return readable(pd.DataFrame([_shown_row(row) for row in rows.to_dict("records")]))
+
+# %% ../nbs/32_shortcuts.ipynb #aea3391c
+def auroc_by_model(
+    table: pd.DataFrame, # from `with_corrected`
     best: str,           # the model that stands first
-) -> pd.DataFrame: # text: a row a model and alteration
-    "The table for reading."
-    ordered = table.sort_values("model", key=lambda names: names != best, kind="stable")
-    shown = [_shown_row(row) for row in ordered.to_dict("records")]
-    return readable(pd.DataFrame(shown).set_index(["model", "alteration"]))
+) -> pd.DataFrame: # text: a row an alteration, a column a model
+    "AUROC in every alteration that could be done, for reading."
+    asked = table[table.remark == ""]
+    wide = asked.pivot(index="alteration", columns="model", values="roc_auc")
+    names = sorted(asked.model.unique(), key=lambda name: name != best)
+    wide = wide.loc[asked.alteration.unique(), names].map(lambda value: _number(value, ".3f"))
+    return wide.rename(index=_title, columns=model_title).rename_axis(columns=None).reset_index()
 
 # %% ../nbs/32_shortcuts.ipynb #6e2a4839
 def _plot_alterations(

@@ -14,6 +14,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from .run import StudyError, rng_for
+from .style import counted
 from .films import with_series
 
 # %% ../nbs/05_splits.ipynb #e169a52c
@@ -63,7 +64,7 @@ def split_patients(
     group, test = pd.Series(patient_groups(images), images.index), images.split == "test"
     leaked = _leaked(images, group)
     names = ", ".join(sorted(images.patient_id[leaked].unique())[:10])
-    message = f"left out {leaked.sum()} train film(s) of patients who are in test: {names}"
+    message = f"left out {counted(leaked.sum(), 'train film')} of patients who are in test: {names}"
     if names: warnings.warn(message, stacklevel=2)
     split = images.split.where(test, "train")
     for kind in sorted(images.kind.unique()):

@@ -9,30 +9,14 @@ __all__ = ['RANGES', 'STAGE', 'frozen_network', 'build_transfer']
 import keras
 from keras import layers
 
-from .batches import Source, feature_source
 from .pretrained import pretrained_trunk
 
 # %% ../nbs/27_transfer.ipynb #f60f2311
 RANGES = {
     "weights": ["imagenet", "none"],
     "head_epochs": "whole number from 1 to 10000",
-    "head_learning_rate, learning_rate": "number above 0 and up to 1",
-    "folds_by": ["series", "numbers"],
-    "folds": "whole number from 2 to 500",
-    "only_folds": "list of whole numbers from 0 to 499, each below folds if folds_by is numbers",
-    "refits": "whole number from 0 to 500",
-    "seeds": "whole number from 1 to 1000",
-    "batch_size": "whole number from 1 to 4096",
-    "epochs": "whole number from 1 to 10000",
-    "weight_decay, label_smoothing, average": "number from 0 and below 1",
+    "head_learning_rate": "number above 0 and up to 1",
     "image_size": "whole number from 32 to 1024",
-    "kinds, flip": "true or false",
-    "frames, match, bands, equalise, blur, noise": "number from 0 to 1",
-    "rotation": "number from 0 to 180",
-    "shift": "number from 0 to 0.5",
-    "stretch": "number from 0 to 1",
-    "gamma": "number from 0 to 2",
-    "cutout": "whole number from 0 to 8",
 }
 
 # %% ../nbs/27_transfer.ipynb #f7e69d97
@@ -55,6 +39,7 @@ STAGE = {
     "caution": """{% if p.weights == "none" %}<strong>EfficientNet began with random weights here</strong>,
         not with those learned on photographs. Its rows say nothing about transfer learning.{% endif %}""",
     "examinations": "metrics/transfer.json",
+    "ranges_of": "members",
 }
 
 # %% ../nbs/27_transfer.ipynb #e4517fd2

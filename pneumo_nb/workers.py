@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 
 from .run import threads
+from .style import counted
 
 # %% ../nbs/13_workers.ipynb #a1031032
 def _core_shares(
@@ -123,7 +124,7 @@ def side_by_side(
     "Do tasks in several processes at the same time and print their lines."
     count = min(count, len(tasks))
     each = max(threads() // count, 1) if count else 1
-    print(f"{count} processes, {each} thread(s) each")
+    print(f"{count} processes, {counted(each, 'thread')} each")
     started = []
     try:
         with _environment(_thread_variables(each)):

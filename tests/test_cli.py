@@ -248,7 +248,7 @@ def test_looks_of_all_runs_stand_in_one_ledger_that_clean_keeps(tmp_path, cache)
     for name in ("a", "b"):
         stage = open_stage("evaluation", tmp_path/name)
         write_json(stage.path("metrics/data.json"), dict(fingerprint="1ab2", source="chest_xray"))
-        look(stage, "predictions of 2 model(s)")
+        look(stage, "predictions of 2 models")
     assert said("data", "clean")[1] == 0
     output, _ = said("looks", "1ab")
     assert output.startswith("1ab2 (chest_xray): 2 looks by 2 runs\n") and output.count("evaluation") == 2

@@ -115,9 +115,9 @@ SPOILED = {  # what is done to a set, given its folder and one of its pneumonia 
     "missing class": (lambda root, film: remove(root/"test/NORMAL"), "found PNEUMONIA"),
     "unknown class": (lambda root, film: (root/"train/COVID").mkdir(), "found COVID, NORMAL, PNEUMONIA"),
     "unknown name": (lambda root, film: rename_to(film, "train", "PNEUMONIA", "scan.jpeg"),
-                     "found 1 other(s): train/PNEUMONIA/scan.jpeg"),
+                     "found 1 other: train/PNEUMONIA/scan.jpeg"),
     "wrong folder": (lambda root, film: rename_to(film, "train", "NORMAL", film.name),
-                     "the kind fits the folder; found 1 other(s): train/NORMAL/person"),
+                     "the kind fits the folder; found 1 other: train/NORMAL/person"),
     "all cut short": (lambda root, film: cut_short(root/"test/NORMAL"), "only unreadable, empty or missing"),
     "capital": (lambda root, film: (root/"test").rename(root/"Test"), "found Test; rename it"),
     "valid": (lambda root, film: (root/"val").rename(root/"valid"), "found valid; rename it"),
@@ -366,7 +366,7 @@ def test_a_table_without_patients_or_test_says_so_and_so_does_the_landing_page(c
     (folder/"films.csv").unlink()
     stage, record = prepared(tmp_path/"run", data_dir=str(folder), films_csv=str(tmp_path/"mine.csv"))
     words = " ".join(record["notes"])
-    assert "there are no test films" in words and "2 picture(s) that the table of films does not" in words
+    assert "there are no test films" in words and "2 pictures that the table of films does not" in words
     assert "serious: the table of films names no patients, so each of the 58 films" in words
     assert "counted as a patient of its own: 58 films" in _data_section(stage.folder)
     assert load_images(stage).patient_id.nunique() == 58
