@@ -194,6 +194,7 @@ WORDS |= {
     "text": "with text", "text_share": "share with text",
     "lowest": "lowest number", "highest": "highest number",
     "weighted": "weighted by appearance", "swapped": "gray levels swapped", "bands": "sharpness swapped",
+    "frames": "frame swapped",
     "shape": "shape swapped", "shape_gap": "gap of shape", "fold": "fold left out", "blind": "hits by chance",
     "random": "hits with random weights",
     "own_seed": "seed of its weights",

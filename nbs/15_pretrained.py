@@ -22,25 +22,23 @@
 
 # %%
 #| export
-import io, pickle
+import pickle
 from collections import OrderedDict
 from importlib.util import find_spec
 from pathlib import Path
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import layers
 
 from pneumo_nb.run import StudyError
 
 # %%
 #| hide
-import tempfile
-from functools import partial
-import matplotlib.pyplot as plt
-from fastcore.test import test_close, test_eq, test_fail
-from pneumo_nb.style import plot_style, show_figure
-plot_style()
+import io, tempfile
+import cv2
+from fastcore.test import test_eq, test_fail
+from sklearn.datasets import load_sample_images
 
 # %% [markdown]
 # Transfer learning needs weights that were learned elsewhere. Most libraries download them when they are
@@ -319,9 +317,6 @@ def imagenet_classifier(
 
 
 # %%
-import cv2
-from sklearn.datasets import load_sample_images
-
 def middle_square(photograph, side=224):
     half = min(photograph.shape[:2]) // 2
     y, x = photograph.shape[0] // 2, photograph.shape[1] // 2

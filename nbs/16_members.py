@@ -32,7 +32,7 @@ import pandas as pd
 from scipy.special import expit
 
 from pneumo_nb.run import Stage, StudyError, note, set_seed, workers, write_csv, write_json
-from pneumo_nb.style import counted, model_style, save_figure, value_with_interval
+from pneumo_nb.style import counted, model_style, readable, save_figure, value_with_interval
 from pneumo_nb.films import with_series
 from pneumo_nb.splits import number_folds, series_folds
 from pneumo_nb.cache import Films, take
@@ -51,7 +51,7 @@ from contextlib import redirect_stdout
 import io
 from fastcore.test import test_close, test_eq, test_fail
 from pneumo_nb.run import open_stage
-from pneumo_nb.style import plot_style, readable
+from pneumo_nb.style import plot_style
 plot_style()
 
 # %% [markdown]
@@ -987,7 +987,28 @@ def fold_table(
 # %%
 table = fold_table(films, networks, answers, np.full(len(fold_of), np.nan), 1, flip=True)
 test_eq(table.member.tolist(), ["toys_s0_f0", "toys_s0_f1", "toys_s1_f0", "toys_s1_f1"])
-readable(table).style.hide(axis="index").format(precision=2)
+
+
+# %% [markdown]
+# For reading, each member is a column:
+
+# %%
+#| export
+def shown_examinations(
+    table: pd.DataFrame, # from `fold_table`
+) -> pd.DataFrame: # text: a row an examination, a column a member
+    "The examinations for reading."
+    scores = table.drop(columns=["member", "fold", "films", "shape_gap"]).map("{:.4f}".format)
+    counts = table[["fold", "films"]].map("{:,}".format)
+    shown = pd.concat([counts, scores.replace("nan", "–")], axis=1).set_axis(table.member)
+    return readable(shown).T.rename_axis(columns=None)
+
+
+# %%
+shown = shown_examinations(table)
+test_eq(shown.columns.tolist(), table.member.tolist())
+test_eq(shown.loc["weighted by appearance"].tolist(), ["–"] * 4)
+shown
 
 
 # %% [markdown]

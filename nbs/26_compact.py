@@ -40,8 +40,8 @@ from pneumo_nb.run import finish, open_stage
 from pneumo_nb.style import plot_style, readable, save_figure
 from pneumo_nb.films import sample_films
 from pneumo_nb.members import (
-    examine_members, keep_members, make_plan, member_source, saved_differ, show_losses, train_members,
-    train_side_by_side)
+    examine_members, keep_members, make_plan, member_source, saved_differ, show_losses,
+    shown_examinations, train_members, train_side_by_side)
 from pneumo_nb.preprocessing import load_films
 from pneumo_nb.eda import load_appearance
 plot_style()
@@ -302,7 +302,7 @@ temperatures.style.hide(axis="index").format(precision=3)
 looks = load_appearance(stage, films.images, seed)
 table, findings = examine_members(stage, films, networks, answers, histories, looks)
 caption = "AUROC of each member on the fold it never saw, by examination"
-readable(table).style.hide(axis="index").format(precision=4).set_caption(caption)
+shown_examinations(table).style.set_caption(caption)
 
 # %% [markdown]
 # ## What the members did

@@ -31,12 +31,13 @@ from pneumo_nb.pretrained import pretrained_trunk
 #| hide
 from IPython.display import Markdown, display
 from pneumo_nb.run import finish, note, open_stage, set_seed
-from pneumo_nb.style import plot_style, readable
+from pneumo_nb.style import plot_style
 from pneumo_nb.views import AUGMENTATION
 from pneumo_nb.batches import feature_source, film_source
 from pneumo_nb.training import compile_model, keep_model, show_history, train_model, training_findings
 from pneumo_nb.members import (
-    examine_members, keep_members, make_plan, saved_differ, show_losses, train_members, train_side_by_side)
+    examine_members, keep_members, make_plan, saved_differ, show_losses, shown_examinations,
+    train_members, train_side_by_side)
 from pneumo_nb.preprocessing import load_films
 from pneumo_nb.eda import load_appearance
 plot_style()
@@ -209,7 +210,7 @@ temperatures.style.hide(axis="index").format(precision=3)
 looks = load_appearance(stage, films.images, seed)
 table, findings = examine_members(stage, films, networks, answers, histories, looks)
 caption = "AUROC of each member on the fold it never saw, by examination"
-readable(table).style.hide(axis="index").format(precision=4).set_caption(caption)
+shown_examinations(table).style.set_caption(caption)
 
 # %%
 display(Markdown(findings))

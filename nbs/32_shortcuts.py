@@ -31,9 +31,9 @@ import keras
 import numpy as np
 import pandas as pd
 
-from pneumo_nb.run import Stage, StudyError, rng_for
+from pneumo_nb.run import StudyError, rng_for
 from pneumo_nb.style import (
-    WORDS, counted, in_list, model_style, model_title, p_text, readable, value_with_interval)
+    WORDS, in_list, model_style, model_title, p_text, readable, value_with_interval)
 from pneumo_nb.cache import Films, take
 from pneumo_nb.measures import auroc, auroc_interval, flat_intervals, holm, logit, paired_tests
 from pneumo_nb.views import (
@@ -44,7 +44,7 @@ from pneumo_nb.views import (
 from fastcore.test import test_close, test_eq, test_fail
 from IPython.display import Markdown, display
 from pneumo_nb.run import finish, look, note, open_stage, read_json, write_csv, write_json
-from pneumo_nb.style import plot_style, save_figure
+from pneumo_nb.style import counted, plot_style, save_figure
 from pneumo_nb.data import load_images
 from pneumo_nb.eda import load_burnt_in
 from pneumo_nb.preprocessing import load_films

@@ -22,7 +22,7 @@
 
 # %%
 #| export
-import logging, os, re, sys
+import logging, os, sys
 from pathlib import Path
 
 import click
@@ -30,7 +30,7 @@ import yaml
 
 from pneumo_nb.run import (
     RUN_MARK, StudyError, atomic_path, cache_folder, check_cache, check_films, check_parameters,
-    check_run_folder, films_at, films_folder, films_of, read_json, read_looks, read_provenance, stages)
+    check_run_folder, films_folder, films_of, read_json, read_looks, read_provenance, stages)
 from pneumo_nb.style import looks_by_runs
 from pneumo_nb.parameters import (
     declared_parameters, drop_undeclared, load_params, parse_override, resolve_params)

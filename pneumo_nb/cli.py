@@ -7,7 +7,7 @@ __all__ = ['Group', 'Command', 'main', 'run', 'report', 'docs', 'pictures', 'res
            'phantom', 'check', 'template', 'fetch', 'clean']
 
 # %% ../nbs/49_cli.ipynb #9efec65e
-import logging, os, re, sys
+import logging, os, sys
 from pathlib import Path
 
 import click
@@ -15,7 +15,7 @@ import yaml
 
 from .run import (
     RUN_MARK, StudyError, atomic_path, cache_folder, check_cache, check_films, check_parameters,
-    check_run_folder, films_at, films_folder, films_of, read_json, read_looks, read_provenance, stages)
+    check_run_folder, films_folder, films_of, read_json, read_looks, read_provenance, stages)
 from .style import looks_by_runs
 from .parameters import (
     declared_parameters, drop_undeclared, load_params, parse_override, resolve_params)

@@ -6,7 +6,7 @@
 __all__ = ['RANGES', 'Build', 'make_folds', 'chosen_folds', 'check_members', 'film_classes', 'plan_members', 'Plan', 'make_plan',
            'fold_films', 'member_source', 'train_side_by_side', 'train_members', 'show_losses', 'answering',
            'answers_of', 'pool_groups', 'member_table', 'keep_models', 'saved_differ', 'keep_members', 'fold_table',
-           'tall_markers', 'examine_members']
+           'shown_examinations', 'tall_markers', 'examine_members']
 
 # %% ../nbs/16_members.ipynb #b9231233
 from collections.abc import Callable
@@ -19,7 +19,7 @@ import pandas as pd
 from scipy.special import expit
 
 from .run import Stage, StudyError, note, set_seed, workers, write_csv, write_json
-from .style import counted, model_style, save_figure, value_with_interval
+from .style import counted, model_style, readable, save_figure, value_with_interval
 from .films import with_series
 from .splits import number_folds, series_folds
 from .cache import Films, take
@@ -589,6 +589,16 @@ def fold_table(
         rows.append(dict(member=name, fold=part.fold.iloc[0], films=len(part)) | scores
                     | dict(shape_gap=_gap_words(gaps)))
     return pd.DataFrame(rows)
+
+# %% ../nbs/16_members.ipynb #43b6e872
+def shown_examinations(
+    table: pd.DataFrame, # from `fold_table`
+) -> pd.DataFrame: # text: a row an examination, a column a member
+    "The examinations for reading."
+    scores = table.drop(columns=["member", "fold", "films", "shape_gap"]).map("{:.4f}".format)
+    counts = table[["fold", "films"]].map("{:,}".format)
+    shown = pd.concat([counts, scores.replace("nan", "–")], axis=1).set_axis(table.member)
+    return readable(shown).T.rename_axis(columns=None)
 
 # %% ../nbs/16_members.ipynb #1a4d9033
 def _of_both_classes(answers: pd.DataFrame) -> pd.DataFrame: # member and label

@@ -6,14 +6,14 @@
 __all__ = ['FEATURES', 'read_tensors', 'weights_file', 'pretrained_trunk', 'imagenet_classifier']
 
 # %% ../nbs/15_pretrained.ipynb #e023a036
-import io, pickle
+import pickle
 from collections import OrderedDict
 from importlib.util import find_spec
 from pathlib import Path
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import layers
 
 from .run import StudyError
 

@@ -16,9 +16,9 @@ import keras
 import numpy as np
 import pandas as pd
 
-from .run import Stage, StudyError, rng_for
+from .run import StudyError, rng_for
 from .style import (
-    WORDS, counted, in_list, model_style, model_title, p_text, readable, value_with_interval)
+    WORDS, in_list, model_style, model_title, p_text, readable, value_with_interval)
 from .cache import Films, take
 from .measures import auroc, auroc_interval, flat_intervals, holm, logit, paired_tests
 from .views import (
