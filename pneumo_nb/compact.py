@@ -52,7 +52,7 @@ STAGE = {
         {% if p.refits %}Where there are test films,
         {{ "one network" if p.refits == 1 else p.refits ~ " networks" }} for each seed then learned from all
         folds and answered on test.{% else %}On test all of these networks answer.{% endif %}</p>""",
-    "data_remark": "The compact networks divide the films of train and validation anew, into folds.",
+    "data_remark": "Networks of the recipe divide the films of train and validation anew, into folds.",
     "examinations": "metrics/compact.json",
     "ranges_of": "members",
 }

@@ -54,8 +54,8 @@ def _markup(text: str): # markupsafe.Markup
 
 # %% ../nbs/42_report.ipynb #87c4323d
 def _stage_sentences(folder: Path, key: str) -> list: # of Markup
-    "What the run's stages have to say."
-    sentences = [stage_words(folder, name, key) for name in stages()]
+    "What the run's stages have to say; what several of them say, once."
+    sentences = dict.fromkeys(stage_words(folder, name, key) for name in stages())
     return [_markup(text) for text in sentences if text]
 
 # %% ../nbs/42_report.ipynb #60aeeb6c

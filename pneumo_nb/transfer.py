@@ -34,7 +34,7 @@ STAGE = {
         trained for {{ p.epochs }} epochs with the augmentation of the recipe for these films, and with its
         folds and examinations; batch normalisation kept the statistics that it came with.
         {% if p.average %}Weights are averaged along the way.{% endif %}</p>""",
-    "data_remark": "The fine-tuned networks divide the films of train and validation anew, into folds.",
+    "data_remark": "Networks of the recipe divide the films of train and validation anew, into folds.",
     "remark": "{% if p.weights == 'none' %}random weights{% endif %}",
     "caution": """{% if p.weights == "none" %}<strong>EfficientNet began with random weights here</strong>,
         not with those learned on photographs. Its rows say nothing about transfer learning.{% endif %}""",
