@@ -30,7 +30,8 @@ from pneumo_nb.run import Stage, StudyError, films_at, note, read_json, write_cs
 from pneumo_nb.style import COLOURS, counted
 from pneumo_nb.phantom import make_dataset
 from pneumo_nb.films import (
-    LEFT_OUT, NO_TEST, OWN_PATIENTS, UNLISTED, check_dataset, data_fingerprint, scan_dataset, with_series)
+    LEFT_OUT, NO_TEST, OWN_PATIENTS, UNLISTED, check_dataset, data_fingerprint, patient_id, scan_dataset,
+    with_series)
 from pneumo_nb.splits import split_patients
 
 # %%

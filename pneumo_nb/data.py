@@ -13,8 +13,9 @@ import pandas as pd
 from .run import Stage, StudyError, films_at, note, read_json, write_csv, write_json
 from .style import COLOURS, counted
 from .phantom import make_dataset
-from .films import (
-    LEFT_OUT, NO_TEST, OWN_PATIENTS, UNLISTED, check_dataset, data_fingerprint, scan_dataset, with_series)
+from pneumo_nb.films import (
+    LEFT_OUT, NO_TEST, OWN_PATIENTS, UNLISTED, check_dataset, data_fingerprint, patient_id, scan_dataset,
+    with_series)
 from .splits import split_patients
 
 # %% ../nbs/20_data.ipynb #bb2fd7ba
