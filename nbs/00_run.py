@@ -25,7 +25,7 @@
 import ast, csv, hashlib, io, json, operator, os, platform, re, reprlib, shutil, subprocess, sys
 import tempfile, time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import cache
 from numbers import Integral, Real
@@ -259,6 +259,7 @@ test_fail(lambda: read_cells(file), contains="found no such file")
 # | `paths` | parameters that name a file, each with the words it may hold instead |
 # | `examinations` | the file with what the stage found on films that are not test |
 # | `ranges_of` | an instrument whose `RANGES` hold for this stage's parameters, too |
+# | `reads_of` | such an instrument: what the stages write that have its `RANGES` is read, too |
 #
 # A second literal, `RANGES = {...}`, stands beside the parameters and says which values each of them may
 # have.
@@ -281,6 +282,7 @@ class Declaration:
     paths: dict[str, list[str]] = field(default_factory=dict)
     examinations: str = ""
     ranges_of: str = ""
+    reads_of: str = ""
     ranges: dict[str, str | list[str]] = field(default_factory=dict) # parameter → its rule
 
     @property
@@ -327,6 +329,22 @@ def read_ranges(
     return _OF_ALL | {name: rule for names, rule in rules.items() for name in names.split(", ")}
 
 
+# %% [markdown]
+# A stage may build on several others without naming them, such as all that share the rules of one instrument.
+# What these write is then among what it reads, and nothing else is, least of all its own files.
+
+# %%
+#| export
+def _with_reads_of(
+    stage: Declaration,
+    declared: list[Declaration], # of all stages
+) -> Declaration:
+    "A declaration that reads, too, what the stages of its `reads_of` write, but for their figures."
+    others = [other for other in declared if stage.reads_of and other.ranges_of == stage.reads_of]
+    files = [file for other in others for file in other.outputs if not file.startswith("figures/")]
+    return replace(stage, reads=[*stage.reads, *files])
+
+
 # %%
 #| export
 @cache
@@ -339,7 +357,8 @@ def stages() -> dict[str, Declaration]: # stage → declaration, in the study's 
             notebook = re.search(r"File to edit: .*?([\w.]+)\.ipynb", source)[1]
             ranges = read_ranges(source, sources.get(stage.get("ranges_of"), ""))
             declared.append(Declaration(name, notebook, **stage, ranges=ranges))
-    return {d.name: d for d in sorted(declared, key=lambda d: d.notebook)}
+    in_order = sorted(declared, key=lambda d: d.notebook)
+    return {d.name: _with_reads_of(d, in_order) for d in in_order}
 
 
 # %%
@@ -357,6 +376,10 @@ test_eq(read_ranges(both), _OF_ALL | dict.fromkeys(["width", "height"], "whole n
 test_eq(read_ranges("", both)["width"], "whole number from 1 to 9")
 toy = Declaration("toy", "29_toy", models={"toy": dict(title="Toy")})
 test_eq(toy.outputs, ["figures/toy_*.png", "models/toy.keras", "history/toy.csv", "predictions/toy.csv"])
+recipe = Declaration("recipe", "27_recipe", writes=["recipe.csv"], ranges_of="toys")
+judge = Declaration("judge", "28_judge", reads=["images.csv"], writes=["judge.csv"], reads_of="toys")
+test_eq(_with_reads_of(judge, [recipe, judge, toy]).reads, ["images.csv", "recipe.csv"])
+test_eq(_with_reads_of(recipe, [recipe, judge, toy]).reads, [])
 print(*stages(), sep=", ")
 print(", ".join(m["title"] for m in models().values()))
 
@@ -1019,33 +1042,40 @@ def look(
     write_json(stage.folder/"provenance.json", provenance)
     if facts.exists():
         films = read_json(facts)
-        _append_look(dict(fingerprint=films["fingerprint"], source=films.get("source", ""),
-                          run=stage.folder.name) | seen)
+        _append_looks([dict(fingerprint=films["fingerprint"], source=films.get("source", ""),
+                            run=stage.folder.name) | seen])
 
 
 # %%
 #| export
-def _append_look(entry: dict):
-    "Add a line to the ledger, whole, also when several runs do so."
+def _append_looks(entries: list[dict]):
+    "Add lines to the ledger, whole, also when several runs do so."
     from filelock import FileLock
-    folder, line = check_cache(), json.dumps(jsonable(entry)) + "\n"
+    folder, lines = check_cache(), "".join(json.dumps(jsonable(entry)) + "\n" for entry in entries)
     with FileLock(folder/".looks.lock"), open(folder/"looks.jsonl", "ab") as ledger:
-        ledger.write(line.encode())
+        ledger.write(lines.encode())
 
 
 # %%
 #| export
 def read_looks(
     fingerprint: str | None = None, # of the films; None for all
-) -> list[dict]: # fingerprint, source, run, stage, at, time of each look, in order
-    "The looks at test films of all runs that shared this cache."
-    file, looks = cache_folder()/"looks.jsonl", []
+) -> list[dict]: # fingerprint, source, run, stage, at, time of each look, the earliest first
+    "The looks at test films of all runs that shared this cache, and those entered by hand."
+    file = cache_folder()/"looks.jsonl"
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    for number, line in enumerate(lines, 1):
-        try: looks.append(dict(json.loads(line)))
-        except (ValueError, TypeError): raise StudyError(
-            f"Expected a look in line {number} of {file}, found something else; remove that line.") from None
-    return [entry for entry in looks if fingerprint in (None, entry.get("fingerprint"))]
+    looks = [_look_in(line) for line in lines]
+    if None in looks: raise StudyError(f"Expected a look in line {looks.index(None) + 1} of {file}, "
+                                       "found something else; remove that line.")
+    return sorted((look for look in looks if fingerprint in (None, look["fingerprint"])),
+                  key=operator.itemgetter("time"))
+
+def _look_in(line: str) -> dict | None: # None where it holds none
+    "A line of the ledger."
+    try: entry = json.loads(line)
+    except (ValueError, RecursionError): return None
+    names = "fingerprint", "source", "run", "stage", "at", "time"
+    return entry if _is_record(entry, dict.fromkeys(names, str)) else None
 
 
 # %%
@@ -1063,6 +1093,50 @@ with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, PNEUMO
     look_twice(folder, "c", "2cd")
     test_eq([l["run"] for l in read_looks("1ab")], ["a", "a", "b", "b"])
     test_eq(len(read_looks()), 6)
+
+# %% [markdown]
+# Looks may have been made elsewhere, on another machine say, or before there was a ledger. They are entered
+# by hand with the day on which they were made, and stay marked as such. A day without a time counts as its
+# beginning, in UTC.
+
+# %%
+#| export
+BY_HAND = "by hand"  # in place of the stage that looked
+
+def enter_looks(
+    films: dict, # fingerprint, source
+    number: int, # 1 to 1000
+    at: str,     # what was looked at, a few words
+    on: str,     # the day in ISO form, and maybe the time
+):
+    "Enter looks at test films that no ledger counted."
+    check_value("the number of looks", number, "whole number from 1 to 1000")
+    seen = dict(run="", stage=BY_HAND, at=" ".join(at.split()), time=_moment(on))
+    _append_looks([films | seen] * number)
+
+def _moment(on: str) -> str: # as `look` writes it
+    "A day or time that has been, in UTC."
+    try:
+        moment = datetime.fromisoformat(on)
+        moment = moment.replace(tzinfo=moment.tzinfo or timezone.utc).astimezone(timezone.utc)
+    except (ValueError, OverflowError): raise StudyError(
+        f"Expected a day such as 2025-11-25, found {shortened(on)}.") from None
+    if moment > datetime.now(timezone.utc): raise StudyError(f"Expected a day that has been, found {on}.")
+    return moment.isoformat(timespec="seconds")
+
+
+# %%
+test_eq(_moment("2025-11-25"), "2025-11-25T00:00:00+00:00")
+test_eq(_moment("2025-11-25T01:30+02:00"), "2025-11-24T23:30:00+00:00")
+for on, problem in {"25.11.2025": "such as 2025-11-25", "9999-01-01": "has been"}.items():
+    test_fail(lambda: _moment(on), contains=problem)
+with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, PNEUMO_CACHE=f"{folder}/cache"):
+    look_twice(folder, "a", "1ab")
+    enter_looks(dict(fingerprint="1ab", source="folder"), 2, "trials on another machine", "2025-11-25")
+    test_eq([(l["stage"], l["run"]) for l in read_looks()], [(BY_HAND, "")] * 2 + [("evaluation", "a")] * 2)
+    test_fail(lambda: enter_looks({}, 0, "nothing", "2025-11-25"), contains="from 1 to 1000, found 0")
+    (Path(folder)/"cache/looks.jsonl").write_text('{"fingerprint": "1ab"}\n')
+    test_fail(read_looks, contains="Expected a look in line 1 of")
 
 
 # %% [markdown]

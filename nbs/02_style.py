@@ -22,7 +22,7 @@
 
 # %%
 #| export
-from pneumo_nb.run import Stage, atomic_path, models, read_looks, read_provenance
+from pneumo_nb.run import BY_HAND, Stage, atomic_path, models, read_looks, read_provenance
 
 # %%
 #| hide
@@ -297,8 +297,13 @@ test_eq([counted(n, "look") for n in (0, 1, 1200)], ["0 looks", "1 look", "1,200
 def looks_by_runs(
     looks: list[dict], # of the ledger, from `read_looks`
 ) -> str: # such as "7 looks by 2 runs"
-    "How many looks there were, and how many runs took them."
-    return f"{counted(len(looks), 'look')} by {counted(len({entry['run'] for entry in looks}), 'run')}"
+    "How many looks there were, how many runs took them, and how many were entered by hand."
+    taken = [look for look in looks if look["stage"] != BY_HAND]
+    runs, by_hand = counted(len({look["run"] for look in taken}), "run"), len(looks) - len(taken)
+    total = counted(len(looks), "look")
+    if not by_hand: return f"{total} by {runs}"
+    if not taken: return f"{total}, entered by hand"
+    return f"{total}, {len(taken):,} by {runs} and {by_hand:,} entered by hand"
 
 
 # %%
@@ -317,7 +322,10 @@ def looks_in_words(
 # %%
 with tempfile.TemporaryDirectory() as folder:
     test_eq(looks_in_words(folder), "0 looks at the test films")
-test_eq(looks_by_runs([dict(run="a"), dict(run="a")]), "2 looks by 1 run")
+twice, earlier = [dict(run="a", stage="evaluation")] * 2, [dict(run="", stage=BY_HAND)] * 3
+test_eq(looks_by_runs(twice), "2 looks by 1 run")
+test_eq(looks_by_runs(earlier + twice), "5 looks, 2 by 1 run and 3 entered by hand")
+test_eq(looks_by_runs(earlier), "3 looks, entered by hand")
 
 
 # %%

@@ -46,7 +46,7 @@ plot_style()
 
 # %% [markdown]
 # A model must be judged on children that it has not learned from. Films of one child are alike, so everything
-# here moves whole patients. Three ways to set films aside follow, from the easiest question to the hardest.
+# here moves whole patients. Four ways to set films aside follow, from the easiest question to the hardest.
 #
 # ## Who belongs together
 #
@@ -159,6 +159,62 @@ test_fail(lambda: split_patients(images, fraction=1.5), contains="found 1.5")
 
 
 # %% [markdown]
+# ## Folds by chance
+#
+# A fold is a part of the films that a network leaves out and judges. Patients with a film in common stay
+# together, in the lowest of their folds.
+
+# %%
+#| export
+def _whole_patients(
+    images: pd.DataFrame,
+    fold: np.ndarray, # (n,) of each film, -1 for test films
+) -> np.ndarray: # (n,) int
+    "Folds in which each group of patients lies in one."
+    first = pd.Series(fold).where(fold >= 0).groupby(patient_groups(images)).transform("min")
+    return np.where(fold >= 0, first.fillna(-1), -1).astype(int)
+
+
+# %%
+test_eq(_whole_patients(chain, np.array([0, 0, 2, 1, -1])), [0, 0, 0, 1, -1])
+
+
+# %% [markdown]
+# `random_folds` deals patients out by chance, each kind by itself. Every fold is then like the others: its
+# films are **exchangeable** with those that a network learns from.
+
+# %%
+#| export
+def random_folds(
+    images: pd.DataFrame, # kind, split and patient_id
+    folds: int,           # 2 or more
+    seed: int,
+) -> np.ndarray: # (n,) fold of each film, 0 to folds - 1; -1 for test films
+    "Folds of films that are not in test: whole patients by chance, each with about as many of every kind."
+    if folds < 2: raise StudyError(f"Expected 2 folds or more, found {folds}.")
+    fold, films = np.full(len(images), -1), images.reset_index(drop=True)
+    groups = pd.Series(patient_groups(films))
+    for kind, members in films[films.split != "test"].groupby("kind"):
+        sizes = groups[members.index].value_counts().sort_index()
+        sizes = sizes.iloc[rng_for(seed, "folds", kind).permutation(len(sizes))]
+        place = (sizes.cumsum() - sizes / 2) * folds / len(members)
+        fold[members.index] = groups[members.index].map(place.astype(int))
+    return _whole_patients(images, fold)
+
+
+# %%
+sixty = pd.DataFrame(dict(patient_id=np.repeat(np.arange(30), 2), kind=["a"] * 40 + ["b"] * 20,
+                          split=["train"] * 58 + ["test"] * 2))
+dealt = sixty.assign(fold=random_folds(sixty, 2, 1))
+counts = dealt[dealt.fold >= 0].groupby(["kind", "fold"]).size().unstack()
+test_eq(dealt.fold[-2:].tolist(), [-1, -1])
+test_eq(dealt.groupby("patient_id").fold.nunique().max(), 1)
+assert (random_folds(sixty, 2, 2) != random_folds(sixty, 2, 1)).any()
+test_fail(lambda: random_folds(sixty, 1, 1), contains="2 folds or more, found 1")
+counts
+
+
+# %% [markdown]
 # ## Folds along the numbers
 #
 # The official test films are not a random draw. Within each naming series they are one or two stretches of
@@ -189,28 +245,13 @@ few = pd.DataFrame(dict(path=[f"IM-{number:04d}-0001.jpeg" for number in (7, 1, 
 test_eq(_stretch_of(with_series(few), 2).tolist(), [1, 0, 0, 0, 1, 1])
 
 
-# %% [markdown]
-# Patients with a film in common may have numbers far apart. They stay together, in the lowest of their folds.
-
 # %%
 #| export
-def _whole_patients(
-    images: pd.DataFrame,
-    fold: np.ndarray, # (n,) of each film, -1 for test films
-) -> np.ndarray: # (n,) int
-    "Folds in which each group of patients lies in one."
-    first = pd.Series(fold).where(fold >= 0).groupby(patient_groups(images)).transform("min")
-    return np.where(fold >= 0, first.fillna(-1), -1).astype(int)
-
 def _outside_test(
     images: pd.DataFrame,
 ) -> pd.DataFrame: # indexed by place in `images`
     "The films to learn from, with their series and numbers."
     return with_series(images.reset_index(drop=True)[(images.split != "test").to_numpy()])
-
-
-# %%
-test_eq(_whole_patients(chain, np.array([0, 0, 2, 1, -1])), [0, 0, 0, 1, -1])
 
 
 # %%
@@ -291,7 +332,7 @@ test_fail(lambda: series_folds(one_series), contains="found NORMAL2-IM; take fol
 numbered.groupby(["across", "series"]).size().unstack(fill_value=0).rename_axis(index="fold")
 
 # %% [markdown]
-# ## The three side by side
+# ## Side by side
 #
 # [The figure](#fig-splits_along_numbers) shows which films one training does not learn from, in black. A
 # random validation set is spread over all numbers. A fold along the numbers is a block of each series. A fold

@@ -672,15 +672,18 @@ def without_lungs(
     images: pd.DataFrame, # split, label, patient_id
     views: dict,          # from `features_without_lungs`
     seed: int,
-) -> pd.DataFrame: # asked ("others" or "test"), classifier, features, auroc, low, high, films
+    groups: np.ndarray | None = None, # (N,) which films are asked together; None: "others", "test" by split
+) -> pd.DataFrame: # asked (a group), classifier, features, auroc, low, high, films
     "How well classifiers that see no lung tell pneumonia from normal; no rows with too few patients."
     is_test = (images.split == "test").to_numpy()
+    if groups is None: groups = np.where(is_test, "test", "others")
     others, rows = images[~is_test], []
     cv = _patient_folds(others.patient_id, others.label.to_numpy(), 5, seed)
     ask = lambda features: _forest_answers(features, images, cv, seed)
     with ThreadPoolExecutor(threads()) as pool: answers = list(pool.map(ask, views.values() if cv else []))
     for (name, features), scores in zip(views.items(), answers):
-        for asked, part in (("others", ~is_test), ("test", is_test)):
+        for asked in sorted(set(groups)):
+            part = groups == asked
             if images.label[part].nunique() < 2: continue
             row = dict(asked=asked, classifier=name, features=features.shape[1])
             label = images.label[part].to_numpy()

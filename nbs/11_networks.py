@@ -396,6 +396,83 @@ test_eq(keras.saving.get_registered_name(Contrast), "pneumo_nb>Contrast")   # th
 
 
 # %% [markdown]
+# ## Smaller films, inside the network
+#
+# Networks that answer together may take films of different sides. One saved model takes the largest, and a
+# layer reduces films for the others. It averages the area that each new pixel covers, as `squash` does: the
+# film times one matrix from the left and one from the right.
+
+# %%
+#| export
+def _area_weights(
+    before: int, # side of a film, pixels
+    after: int,  # smaller side
+) -> np.ndarray: # (after, before) float32; each row adds up to 1
+    "Which part of each new pixel every old one makes up, along one side."
+    edges, pixels = np.arange(after + 1) * before / after, np.arange(before)
+    covered = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    return (np.clip(covered, 0, None) * after / before).astype(np.float32)
+
+
+# %%
+test_close(_area_weights(4, 2), [[.5, .5, 0, 0], [0, 0, .5, .5]])
+test_close(_area_weights(3, 2), [[2 / 3, 1 / 3, 0], [0, 1 / 3, 2 / 3]])
+
+
+# %% [markdown]
+# The result is rounded to whole gray levels, since networks learned from films of whole ones. OpenCV rounds a
+# half up where the side is halved, and to the even neighbour elsewhere; so does the layer.
+
+# %%
+#| export
+@keras.saving.register_keras_serializable("pneumo_nb")
+class Reduce(layers.Layer):
+    "Films of a smaller side, by area averaging: (N, S, S, 1) → (N, size, size, 1), whole gray levels."
+    def __init__(self,
+        size: int,  # side of the result, pixels; at most S
+        **options,  # of a Keras layer
+    ):
+        super().__init__(**options)
+        self.size = size
+
+    def build(self, shape):
+        if self.size > shape[1]: raise StudyError(
+            f"Expected films of {self.size} pixels a side or more, found {shape[1]}.")
+        self.weights_along, self.halves = _area_weights(shape[1], self.size), shape[1] == 2 * self.size
+
+    def call(self, x):
+        x = ops.cast(x[..., 0], "float32")
+        mean = ops.matmul(ops.matmul(self.weights_along, x), self.weights_along.T)
+        return (ops.floor(mean + .5) if self.halves else ops.round(mean))[..., None]
+
+    def get_config(self): return super().get_config() | dict(size=self.size)
+
+
+# %% [markdown]
+# OpenCV gives the same, but for a few pixels within rounding error of a half.
+
+# %%
+grays = np.random.default_rng(0).integers(0, 256, (8, 96, 96), np.uint8)
+by_area = lambda film, side: cv2.resize(film, (side, side), interpolation=cv2.INTER_AREA)
+area = lambda films, side: np.stack([by_area(film, side) for film in films])
+reduced = lambda films, side: np.array(Reduce(side)(films[..., None]))[..., 0]
+for side in (96, 64, 48, 41, 32, 24):
+    differ = np.abs(reduced(grays, side) - area(grays, side))
+    assert differ.max() <= 1 and (differ > 0).mean() < 1e-3
+test_fail(lambda: Reduce(128)(grays[..., None]), contains="films of 128 pixels a side or more, found 96")
+test_eq(keras.saving.get_registered_name(Reduce), "pneumo_nb>Reduce")
+
+# %% [markdown]
+# A film reduced twice is the film reduced once, where the second step joins whole pixels. Only the rounding
+# in between is left, at most one gray level:
+
+# %%
+grays = np.random.default_rng(0).integers(0, 256, (8, 224, 224), np.uint8)
+in_two_steps = reduced(area(grays, 128), 64)
+test_eq(np.abs(in_two_steps - area(grays, 64)).max(), 1)
+
+
+# %% [markdown]
 # ## A small residual network
 #
 # A residual block adds its output to what it was given (He et al., 2016; arXiv:1512.03385). The last

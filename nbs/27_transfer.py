@@ -81,7 +81,7 @@ RANGES = {
 # %%
 #| export
 STAGE = {
-    "reads": ["images.csv", "metrics/data.json", "metrics/preprocessing.json", "appearance.csv"],
+    "reads": ["images.csv", "metrics/data.json", "appearance.csv"],
     "writes": ["members/transfer.csv", "metrics/transfer.json"],
     "models": {
         "transfer_frozen": {"title": "EfficientNet, frozen", "colour": "#F0B0A0", "dash": "--"},

@@ -292,6 +292,7 @@ def check_upstream(
             why = stale_reason(folder, other.name, params[other.name]) if other.name in done else ""
             if why: raise StudyError(f"{name} builds on {other.name}, which is out of date ({why}); {advice}")
         _check_models(folder, name, {*chosen, *done})
+        _check_shared(folder, name, {*chosen, *done})
 
 
 # %%
@@ -312,12 +313,23 @@ def _check_models(folder: Path, name: str, there: set[str]):
         f"{name} needs at least one of {', '.join(training)}, and none has been run in {folder.name}; "
         "add one to --only.")
 
+def _check_shared(folder: Path, name: str, there: set[str]):
+    "Refuse a stage that brings several others together where fewer than two of them are there."
+    shared = stages()[name].reads_of
+    others = [other for other in stages() if shared and stages()[other].ranges_of == shared]
+    known = [other for other in others if other in there]
+    if others and len(known) < 2: raise StudyError(
+        f"{name} needs at least two of {', '.join(others)}, found {', '.join(known) or 'none'} in "
+        f"{folder.name}; add another to --only, or leave {name} out.")
+
 
 # %%
 assert {"data"} <= {stage.name for stage in _upstream("eda")}
 with tempfile.TemporaryDirectory() as folder:
     test_fail(lambda: check_upstream(Path(folder), ["eda"], {}), contains="eda builds on data")
     test_fail(lambda: check_upstream(Path(folder), ["data", "evaluation"], {}), contains="at least one of")
+    together = next(name for name, stage in stages().items() if stage.reads_of)
+    test_fail(lambda: check_upstream(Path(folder), ["data", together], {}), contains="at least two of")
 
 
 # %% [markdown]

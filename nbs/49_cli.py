@@ -23,6 +23,7 @@
 # %%
 #| export
 import logging, os, sys
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -30,8 +31,8 @@ import yaml
 
 from pneumo_nb.run import (
     RUN_MARK, StudyError, atomic_path, cache_folder, check_cache, check_films, check_parameters,
-    check_run_folder, films_folder, films_of, read_json, read_looks, read_provenance, stages)
-from pneumo_nb.style import looks_by_runs
+    check_run_folder, enter_looks, films_folder, films_of, read_json, read_looks, read_provenance, stages)
+from pneumo_nb.style import counted, looks_by_runs
 from pneumo_nb.parameters import (
     declared_parameters, drop_undeclared, load_params, parse_override, resolve_params)
 from pneumo_nb.pages import project_folder
@@ -43,7 +44,7 @@ from pneumo_nb.execution import (
 import tempfile
 from click.testing import CliRunner
 from fastcore.test import test_eq, test_fail
-from pneumo_nb.run import write_json
+from pneumo_nb.run import BY_HAND, write_json
 
 
 # %% [markdown]
@@ -386,7 +387,7 @@ def _phantom_run(name: str) -> Path:
     "A run whose films may be shown."
     from pneumo_nb.results import check_outputs
     folder = _existing_run(name)
-    check_outputs(folder, "metrics/data.json")
+    check_outputs(folder, "metrics/data.json", "comparison.csv")
     if read_json(folder/"metrics/data.json")["source"] == "phantoms": return folder
     raise StudyError(f"Expected a run on phantoms, found one on other films in {folder}; "
                      "what is published shows no film of a child.")
@@ -469,41 +470,96 @@ def summary(write, findings):
 #| export
 @main.command()
 @click.argument("names", metavar="RUN...", nargs=-1, required=True)
+@click.option("--stage", metavar="NAME",
+              help="The stage that it is about. Default: the one whose parameters differ between the runs.")
 @click.option("--write", **_WRITE)
-def ablation(names, write):
-    "Print what changes from the first run's recipe to those of the others, as a Markdown table."
+def ablation(names, stage, write):
+    "Print what changes on the folds from the first run's recipe to the others', as a Markdown table."
     from pneumo_nb.results import ABLATION_MARKERS, ablation_markdown
-    _print_or_write(ablation_markdown([_existing_run(name) for name in names]), write, ABLATION_MARKERS)
+    table = ablation_markdown([_existing_run(name) for name in names], stage)
+    _print_or_write(table, write, ABLATION_MARKERS)
 
 
 # %% [markdown]
-# Every look at test films is a chance to tune to them, whichever run it belongs to.
+# Every look at test films is a chance to tune to them, whichever run it belongs to. Looks that no ledger
+# counted, since they were made elsewhere or before there was one, are entered by hand.
 
 # %%
 #| export
 @main.command()
-@click.argument("fingerprint", required=False)
-def looks(fingerprint):
-    "Print each look at test films, of all runs that share the cache; FINGERPRINT names the films."
-    entries = [e for e in read_looks() if e.get("fingerprint", "").startswith(fingerprint or "")]
+@click.argument("films", required=False)
+@click.option("--add", "number", type=int, metavar="N",
+              help="Enter N looks at FILMS that were made elsewhere, or before looks were counted.")
+@click.option("--at", metavar="WORDS", help="With --add: what was looked at.")
+@click.option("--on", metavar="DATE", help="With --add: when, such as 2025-11-25.")
+def looks(films, number, at, on):
+    """Print each look at test films, of all runs that share the cache.
+
+    FILMS names some: a run, a folder of films, or how a fingerprint begins."""
+    given = {"FILMS": films, "--add": number, "--at": at, "--on": on}
+    missing = [name for name, value in given.items() if value is None]
+    if missing and (number, at, on) != (None,) * 3: raise StudyError(
+        f"Expected {', '.join(given)} together to enter looks, found no {', '.join(missing)}; give all four.")
+    meant = _films_named(films) if films else None
+    if number is not None: _enter_looks(films, meant, number, at, on)
+    entries = [entry for entry in read_looks() if meant is None or entry["fingerprint"] in meant]
     if not entries: click.echo("No look at test films is known here.")
-    for films in dict.fromkeys(e["fingerprint"] for e in entries):
-        click.echo(_looks_at([e for e in entries if e["fingerprint"] == films]))
+    for one in dict.fromkeys(entry["fingerprint"] for entry in entries):
+        click.echo(_looks_at([entry for entry in entries if entry["fingerprint"] == one]))
+
+
+# %%
+#| export
+def _films_named(name: str) -> dict[str, str]: # fingerprint → source
+    "The films of a run, in a folder, or of which the ledger has a fingerprint that begins so."
+    run = Path(name) if os.sep in name else Path("runs")/name
+    if (run/"provenance.json").exists(): return _films_of_run(run)
+    if Path(name).is_dir(): return _films_in_folder(name)
+    return {entry["fingerprint"]: entry["source"] for entry in read_looks()
+            if entry["fingerprint"].startswith(name)}
+
+def _films_of_run(run: Path) -> dict[str, str]:
+    "The films of a run."
+    if not (run/"metrics/data.json").exists(): raise StudyError(
+        f"Expected films in the run {run.name}, found none; do `pneumo run` first.")
+    films = read_json(run/"metrics/data.json")
+    return {films["fingerprint"]: films["source"]}
+
+def _films_in_folder(folder: str) -> dict[str, str]:
+    "The films in a folder."
+    import warnings
+    from pneumo_nb.films import data_fingerprint, scan_dataset
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is left out is `pneumo data check`'s to say
+        return {data_fingerprint(scan_dataset(folder)): "folder"}
+
+
+# %%
+#| export
+def _enter_looks(name: str, meant: dict[str, str], number: int, at: str, on: str): # from `_films_named`
+    "Enter looks at one set of films."
+    if len(meant) != 1: raise StudyError(
+        f"Expected a run, a folder of films, or how one known fingerprint begins, found {name!r}, "
+        f"which names {len(meant) or 'no'} sets of films; name one.")
+    [(fingerprint, source)] = meant.items()
+    enter_looks(dict(fingerprint=fingerprint, source=source), number, at, on)
+    click.echo(f"Entered by hand: {counted(number, 'look')}.")
 
 
 # %%
 #| export
 def _looks_at(entries: list[dict]) -> str:
-    "The looks at one set of films in words."
-    first = entries[0]
-    lines = [f"{e['time']}  {e['run']:<12} {e['stage']:<12} {e['at']}" for e in entries]
+    "The looks at one set of films in words; those that are alike on one line."
+    first, line = entries[0], "  {time}  {run:<12} {stage:<12} {at}"
+    lines = Counter(line.format(**entry | dict(run=entry["run"] or "–")) for entry in entries)
     head = f"{first['fingerprint']} ({first['source']}): {looks_by_runs(entries)}"
-    return "\n".join([head, *(f"  {line}" for line in lines)])
+    return "\n".join([head, *(f"{line} ({n} times)" if n > 1 else line for line, n in lines.items())])
 
 
 # %%
 seen = dict(fingerprint="1ab", source="chest_xray", stage="evaluation", at="3 models", time="2025-11-25")
-print(_looks_at([seen | dict(run="best"), seen | dict(run="reference")]))
+by_hand = seen | dict(run="", stage=BY_HAND, at="trials on another machine", time="2025-11-20")
+print(_looks_at([by_hand, by_hand, seen | dict(run="best"), seen | dict(run="reference")]))
 
 
 # %% [markdown]

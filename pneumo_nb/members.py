@@ -189,13 +189,15 @@ class Plan:
 def make_plan(
     stage: Stage, # its parameters are the recipe
     films: Films,
+    fold_of: np.ndarray | None = None, # (N,) fold of each film, -1 for test films; None: as the recipe says
 ) -> Plan:
     "The members of a run, checked; what differs from the parameters becomes a note."
     p = stage.params
-    fold_of = make_folds(films.images, p["folds_by"], p["folds"])
+    by_series = fold_of is None and p["folds_by"] == "series"
+    if fold_of is None: fold_of = make_folds(films.images, p["folds_by"], p["folds"])
     check_members(films, fold_of, p)
     class_of, refits = _classes_of(films, fold_of, p), p["refits"]
-    if p["folds_by"] == "series" and not _has_series(films.images):
+    if by_series and not _has_series(films.images):
         note(stage, f"the normal films have not two naming series, so there are {p['folds']} folds along the "
                     f"patients' numbers, as with {stage.name}.folds_by=numbers.")
     if p["kinds"] and _class_words(class_of): note(stage, _class_words(class_of))
@@ -281,10 +283,11 @@ def _train_share(
     stage: Stage,
     load: Callable, # as of `train_side_by_side`
     plan: Plan,
-    builder: str,   # name of the function that builds a network, in the stage's module
+    module: str,    # that exports the function that builds a network
+    builder: str,   # name of that function
 ):
     "What a worker does: train members until there are none left."
-    build = getattr(import_module(f"pneumo_nb.{stage.name}"), builder)  # not from a notebook
+    build = getattr(import_module(module), builder)
     films = load(stage, stage.params["image_size"], stage.params["seed"])
     for member in members:
         _train_member(stage, fold_films(films, plan.fold_of, member["fold"]), member, plan.class_of, build)
@@ -300,7 +303,9 @@ def train_side_by_side(
     if workers() < 2: return
     print(f"Member networks: {workers()} at a time")
     tasks = {f"Member {member['name']}": member for member in plan.members}
-    failed = side_by_side("pneumo_nb.members", "_train_share", (stage, load, plan, build.__name__),
+    of_notebook = build.__module__ == "__main__"   # workers import from what the notebook exports
+    module = f"pneumo_nb.{stage.name}" if of_notebook else build.__module__
+    failed = side_by_side("pneumo_nb.members", "_train_share", (stage, load, plan, module, build.__name__),
                           tasks, workers())
     if failed:
         ended = f"{counted(failed, 'worker')} ended early"

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['BATCH_NORM_MOMENTUM', 'gray_input', 'FusedBatchNormalization', 'seed_states', 'set_seed_states', 'without_optimizer',
            'MeanOfChannels', 'first_dense', 'fold_channels', 'unfold_channels', 'GrayConvolution', 'fast_twin',
-           'with_weights_of', 'temperature_scaled', 'Contrast', 'residual_network', 'film_network', 'pneumonia_logits',
-           'as_model']
+           'with_weights_of', 'temperature_scaled', 'Contrast', 'Reduce', 'residual_network', 'film_network',
+           'pneumonia_logits', 'as_model']
 
 # %% ../nbs/11_networks.ipynb #36ba9c92
 from contextlib import contextmanager
@@ -183,6 +183,39 @@ class Contrast(layers.Layer):
         return (away / (ops.sqrt(self.blurred(away * away)) + 4))[..., None]
 
     def get_config(self): return super().get_config() | dict(to=self.to, share=self.share)
+
+# %% ../nbs/11_networks.ipynb #644a218e
+def _area_weights(
+    before: int, # side of a film, pixels
+    after: int,  # smaller side
+) -> np.ndarray: # (after, before) float32; each row adds up to 1
+    "Which part of each new pixel every old one makes up, along one side."
+    edges, pixels = np.arange(after + 1) * before / after, np.arange(before)
+    covered = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    return (np.clip(covered, 0, None) * after / before).astype(np.float32)
+
+# %% ../nbs/11_networks.ipynb #c11f7d49
+@keras.saving.register_keras_serializable("pneumo_nb")
+class Reduce(layers.Layer):
+    "Films of a smaller side, by area averaging: (N, S, S, 1) → (N, size, size, 1), whole gray levels."
+    def __init__(self,
+        size: int,  # side of the result, pixels; at most S
+        **options,  # of a Keras layer
+    ):
+        super().__init__(**options)
+        self.size = size
+
+    def build(self, shape):
+        if self.size > shape[1]: raise StudyError(
+            f"Expected films of {self.size} pixels a side or more, found {shape[1]}.")
+        self.weights_along, self.halves = _area_weights(shape[1], self.size), shape[1] == 2 * self.size
+
+    def call(self, x):
+        x = ops.cast(x[..., 0], "float32")
+        mean = ops.matmul(ops.matmul(self.weights_along, x), self.weights_along.T)
+        return (ops.floor(mean + .5) if self.halves else ops.round(mean))[..., None]
+
+    def get_config(self): return super().get_config() | dict(size=self.size)
 
 # %% ../nbs/11_networks.ipynb #ae6f172e
 def _residual_block(

@@ -8,7 +8,7 @@ __all__ = ['CLASS_NAMES', 'COLOURS', 'WORDS', 'model_title', 'title_with_remark'
            'p_text', 'plot_style', 'show_figure', 'save_figure']
 
 # %% ../nbs/02_style.ipynb #9e3536a9
-from .run import Stage, atomic_path, models, read_looks, read_provenance
+from .run import BY_HAND, Stage, atomic_path, models, read_looks, read_provenance
 
 # %% ../nbs/02_style.ipynb #662c51ec
 CLASS_NAMES = ["NORMAL", "PNEUMONIA"]  # in the order of their labels, 0 and 1
@@ -159,8 +159,13 @@ def counted(
 def looks_by_runs(
     looks: list[dict], # of the ledger, from `read_looks`
 ) -> str: # such as "7 looks by 2 runs"
-    "How many looks there were, and how many runs took them."
-    return f"{counted(len(looks), 'look')} by {counted(len({entry['run'] for entry in looks}), 'run')}"
+    "How many looks there were, how many runs took them, and how many were entered by hand."
+    taken = [look for look in looks if look["stage"] != BY_HAND]
+    runs, by_hand = counted(len({look["run"] for look in taken}), "run"), len(looks) - len(taken)
+    total = counted(len(looks), "look")
+    if not by_hand: return f"{total} by {runs}"
+    if not taken: return f"{total}, entered by hand"
+    return f"{total}, {len(taken):,} by {runs} and {by_hand:,} entered by hand"
 
 # %% ../nbs/02_style.ipynb #f352bb05
 def looks_in_words(

@@ -21,7 +21,7 @@ RANGES = {
 
 # %% ../nbs/27_transfer.ipynb #f7e69d97
 STAGE = {
-    "reads": ["images.csv", "metrics/data.json", "metrics/preprocessing.json", "appearance.csv"],
+    "reads": ["images.csv", "metrics/data.json", "appearance.csv"],
     "writes": ["members/transfer.csv", "metrics/transfer.json"],
     "models": {
         "transfer_frozen": {"title": "EfficientNet, frozen", "colour": "#F0B0A0", "dash": "--"},

@@ -5,13 +5,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
-from pneumo_nb.results import (RESULTS_MARKERS, ablation_markdown, results_in, results_markdown, results_rows,
-                               write_between)
-from pneumo_nb.run import StudyError, digests, read_json, read_provenance, write_json
+from pneumo_nb.cli import main
+from pneumo_nb.measures import holm, paired_tests
+from pneumo_nb.results import (ABLATION_MARKERS, BEFORE, RESULTS_MARKERS, ablation_markdown, results_in,
+                               results_markdown, results_rows, write_between)
+from pneumo_nb.run import (StudyError, digests, enter_looks, read_json, read_looks, read_provenance,
+                           write_csv, write_json)
 
 ROOT = Path(__file__).parents[1]
-RULE_98 = "accuracy, sensitivity .98"
+RULE = "accuracy, sensitivity .95"
 
 def copied(evaluated, folder):
     "The evaluated run under another name, without its films."
@@ -73,13 +77,132 @@ def test_runs_on_other_films_are_not_put_into_one_table(evaluated, tmp_path):
         with pytest.raises(StudyError, match="Expected runs on the same films, found"):
             table([evaluated.folder, other])
 
+# ---- looks before, and differences beyond chance
+
+def table_cells(text): return [[cell.strip() for cell in line.strip("| ").split(" | ")]
+                               for line in text.split("\n\n")[0].splitlines()]
+
+def test_a_row_says_how_often_its_test_films_had_been_looked_at_before(evaluated, tmp_path):
+    "By the run's own record, by other runs in the ledger, and by hand; not what came after, nor other films."
+    own = read_provenance(evaluated.folder)["test_looks"]
+    before = sum(look["stage"] != "evaluation" for look in own)
+    def cells():
+        head, _, *rows = table_cells(results_markdown([evaluated.folder]))
+        return {row[head.index(BEFORE)] for row in rows}
+    assert cells() == {str(before)}   # this test's ledger is empty
+    films = {key: read_json(evaluated.folder/"metrics/data.json")[key] for key in ("fingerprint", "source")}
+    enter_looks(films, 3, "trials elsewhere", "2001-02-03")
+    assert cells() == {str(before + 3)}
+    enter_looks(films, 1, "later", own[-1]["time"])
+    enter_looks(films | dict(fingerprint="other"), 1, "other films", "2001-02-03")
+    assert cells() == {str(before + 3)} and len(read_looks()) == 5
+
+def said(*words):
+    done = CliRunner().invoke(main, ["looks", *map(str, words)])
+    return done.output
+
+def test_looks_that_no_ledger_counted_are_entered_by_hand_for_the_films_of_a_run_or_a_folder(evaluated):
+    run, entered = evaluated.folder, ("--at", "trials  elsewhere", "--on", "2001-02-03")
+    root = read_json(run/"metrics/data.json")["root"]
+    assert said(run) == "No look at test films is known here.\n"
+    first = said(run, "--add", 2, *entered)
+    assert first.startswith("Entered by hand: 2 looks.\n") and ": 2 looks, entered by hand\n" in first
+    assert first.endswith("2001-02-03T00:00:00+00:00  –            by hand      trials elsewhere (2 times)\n")
+    third = said(run/root, "--add", 1, *entered)
+    assert third.partition("\n")[2].replace("3", "2") == first.partition("\n")[2].replace("3", "2")
+    fingerprint = read_json(run/"metrics/data.json")["fingerprint"]
+    assert "4 looks" in said(fingerprint[:6], "--add", 1, *entered) and len(read_looks(fingerprint)) == 4
+
+@pytest.mark.parametrize("words, says", [
+    (["--add", 2], "found no FILMS, --at, --on; give all four"),
+    (["1ab", "--at", "trials"], "found no --add, --on; give all four"),
+    (["1ab", "--add", 2, "--at", "trials", "--on", "2001-02-03"], "'1ab', which names no sets of films"),
+    (["RUN", "--add", 0, "--at", "trials", "--on", "2001-02-03"], "number from 1 to 1000, found 0"),
+    (["RUN", "--add", 2, "--at", "trials", "--on", "yesterday"], "Expected a day such as 2025-11-25, found"),
+    (["RUN", "--add", 2, "--at", "trials", "--on", "9001-02-03"], "Expected a day that has been")])
+def test_looks_that_cannot_be_entered_are_refused_in_one_sentence(evaluated, words, says):
+    output = said(*[evaluated.folder if word == "RUN" else word for word in words])
+    assert says in output and output.count("\n") == 1 and read_looks() == []
+
+def other_answers(folder, change):
+    "Another run: the models' test answers changed, its evaluation done again as far as a table needs it."
+    for file in folder.glob("predictions/*.csv"):
+        table = pd.read_csv(file)
+        write_csv(file, table.assign(probability=change(table)))
+    def judged(record):
+        record["stages"]["evaluation"]["inputs"].update(digests(folder, ["predictions/*.csv"]))
+    recorded(folder)
+    rewrite(folder/"provenance.json", judged)
+    return folder
+
+def difference(text):
+    "The column of differences: its head, and each row's cell by name."
+    head, _, *rows = table_cells(text)
+    return head[3], {f"{row[0]} @ {row[1]}": row[3] for row in rows}
+
+@pytest.fixture
+def runs_apart(evaluated, tmp_path):
+    "The run; the same answers; labels turned round."
+    copies = [copied(evaluated, tmp_path/name) for name in ("same", "wrong")]
+    return [evaluated.folder, copies[0], other_answers(copies[1], lambda table: .98 - .96 * table.label)]
+
+def test_each_row_is_compared_with_the_first_and_beyond_chance_is_bold(runs_apart):
+    text = results_markdown(runs_apart)
+    head, cells = difference(text)
+    first, *others = [name for name in cells if "mean and range" not in name]
+    assert head == f"AUROC less that of {first}" and cells[first] == "–"
+    assert {name for name, cell in cells.items() if cell.startswith("**-")} == {
+        "compact net @ wrong", "compact ensemble @ wrong"}
+    assert cells[first.replace("recipe", "same")] == "0.0000, p 1"
+    sentence = text.split("\n\n")[1]
+    assert sentence.startswith(f"Beyond chance (paired over patients, Holm) {first} differs in AUROC from ")
+    assert sentence.partition("; not from ")[0].endswith("@ wrong") and "@ same" in sentence
+    assert "bold: beyond chance" in text.split("\n\n")[2]
+
+def test_differences_are_those_of_the_paired_tests(runs_apart):
+    "The same as all models tested against the first, with Holm's correction over them."
+    _, cells = difference(results_markdown(runs_apart))
+    patients = pd.read_csv(runs_apart[0]/"images.csv").set_index("path").patient_id
+    keys, tables = {"compact net": "compact", "compact ensemble": "compact_ensemble"}, {}
+    for name in [name for name in cells if "mean" not in name]:
+        model, _, run = name.partition(" @ ")
+        folder = next(folder for folder in runs_apart if folder.name == run)
+        table = pd.read_csv(folder/f"predictions/{keys[model]}.csv").query("split == 'test'")
+        tables[name] = table.assign(patient_id=table.path.map(patients))
+    first, *others = tables
+    pairs = [paired_tests({name: tables[name], first: tables[first]}, .5).iloc[0] for name in others]
+    for name, pair, p in zip(others, pairs, holm([pair.p_auroc for pair in pairs])):
+        value, _, words = cells[name].strip("*").partition(", p ")
+        assert float(value.split()[0]) == pytest.approx(pair.auroc_difference, abs=5e-5)
+        assert words == ("< 0.001" if p < .001 else f"{p:.2g}")
+
+def test_kept_differences_stay_as_long_as_the_first_row_does(runs_apart):
+    "They stay beside the same first row; beside another, or one with another AUROC, they would be wrong."
+    kept = results_in("\n\n".join([RESULTS_MARKERS[0], results_markdown(runs_apart), RESULTS_MARKERS[1]]))
+    _, cells = difference(results_markdown(runs_apart))
+    _, again = difference(results_markdown(runs_apart[:1], kept))
+    own = [name for name in cells if name.endswith("@ recipe")]
+    assert {name: cell for name, cell in again.items() if name not in own} == {
+        name: cell for name, cell in cells.items() if name not in own}
+    assert difference(results_markdown(runs_apart[1:2], kept))[1]["compact net @ wrong"] == cells[
+        "compact net @ wrong"]      # the first row is not at hand, but as it was
+    changed = {run: ([row | dict(AUROC="0.5") for row in rows], words) for run, (rows, words) in kept.items()}
+    _, cells = difference(results_markdown(runs_apart[:1], changed))
+    assert cells["compact net @ wrong"] == "–"
+
+def test_a_run_is_given_once(evaluated):
+    done = evaluated.pneumo("results", "recipe", "recipe")
+    assert done.returncode != 0 and "Expected runs of different names, found recipe, recipe" in done.stderr
+
 @pytest.fixture
 def elsewhere(evaluated, tmp_path):
     "A text with the results of a run that is not here."
     file = tmp_path/"TABLE.md"
     file.write_text(f"before\n{RESULTS_MARKERS[0]}\n{RESULTS_MARKERS[1]}\nafter\n")
     write_between(file, results_markdown([evaluated.folder]), RESULTS_MARKERS)
-    text = file.read_text().replace("| recipe |", "| elsewhere |").replace("Run `recipe`", "Run `elsewhere`")
+    text = file.read_text()
+    for mark in ("| {} |", "Run `{}`", "@ {}"):
+        text = text.replace(mark.format("recipe"), mark.format("elsewhere"))
     file.write_text(text)
     return file
 
@@ -91,23 +214,27 @@ def test_a_table_keeps_runs_that_are_not_here(evaluated, elsewhere):
     assert done.returncode == 0, done.stderr
     runs = results_in(elsewhere.read_text())
     assert list(runs) == ["recipe", "elsewhere"]
-    nameless = {name: [row | dict(run="") for row in rows] for name, (rows, _) in runs.items()}
-    assert nameless["elsewhere"] == nameless["recipe"]
-    assert runs["elsewhere"] == results_in(before)["elsewhere"] and runs["elsewhere"][1]
+    def is_less(column): return column.startswith("AUROC less")
+    def nameless(row): return {c: v for c, v in row.items() if c != "run" and not is_less(c)}
+    here, there = ([nameless(row) for row in runs[name][0]] for name in ("recipe", "elsewhere"))
+    assert there == here
+    assert {v for row in runs["elsewhere"][0] for c, v in row.items() if is_less(c)} == {"–"}
+    kept, words = results_in(before)["elsewhere"]
+    assert list(map(nameless, kept)) == there and words and runs["elsewhere"][1] == words
     assert runs["recipe"][1].startswith("Run `recipe`: ") and elsewhere.read_text().endswith("after\n")
     again = elsewhere.read_text()
     assert add(evaluated, elsewhere).returncode == 0 and elsewhere.read_text() == again
 
 def test_a_table_of_a_version_without_a_column_gets_dashes_there(evaluated, elsewhere):
     runs = results_in(elsewhere.read_text())["elsewhere"][0]
-    column = list(runs[0]).index(RULE_98)
+    column = list(runs[0]).index(RULE)
     def without(line): return " | ".join(c for n, c in enumerate(line.split(" | ")) if n != column)
     lines = elsewhere.read_text().splitlines()
     elsewhere.write_text("\n".join(without(l) if l.startswith("|") else l for l in lines) + "\n")
-    assert RULE_98 not in results_in(elsewhere.read_text())["elsewhere"][0][0]
+    assert RULE not in results_in(elsewhere.read_text())["elsewhere"][0][0]
     assert add(evaluated, elsewhere).returncode == 0
     rows = results_in(elsewhere.read_text())["elsewhere"][0]
-    assert {row[RULE_98] for row in rows} == {"–"}
+    assert {row[RULE] for row in rows} == {"–"}
     assert [row["trained"] for row in rows] == [row["trained"] for row in runs]
 
 @pytest.mark.parametrize("old, new, says", [
@@ -123,21 +250,59 @@ def test_add_needs_a_file_to_add_to(evaluated):
     done = evaluated.pneumo("results", "recipe", "--add")
     assert done.returncode != 0 and "give both" in done.stderr
 
-def test_an_ablation_names_what_differs_and_who_answers(evaluated, tmp_path):
-    folds = copied(evaluated, tmp_path/"folds")
-    def without_refits(record): record["stages"]["compact"]["parameters"].update(refits=0, match=0.)
-    rewrite(folds/"provenance.json", without_refits)
-    text = ablation_markdown([evaluated.folder, folds])
-    assert "| the recipe |" in text and "refits 0" in text and "match 0.0" in text
-    assert "AUROC of 2 folds across the naming series" in text
-    assert "the networks that learned from all folds" in text
-    assert "these networks averaged" in ablation_markdown([folds])
+# ---- an ablation
 
-def test_an_ablation_needs_the_examinations(evaluated, tmp_path):
-    bare = copied(evaluated, tmp_path/"bare")
-    (bare/"metrics/compact.json").unlink()
-    recorded(bare)
-    with pytest.raises(StudyError, match="found bare without; run them first"): ablation_markdown([bare])
+@pytest.fixture
+def examined(evaluated, tmp_path):
+    "The recipe's run as it is before any evaluation, and with another value of one parameter."
+    runs = [copied(evaluated, tmp_path/name) for name in ("first", "second")]
+    for run in runs:
+        (run/"comparison.csv").unlink()
+        rewrite(run/"provenance.json", lambda record: record["stages"].pop("evaluation"))
+    def changed(record): record["stages"]["compact"]["parameters"].update(match=0.)
+    rewrite(runs[1]/"provenance.json", changed)
+    return runs
+
+def test_an_ablation_needs_no_evaluation_and_shows_no_test(examined):
+    text = ablation_markdown(examined)
+    lines = text.splitlines()
+    assert lines[0].startswith("| changed | folds | viral |")
+    assert lines[0].endswith("| frame swapped | shape swapped | training |")
+    assert lines[2].startswith("| the recipe |") and lines[3].startswith("| match 0.0 |")
+    assert read_json(examined[0]/"metrics/compact.json")["virus"] == pytest.approx(
+        float(lines[2].split(" | ")[2]), abs=5e-5)
+    assert "Networks of the stage compact: AUROC of 2 folds across the naming series" in text
+    assert "test" not in text.replace("No test film was asked.", "")
+
+def test_an_ablation_is_about_the_stage_that_differs_or_the_one_named(examined):
+    for run in examined:
+        shutil.copy(run/"metrics/compact.json", run/"metrics/transfer.json")
+        def also(record): record["stages"]["transfer"] = record["stages"]["compact"] | dict(
+            parameters=dict(folds_by="series", epochs=2, image_size=24),
+            outputs={"metrics/transfer.json": ""})
+        rewrite(run/"provenance.json", also)
+        recorded(run)
+    assert "| match 0.0 |" in ablation_markdown(examined)
+    named = ablation_markdown(examined, "transfer")
+    assert "match" not in named and "2 epochs at 24 pixels" in named
+    with pytest.raises(StudyError, match="found them alike; name one with --stage"):
+        ablation_markdown(examined[:1])
+
+def test_an_ablation_needs_the_examinations(examined):
+    (examined[1]/"metrics/compact.json").unlink()
+    with pytest.raises(StudyError, match="as the stage compact wrote it in the run second, found none"):
+        ablation_markdown(examined)
+    recorded(examined[1])
+    with pytest.raises(StudyError, match="found second without; run that stage first"):
+        ablation_markdown(examined)
+
+def test_the_command_writes_an_ablation_of_the_stage_named(evaluated, tmp_path):
+    file = tmp_path/"TEXT.md"
+    file.write_text("\n".join(ABLATION_MARKERS))
+    wrong = evaluated.pneumo("ablation", "recipe", "--stage", "cnn", "--write", str(file))
+    assert "--stage to be one of compact, transfer, found 'cnn'" in wrong.stderr
+    done = evaluated.pneumo("ablation", "recipe", "--stage", "compact", "--write", str(file))
+    assert done.returncode == 0 and "| the recipe |" in file.read_text()
 
 def test_the_projects_table_names_what_each_run_was_made_from():
     runs = results_in((ROOT/"nbs/39_findings.py").read_text(encoding="utf-8"))
