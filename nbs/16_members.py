@@ -31,7 +31,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from pneumo_nb.run import Stage, StudyError, note, set_seed, workers, write_csv, write_json
+from pneumo_nb.run import (
+    Declaration, Stage, StudyError, note, set_seed, stages, workers, write_csv, write_json)
 from pneumo_nb.style import counted, model_style, readable, save_figure, value_with_interval
 from pneumo_nb.films import with_series
 from pneumo_nb.splits import number_folds, series_folds
@@ -77,6 +78,21 @@ RANGES = {
     "kinds, flip": "true or false",
     "frames": "number from 0 to 1",
 }
+
+
+# %% [markdown]
+# Such a stage is a **recipe**. It has these rules, and leaves its members' answers in `members/NAME.csv`.
+
+# %%
+#| export
+def recipe_stages() -> list[Declaration]: # in the study's order
+    "The stages that train members."
+    return [stage for stage in stages().values()
+            if stage.ranges_of == "members" and f"members/{stage.name}.csv" in stage.writes]
+
+
+# %%
+print(*(recipe.name for recipe in recipe_stages()), sep=", ")
 
 
 # %% [markdown]

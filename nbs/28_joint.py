@@ -32,7 +32,7 @@ import pandas as pd
 from keras import layers
 from scipy.special import expit
 
-from pneumo_nb.run import Declaration, Stage, StudyError, note, read_table, stages, write_csv
+from pneumo_nb.run import Stage, StudyError, note, read_table, write_csv
 from pneumo_nb.style import (
     CLASS_NAMES, COLOURS, counted, in_list, model_style, model_title, p_text, readable, value_with_interval)
 from pneumo_nb.cache import Films, take
@@ -41,6 +41,7 @@ from pneumo_nb.measures import (
     scaled_probability)
 from pneumo_nb.networks import Reduce, as_model  # its layers are part of saved models
 from pneumo_nb.training import save_model
+from pneumo_nb.members import recipe_stages
 
 # %%
 #| hide
@@ -85,21 +86,12 @@ STAGE = {
 # %%
 stage = open_stage("joint", run_dir, seed=seed)
 
-
 # %% [markdown]
 # ## The recipes of this run
 #
 # A recipe is a stage with the rules of members, and it has left `members/NAME.csv`. From the run come its
 # members' answers and the model that it kept of all of them. That is its ensemble, where several networks
 # answer.
-
-# %%
-#| export
-def recipe_stages() -> list[Declaration]: # in the study's order
-    "The stages that train members."
-    return [stage for stage in stages().values() if f"members/{stage.name}.csv" in stage.writes
-            and stage.ranges_of == STAGE["reads_of"]]
-
 
 # %%
 names = [recipe.name for recipe in recipe_stages()]

@@ -36,7 +36,7 @@ from pneumo_nb.measures import (
     all_measures, auroc_interval, calibration_line, fit_temperature, flat_intervals, grouped_auroc,
     intervals, logit, patient_draws, sensitivity_threshold)
 from pneumo_nb.appearance import TALL_MARKER
-from pneumo_nb.joint import recipe_stages
+from pneumo_nb.members import recipe_stages
 
 # %%
 #| hide

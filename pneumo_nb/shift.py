@@ -22,7 +22,7 @@ from .measures import (
     all_measures, auroc_interval, calibration_line, fit_temperature, flat_intervals, grouped_auroc,
     intervals, logit, patient_draws, sensitivity_threshold)
 from .appearance import TALL_MARKER
-from .joint import recipe_stages
+from .members import recipe_stages
 
 # %% ../nbs/33_shift.ipynb #45e42e35
 RANGES = {
