@@ -128,7 +128,7 @@ params, chosen, source = _asked_parameters(Path("no_run"), None, ["cnn.epochs=9"
 test_eq((params["cnn"]["epochs"], chosen, Path(source).name), (9, list(stages()), "quick.yaml"))
 best = project_folder()/"params/best.yaml"
 test_eq(_asked_parameters(Path("no_run"), best, [], None, known)[1],
-        ["data", "eda", "compact", "evaluation", "xai", "shortcuts"])
+        ["data", "eda", "compact", "transfer", "joint", "evaluation", "xai", "shortcuts", "shift"])
 test_fail(lambda: _asked_parameters(Path("no_run"), None, ["cnn.epoch=9"], None, known),
           contains="known in cnn: batch_size, epochs")
 
