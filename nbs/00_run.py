@@ -260,6 +260,7 @@ test_fail(lambda: read_cells(file), contains="found no such file")
 # | `examinations` | the file with what the stage found on films that are not test |
 # | `ranges_of` | an instrument whose `RANGES` hold for this stage's parameters, too |
 # | `reads_of` | such an instrument: what the stages write that have its `RANGES` is read, too |
+# | `at_least` | how many of these stages must be in the run |
 #
 # A second literal, `RANGES = {...}`, stands beside the parameters and says which values each of them may
 # have.
@@ -283,6 +284,7 @@ class Declaration:
     examinations: str = ""
     ranges_of: str = ""
     reads_of: str = ""
+    at_least: int = 1
     ranges: dict[str, str | list[str]] = field(default_factory=dict) # parameter → its rule
 
     @property

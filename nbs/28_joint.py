@@ -65,6 +65,7 @@ seed = 42     # of phantoms, where this notebook stands alone
 STAGE = {
     "reads": ["images.csv", "metrics/data.json"],
     "reads_of": "members",
+    "at_least": 2,
     "writes": ["members/joint.csv", "metrics/joint.json"],
     "models": {"joint": {"title": "joint ensemble", "colour": "#3300CC", "dash": (0, (6, 2, 1, 2, 1, 2))}},
     "card": ["joint_recipes"],

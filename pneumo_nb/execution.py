@@ -178,12 +178,12 @@ def _check_models(folder: Path, name: str, there: set[str]):
         "add one to --only.")
 
 def _check_shared(folder: Path, name: str, there: set[str]):
-    "Refuse a stage that brings several others together where fewer than two of them are there."
-    shared = stages()[name].reads_of
+    "Refuse a stage that reads of several others where fewer of them are there than it needs."
+    shared, least = stages()[name].reads_of, stages()[name].at_least
     others = [other for other in stages() if shared and stages()[other].ranges_of == shared]
     known = [other for other in others if other in there]
-    if others and len(known) < 2: raise StudyError(
-        f"{name} needs at least two of {', '.join(others)}, found {', '.join(known) or 'none'} in "
+    if others and len(known) < least: raise StudyError(
+        f"{name} needs at least {least} of {', '.join(others)}, found {', '.join(known) or 'none'} in "
         f"{folder.name}; add another to --only, or leave {name} out.")
 
 # %% ../nbs/44_execution.ipynb #572c1091

@@ -33,6 +33,7 @@ from .members import recipe_stages
 STAGE = {
     "reads": ["images.csv", "metrics/data.json"],
     "reads_of": "members",
+    "at_least": 2,
     "writes": ["members/joint.csv", "metrics/joint.json"],
     "models": {"joint": {"title": "joint ensemble", "colour": "#3300CC", "dash": (0, (6, 2, 1, 2, 1, 2))}},
     "card": ["joint_recipes"],

@@ -137,6 +137,7 @@ class Declaration:
     examinations: str = ""
     ranges_of: str = ""
     reads_of: str = ""
+    at_least: int = 1
     ranges: dict[str, str | list[str]] = field(default_factory=dict) # parameter → its rule
 
     @property
