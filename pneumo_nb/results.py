@@ -226,7 +226,7 @@ def _run_words(folder: Path) -> str:
     records, facts = read_provenance(folder)["stages"], read_json(folder/"metrics/data.json")
     model_stages = [name for name, stage in stages().items() if stage.models and name in records]
     trained = [records[name]["parameters"] for name in model_stages]
-    sizes = sorted({p["image_size"] for p in trained})
+    sizes = sorted({p["image_size"] for p in trained if "image_size" in p})  # some stages train nothing
     evaluation = records["evaluation"]
     commits = dict.fromkeys(r["git_commit"][:10] for r in records.values())
     parts = ["drawn phantoms" if facts["source"] == "phantoms" else f"`{Path(facts['root']).name}`",
