@@ -69,6 +69,13 @@ def test_a_table_says_what_its_runs_were_made_from(evaluated):
     assert "drawn phantoms, films of 24 pixels, seed 42" in table
     assert re.search(rf"\b{looks} looks? at the test films", table)
 
+def test_a_stage_with_models_but_no_films_of_its_own_is_named_too(evaluated, tmp_path):
+    folder = copied(evaluated, tmp_path/"joined")
+    def joined(record): record["stages"]["joint"] = record["stages"]["compact"] | dict(
+        parameters=dict(seed=1), outputs={}, notes=["answers together"])
+    rewrite(folder/"provenance.json", joined)
+    assert "joint: answers together" in results_markdown([folder])
+
 def test_runs_on_other_films_are_not_put_into_one_table(evaluated, tmp_path):
     other = copied(evaluated, tmp_path/"other")
     rewrite(other/"metrics/data.json", lambda facts: facts.update(fingerprint="another"))
