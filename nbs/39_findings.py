@@ -25,9 +25,9 @@
 # Four findings stand out:
 #
 # - Averaged, networks with ImageNet's weights and small ones trained from scratch reach an AUROC of .986 on
-#   the test films. The small ones alone reach .981, and the difference is beyond chance. Kermany et al.
+#   the test films. The small ones together reach .981, and the difference is beyond chance. Kermany et al.
 #   published .968 with transferred weights, Google AutoML Vision .991.
-# - At the threshold that sensitivity .95 on the folds chooses, no network is more accurate than .93 on test.
+# - At the threshold that sensitivity .95 on the folds chooses, no network is more accurate than .933 on test.
 #   The better rankings did not help there.
 # - About a quarter of the error on test is shift: it goes when networks know other films of the same time.
 # - Much of what a network can learn here is how a film was taken, not what it shows. Lending films the frames
