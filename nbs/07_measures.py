@@ -24,12 +24,13 @@
 #| export
 from functools import partial
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy.special import betainccinv, betaincinv, expit, ndtr
 
-from pneumo_nb.run import StudyError, rng_for
+from pneumo_nb.run import StudyError, read_table, rng_for
 from pneumo_nb.style import counted
 
 # %%
@@ -296,6 +297,26 @@ def check_predictions(
 test_fail(lambda: check_predictions([0, 1], [-3.2, 4.1]), contains="not logits")
 test_fail(lambda: check_predictions([0, 1], [.5]), contains="shapes (2,) and (1,)")
 test_fail(lambda: check_predictions([0, 2], [.5, .5]), contains="found [2]")
+
+
+# %% [markdown]
+# Answers kept in a file are read with the same care, whoever wrote them.
+
+# %%
+#| export
+def read_predictions(
+    file: Path,
+    keys: tuple = (), # columns that it has beside those of all answers, such as the member that answers
+) -> pd.DataFrame: # path, split, label, probability, `keys`, maybe uncalibrated
+    "Answers from a file; a table that cannot be judged is refused."
+    table = read_table(file, [*keys, "path", "split", "label", "probability"], ["label", "probability"])
+    copies = table.duplicated([*keys, "split", "path"]).sum()
+    if copies: raise StudyError(
+        f"Expected each film once in {file.name}, found {copies} again; remove the copies.")
+    for column in ("probability", "uncalibrated"):
+        try: check_predictions(table.label, table.get(column, table.probability))
+        except StudyError as e: raise StudyError(f"{file} cannot be judged. {e}") from None
+    return table
 
 
 # %%

@@ -784,6 +784,13 @@ pd.DataFrame(temperatures).style.hide(axis="index").format(precision=3)
 
 # %%
 #| export
+def ensemble_of(recipe: str) -> str: # `recipe`: the stage's name
+    "What the ensemble of a recipe's networks is called, of all or of one seed."
+    return f"{recipe}_ensemble"
+
+
+# %%
+#| export
 def _trainings(
     answers: pd.DataFrame, # from `train_members`
     name: str,             # of the stage
@@ -791,7 +798,7 @@ def _trainings(
     "The single networks, and the ensembles of a seed."
     seeds = answers.drop_duplicates("member").set_index("member").seed
     single = [(name, member, seeds[member], (member,)) for member in answering(answers)]
-    together = [(f"{name}_ensemble", f"{name}_ensemble_s{seed}", seed, names)
+    together = [(ensemble_of(name), f"{ensemble_of(name)}_s{seed}", seed, names)
                 for seed, names in _seed_groups(answers).items()]
     return single + together
 
@@ -826,7 +833,7 @@ counts
 #| export
 def _remove_earlier(stage: Stage):
     "Remove the files of this stage's models."
-    for name in (stage.name, f"{stage.name}_ensemble"):
+    for name in (stage.name, ensemble_of(stage.name)):
         for file in (f"predictions/{name}.csv", f"models/{name}.keras", f"history/{name}.csv"):
             stage.path(file).unlink(missing_ok=True)
 
@@ -852,7 +859,7 @@ def keep_models(
     "Write predictions, model and history of the first answering member and of the ensemble."
     _remove_earlier(stage)
     kept = {stage.name: tuple(names[:1])}
-    if len(names) > 1: kept[f"{stage.name}_ensemble"] = tuple(names)
+    if len(names) > 1: kept[ensemble_of(stage.name)] = tuple(names)
     for model, group in kept.items():
         table, temperature = pools[group]
         whole = as_model(pneumonia_logits([networks[name] for name in group], stage.params["flip"]))

@@ -37,11 +37,11 @@ from pneumo_nb.style import (
     CLASS_NAMES, COLOURS, counted, in_list, model_style, model_title, p_text, readable, value_with_interval)
 from pneumo_nb.cache import Films, take
 from pneumo_nb.measures import (
-    auroc, auroc_interval, check_predictions, fit_temperature, flat_intervals, holm, logit, paired_tests,
+    auroc, auroc_interval, fit_temperature, flat_intervals, holm, logit, paired_tests, read_predictions,
     scaled_probability)
 from pneumo_nb.networks import Reduce, as_model  # its layers are part of saved models
 from pneumo_nb.training import save_model
-from pneumo_nb.members import recipe_stages
+from pneumo_nb.members import ensemble_of, recipe_stages
 
 # %%
 #| hide
@@ -106,19 +106,20 @@ def _check_recipes(
     stage: Stage,
     there: list[str], # names of the recipes in this run
 ):
-    "Refuse a run with fewer than two recipes."
-    if len(there) > 1: return
+    "Refuse a run with fewer recipes than this stage needs."
+    least = STAGE["at_least"]
+    if len(there) >= least: return
     known = in_list([recipe.name for recipe in recipe_stages()])
     raise StudyError(
-        f"Expected members of two recipes or more in {stage.folder}, found {in_list(there) or 'none'}; "
-        f"{stage.name} needs two of {known}, so run another of them, or leave {stage.name} out.")
+        f"Expected members of {least} recipes or more in {stage.folder}, found {in_list(there) or 'none'}; "
+        f"{stage.name} needs {least} of {known}, so run another of them, or leave {stage.name} out.")
 
 
 # %%
 with tempfile.TemporaryDirectory() as folder:
     empty = open_stage("joint", folder)
-    test_fail(lambda: _check_recipes(empty, []), contains="of two recipes or more in " + str(empty.folder))
-    test_fail(lambda: _check_recipes(empty, names[:1]), contains=f"found {names[0]}; joint needs two of")
+    test_fail(lambda: _check_recipes(empty, []), contains="of 2 recipes or more in " + str(empty.folder))
+    test_fail(lambda: _check_recipes(empty, names[:1]), contains=f"found {names[0]}; joint needs 2 of")
     _check_recipes(empty, names[:2])
 
 
@@ -135,32 +136,13 @@ def _written(
     if stage.path(file).exists(): return stage.path(file)
     raise StudyError(f"Expected {file} in {stage.folder}, found none; run the stage again that writes it.")
 
-def _answers(
-    stage: Stage,
-    file: str,  # inside the run
-    columns=(), # that it has beside those of all answers
-) -> pd.DataFrame: # path, split, label, probability, and `columns`
-    "A table of answers that a recipe wrote."
-    answers, numbers = ["path", "split", "label", "probability"], ["label", "probability"]
-    table = read_table(_written(stage, file), [*answers, *columns], numbers)
-    copies = table.duplicated([*columns, "split", "path"]).sum()
-    if copies: raise StudyError(f"Expected each film once in {file}, found {copies} again; "
-                                "run the stage again that writes it.")
-    try: check_predictions(table.label, table.probability)
-    except StudyError as e: raise StudyError(f"{file} cannot be judged. {e}") from None
-    return table
-
 
 # %%
-test_fail(lambda: _answers(stage, "predictions/nobody.csv"), contains="Expected predictions/nobody.csv in")
+test_fail(lambda: _written(stage, "predictions/nobody.csv"), contains="Expected predictions/nobody.csv in")
 
 
 # %%
 #| export
-def _ensemble(name: str) -> str: # `name`: of a recipe
-    "What the ensemble of a recipe's networks is called, of all or of one seed."
-    return f"{name}_ensemble"
-
 @dataclass(frozen=True)
 class Recipe:
     "What a stage that trains members left in a run."
@@ -175,7 +157,7 @@ class Recipe:
     def of_seed(self, seed: int) -> pd.DataFrame: # path, split, label, probability
         "What the networks of one seed answer: its ensemble, where there is one, else its only network."
         rows = self.members[self.members.seed == seed]
-        together = rows[rows.model == _ensemble(self.name)]
+        together = rows[rows.model == ensemble_of(self.name)]
         return together if len(together) else rows
 
 
@@ -190,10 +172,11 @@ def find_recipes(
     _check_recipes(stage, there)
     recipes = []
     for name in there:
-        has_ensemble = stage.path(f"predictions/{_ensemble(name)}.csv").exists()
-        model = _ensemble(name) if has_ensemble else name
-        members = _answers(stage, f"members/{name}.csv", ["model", "member", "seed"])
-        recipes.append(Recipe(name, model, members, _answers(stage, f"predictions/{model}.csv")))
+        has_ensemble = stage.path(f"predictions/{ensemble_of(name)}.csv").exists()
+        model = ensemble_of(name) if has_ensemble else name
+        members = read_predictions(_written(stage, f"members/{name}.csv"), ("model", "member", "seed"))
+        answers = read_predictions(_written(stage, f"predictions/{model}.csv"))
+        recipes.append(Recipe(name, model, members, answers))
     return recipes
 
 

@@ -35,8 +35,8 @@ from pneumo_nb.style import (
 from pneumo_nb.films import film_kind, patient_id, read_film, with_series
 from pneumo_nb.measures import (
     MEASURES, RULES, all_measures, auroc, auroc_interval, calibration_error, calibration_line,
-    check_predictions, classification_metrics, flat_intervals, honest_calibration_error, intervals, logit,
-    net_benefit, pair_differences, predictive_values, proportion_interval, threshold_interval,
+    classification_metrics, flat_intervals, honest_calibration_error, intervals, logit, net_benefit,
+    pair_differences, predictive_values, proportion_interval, read_predictions, threshold_interval,
     youden_threshold)
 from pneumo_nb.appearance import TALL_MARKER
 from pneumo_nb.data import load_images
@@ -89,34 +89,18 @@ STAGE = {
 #
 # ## The predictions of this run
 
-# %%
-#| export
-def read_predictions(
-    file: Path, # in predictions/
-) -> pd.DataFrame: # path, split, label, probability, maybe uncalibrated
-    "One model's predictions; a table that cannot be judged is refused."
-    table = read_table(file, ["path", "split", "label", "probability"], ["label", "probability"])
-    copies = table.duplicated(["split", "path"]).sum()
-    if copies: raise StudyError(
-        f"Expected each film once in {file.name}, found {copies} again; remove the copies.")
-    for column in ("probability", "uncalibrated"):
-        try: check_predictions(table.label, table.get(column, table.probability))
-        except StudyError as e: raise StudyError(f"{file} cannot be judged. {e}") from None
-    return table
-
-
 # %% [markdown]
 # The run's list of films tells the rest: the kind, the patient and the naming series. Of films that it does
 # not hold, their names do.
 
 # %%
 #| export
-def _with_names(
+def with_names(
     table: pd.DataFrame, # path
-    stage: Stage,
+    folder: Path,        # the run directory
 ) -> pd.DataFrame: # with kind, patient_id, series, number and published
     "Films with their kind, patient and series, as images.csv has them or as their names tell."
-    file, named = stage.path("images.csv"), table[["path"]].drop_duplicates()
+    file, named = folder/"images.csv", table[["path"]].drop_duplicates()
     images = read_table(file, ["path", "kind", "patient_id"]) if file.exists() else named[:0]
     others = named[~named.path.isin(images.path)]
     others = others.assign(kind=others.path.map(film_kind), patient_id=others.path.map(patient_id))
@@ -144,7 +128,7 @@ def load_predictions(
     predictions = {}
     for file in sorted(files, key=lambda file: model_order(file.stem)):
         _check_model_name(file)
-        table = _with_names(read_predictions(file), stage)
+        table = with_names(read_predictions(file), stage.folder)
         films = table.groupby(["split", "patient_id"]).path.transform("size")
         predictions[file.stem] = table.assign(films_of_patient=films)
     if not predictions: raise StudyError(
@@ -1334,7 +1318,7 @@ def _load_members(
     tables = [pd.read_csv(file) for file in sorted(stage.path("members").glob("*.csv"))]
     columns = ["model", "member", "seed", "path", "split", "label", "probability", "kind"]
     if not tables: return pd.DataFrame(columns=columns)
-    return _with_names(pd.concat(tables, ignore_index=True), stage)
+    return with_names(pd.concat(tables, ignore_index=True), stage.folder)
 
 
 # %%

@@ -471,12 +471,9 @@ if not can_ask: note(stage, "no films of both classes with text or a tall marker
 # %%
 compared = pd.DataFrame()
 if can_ask:
-    apart = copy.copy(trainer)
-    apart.params = trainer.params | dict(only_folds=[0])
-    without = make_plan(apart, every, np.where(of_marked, 0, 1))
-    [member] = without.members
-    member["name"] = f"{stage.name}_apart"
-    _, said, _ = train_members(apart, every, without, build)
+    without = make_plan(trainer, every, np.where(of_marked, 0, 1))
+    without.members = [without.members[0] | dict(name=f"{stage.name}_apart")]
+    _, said, _ = train_members(trainer, every, without, build)
     marked["apart"] = said.set_index("n").logit.reindex(marked["index"]).to_numpy()
 
 

@@ -431,16 +431,12 @@ def _judged_films(
     folder: Path, # an evaluated run
 ) -> dict: # name of its row → a model's films: path, label, probability, patient_id
     "The films that each model of a run was judged on."
-    from pneumo_nb.evaluation import read_predictions, test_films
-    from pneumo_nb.films import patient_id
+    from pneumo_nb.evaluation import test_films, with_names
+    from pneumo_nb.measures import read_predictions
     names = {row["model"]: _row_name(dict(model=title_with_remark(row), run=folder.name))
              for row in _comparison(folder)}
-    _, tables = test_films({name: read_predictions(folder/f"predictions/{model}.csv")
-                            for model, name in names.items()})
-    images = read_table(folder/"images.csv", ["path", "patient_id"])
-    known = dict(zip(images.path, images.patient_id))
-    patient = lambda path: known[path] if path in known else patient_id(path)  # as the evaluation has it
-    return {name: films.assign(patient_id=films.path.map(patient)) for name, films in tables.items()}
+    answers = lambda model: with_names(read_predictions(folder/f"predictions/{model}.csv"), folder)
+    return test_films({name: answers(model) for model, name in names.items()})[1]
 
 
 # %%
@@ -736,7 +732,7 @@ def _summary_markdown(
     if missing := [f"{model} @ {run}" for model, run in rows if (model, run) not in known]: raise StudyError(
         f"Expected rows of the results table, found {'; '.join(missing)}, which it does not hold; "
         "correct the marker.")
-    heads = {"model": "model", "run": "run", "AUROC": "AUROC", AT: "accuracy", BEFORE: BEFORE}
+    heads = {"model": "model", "run": "run", "AUROC": "AUROC", AT: AT, BEFORE: BEFORE}
     shown = [{head: known[row].get(key, "–") for key, head in heads.items()} for row in rows]
     return f"{_markdown_table(shown)}\n\n{_chance_sentence([known[row] for row in rows])}".rstrip()
 

@@ -529,7 +529,8 @@ def _sections(parts: dict[str, str]) -> list: # nbformat cells
 #| export
 def _operating_models(folder: Path) -> list[dict]: # name, title, colour, label, probability
     "Labels and probabilities of the films that each model is judged on."
-    from pneumo_nb.evaluation import read_predictions, test_films
+    from pneumo_nb.evaluation import test_films
+    from pneumo_nb.measures import read_predictions
     files = sorted((folder/"predictions").glob("*.csv"), key=lambda file: model_order(file.stem))
     if not files: return []
     _, tables = test_films({file.stem: read_predictions(file) for file in files})

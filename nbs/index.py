@@ -37,8 +37,8 @@
 # say nothing about real films.
 #
 # For **real films**, `.venv/bin/pneumo data fetch films` downloads the public set (1.2 GB, no account needed)
-# and prints its folder. Another runs the recipe on it, two hours on two cores, or the reference study's
-# settings with `PARAMS=params/reference.yaml`:
+# and prints its folder. Another runs the recipe on it, two to three hours on two cores, or the reference
+# study's settings with `PARAMS=params/reference.yaml`:
 #
 # ```sh
 # PNEUMO_WORKERS=2 make report DATA=FOLDER PARAMS=params/best.yaml RUN=real
@@ -46,14 +46,14 @@
 #
 # ## Results
 #
-# On the 624 official test films, written by commands from the files of runs:
+# On the 624 official test films, at a threshold of .5:
 #
 # <!-- summary: written by `pneumo summary --write FILE`; rows: joint ensemble @ best;
 # EfficientNet, fine-tuned @ best; compact net @ best; CNN @ reference; reference study, CNN @ published;
 # Kermany et al. 2018, Inception-v3, transferred @ published; MedMNIST v2, Google AutoML Vision @ published
 # -->
 #
-# | model | run | AUROC | accuracy | looks before |
+# | model | run | AUROC | accuracy at the run's threshold | looks before |
 # | --- | --- | --- | --- | --- |
 # | joint ensemble | best | 0.9860 (0.975–0.992) | 0.9295 (0.905–0.951) | 72 |
 # | EfficientNet, fine-tuned | best | 0.9819 (0.967–0.990) | 0.9375 (0.914–0.958) | 72 |
@@ -69,8 +69,8 @@
 # <!-- end of summary -->
 #
 # **Test had a say in the first rows**: mistakes and trials on test suggested what other films then chose. A
-# quarter of the error there is shift. The chapter on findings (`nbs/39_findings.ipynb`) holds every model and
-# what went wrong.
+# quarter of the compact net's error there is shift. The chapter on findings (`nbs/39_findings.ipynb`) has the
+# rest.
 #
 # ## What comes out
 #

@@ -23,11 +23,11 @@ from .style import (
     CLASS_NAMES, COLOURS, counted, in_list, model_style, model_title, p_text, readable, value_with_interval)
 from .cache import Films, take
 from .measures import (
-    auroc, auroc_interval, check_predictions, fit_temperature, flat_intervals, holm, logit, paired_tests,
+    auroc, auroc_interval, fit_temperature, flat_intervals, holm, logit, paired_tests, read_predictions,
     scaled_probability)
 from .networks import Reduce, as_model  # its layers are part of saved models
 from .training import save_model
-from .members import recipe_stages
+from .members import ensemble_of, recipe_stages
 
 # %% ../nbs/28_joint.ipynb #2fcfbc53
 STAGE = {
@@ -48,12 +48,13 @@ def _check_recipes(
     stage: Stage,
     there: list[str], # names of the recipes in this run
 ):
-    "Refuse a run with fewer than two recipes."
-    if len(there) > 1: return
+    "Refuse a run with fewer recipes than this stage needs."
+    least = STAGE["at_least"]
+    if len(there) >= least: return
     known = in_list([recipe.name for recipe in recipe_stages()])
     raise StudyError(
-        f"Expected members of two recipes or more in {stage.folder}, found {in_list(there) or 'none'}; "
-        f"{stage.name} needs two of {known}, so run another of them, or leave {stage.name} out.")
+        f"Expected members of {least} recipes or more in {stage.folder}, found {in_list(there) or 'none'}; "
+        f"{stage.name} needs {least} of {known}, so run another of them, or leave {stage.name} out.")
 
 # %% ../nbs/28_joint.ipynb #d3733b12
 def _written(
@@ -64,26 +65,7 @@ def _written(
     if stage.path(file).exists(): return stage.path(file)
     raise StudyError(f"Expected {file} in {stage.folder}, found none; run the stage again that writes it.")
 
-def _answers(
-    stage: Stage,
-    file: str,  # inside the run
-    columns=(), # that it has beside those of all answers
-) -> pd.DataFrame: # path, split, label, probability, and `columns`
-    "A table of answers that a recipe wrote."
-    answers, numbers = ["path", "split", "label", "probability"], ["label", "probability"]
-    table = read_table(_written(stage, file), [*answers, *columns], numbers)
-    copies = table.duplicated([*columns, "split", "path"]).sum()
-    if copies: raise StudyError(f"Expected each film once in {file}, found {copies} again; "
-                                "run the stage again that writes it.")
-    try: check_predictions(table.label, table.probability)
-    except StudyError as e: raise StudyError(f"{file} cannot be judged. {e}") from None
-    return table
-
 # %% ../nbs/28_joint.ipynb #2a66f85a
-def _ensemble(name: str) -> str: # `name`: of a recipe
-    "What the ensemble of a recipe's networks is called, of all or of one seed."
-    return f"{name}_ensemble"
-
 @dataclass(frozen=True)
 class Recipe:
     "What a stage that trains members left in a run."
@@ -98,7 +80,7 @@ class Recipe:
     def of_seed(self, seed: int) -> pd.DataFrame: # path, split, label, probability
         "What the networks of one seed answer: its ensemble, where there is one, else its only network."
         rows = self.members[self.members.seed == seed]
-        together = rows[rows.model == _ensemble(self.name)]
+        together = rows[rows.model == ensemble_of(self.name)]
         return together if len(together) else rows
 
 # %% ../nbs/28_joint.ipynb #6f5e7ff6
@@ -111,10 +93,11 @@ def find_recipes(
     _check_recipes(stage, there)
     recipes = []
     for name in there:
-        has_ensemble = stage.path(f"predictions/{_ensemble(name)}.csv").exists()
-        model = _ensemble(name) if has_ensemble else name
-        members = _answers(stage, f"members/{name}.csv", ["model", "member", "seed"])
-        recipes.append(Recipe(name, model, members, _answers(stage, f"predictions/{model}.csv")))
+        has_ensemble = stage.path(f"predictions/{ensemble_of(name)}.csv").exists()
+        model = ensemble_of(name) if has_ensemble else name
+        members = read_predictions(_written(stage, f"members/{name}.csv"), ("model", "member", "seed"))
+        answers = read_predictions(_written(stage, f"predictions/{model}.csv"))
+        recipes.append(Recipe(name, model, members, answers))
     return recipes
 
 # %% ../nbs/28_joint.ipynb #fac992f2

@@ -4,21 +4,22 @@
 
 # %% auto #0
 __all__ = ['MEASURES', 'RULES', 'logit', 'scaled_probability', 'fit_temperature', 'count_measures', 'auroc', 'grouped_auroc',
-           'check_predictions', 'classification_metrics', 'all_measures', 'patient_draws', 'patient_interval',
-           'proportion_interval', 'placements', 'delong', 'delong_interval', 'auroc_interval', 'is_above_chance',
-           'intervals', 'flat_intervals', 'holm', 'patient_sign_test', 'paired_tests', 'pair_differences',
-           'youden_threshold', 'sensitivity_threshold', 'threshold_interval', 'predictive_values', 'net_benefit',
-           'calibration_error', 'honest_calibration_error', 'calibration_line']
+           'check_predictions', 'read_predictions', 'classification_metrics', 'all_measures', 'patient_draws',
+           'patient_interval', 'proportion_interval', 'placements', 'delong', 'delong_interval', 'auroc_interval',
+           'is_above_chance', 'intervals', 'flat_intervals', 'holm', 'patient_sign_test', 'paired_tests',
+           'pair_differences', 'youden_threshold', 'sensitivity_threshold', 'threshold_interval', 'predictive_values',
+           'net_benefit', 'calibration_error', 'honest_calibration_error', 'calibration_line']
 
 # %% ../nbs/07_measures.ipynb #c8880980
 from functools import partial
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy.special import betainccinv, betaincinv, expit, ndtr
 
-from .run import StudyError, rng_for
+from .run import StudyError, read_table, rng_for
 from .style import counted
 
 # %% ../nbs/07_measures.ipynb #5d1a6791
@@ -148,6 +149,21 @@ def check_predictions(
         f"Expected probabilities between 0 and 1, found {y_prob.min()} to {y_prob.max()}; "
         "give the sigmoid's output, not logits.")
     return y_true.astype(int), y_prob
+
+# %% ../nbs/07_measures.ipynb #2dfc5ccf
+def read_predictions(
+    file: Path,
+    keys: tuple = (), # columns that it has beside those of all answers, such as the member that answers
+) -> pd.DataFrame: # path, split, label, probability, `keys`, maybe uncalibrated
+    "Answers from a file; a table that cannot be judged is refused."
+    table = read_table(file, [*keys, "path", "split", "label", "probability"], ["label", "probability"])
+    copies = table.duplicated([*keys, "split", "path"]).sum()
+    if copies: raise StudyError(
+        f"Expected each film once in {file.name}, found {copies} again; remove the copies.")
+    for column in ("probability", "uncalibrated"):
+        try: check_predictions(table.label, table.get(column, table.probability))
+        except StudyError as e: raise StudyError(f"{file} cannot be judged. {e}") from None
+    return table
 
 # %% ../nbs/07_measures.ipynb #78cc56d7
 def _confusion(

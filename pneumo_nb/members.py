@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['RANGES', 'Build', 'recipe_stages', 'make_folds', 'chosen_folds', 'check_members', 'film_classes', 'plan_members',
            'Plan', 'make_plan', 'fold_films', 'member_source', 'train_side_by_side', 'train_members', 'show_losses',
-           'answering', 'answers_of', 'pool_groups', 'member_table', 'keep_models', 'saved_differ', 'keep_members',
-           'fold_table', 'shown_examinations', 'tall_markers', 'examine_members']
+           'answering', 'answers_of', 'pool_groups', 'ensemble_of', 'member_table', 'keep_models', 'saved_differ',
+           'keep_members', 'fold_table', 'shown_examinations', 'tall_markers', 'examine_members']
 
 # %% ../nbs/16_members.ipynb #b9231233
 from collections.abc import Callable
@@ -453,6 +453,11 @@ def pool_groups(
     return {group: _pooled(films, fold_of, answers_of(answers, group)) for group in groups}
 
 # %% ../nbs/16_members.ipynb #805583b9
+def ensemble_of(recipe: str) -> str: # `recipe`: the stage's name
+    "What the ensemble of a recipe's networks is called, of all or of one seed."
+    return f"{recipe}_ensemble"
+
+# %% ../nbs/16_members.ipynb #ebe5c5d7
 def _trainings(
     answers: pd.DataFrame, # from `train_members`
     name: str,             # of the stage
@@ -460,7 +465,7 @@ def _trainings(
     "The single networks, and the ensembles of a seed."
     seeds = answers.drop_duplicates("member").set_index("member").seed
     single = [(name, member, seeds[member], (member,)) for member in answering(answers)]
-    together = [(f"{name}_ensemble", f"{name}_ensemble_s{seed}", seed, names)
+    together = [(ensemble_of(name), f"{ensemble_of(name)}_s{seed}", seed, names)
                 for seed, names in _seed_groups(answers).items()]
     return single + together
 
@@ -480,7 +485,7 @@ def member_table(
 # %% ../nbs/16_members.ipynb #4b5ef2c7
 def _remove_earlier(stage: Stage):
     "Remove the files of this stage's models."
-    for name in (stage.name, f"{stage.name}_ensemble"):
+    for name in (stage.name, ensemble_of(stage.name)):
         for file in (f"predictions/{name}.csv", f"models/{name}.keras", f"history/{name}.csv"):
             stage.path(file).unlink(missing_ok=True)
 
@@ -502,7 +507,7 @@ def keep_models(
     "Write predictions, model and history of the first answering member and of the ensemble."
     _remove_earlier(stage)
     kept = {stage.name: tuple(names[:1])}
-    if len(names) > 1: kept[f"{stage.name}_ensemble"] = tuple(names)
+    if len(names) > 1: kept[ensemble_of(stage.name)] = tuple(names)
     for model, group in kept.items():
         table, temperature = pools[group]
         whole = as_model(pneumonia_logits([networks[name] for name in group], stage.params["flip"]))

@@ -132,7 +132,7 @@ def stage(run, tmp_path):
 def test_one_recipe_alone_is_refused(stage):
     assert [recipe.name for recipe in find_recipes(stage)] == [FIRST, SECOND]
     stage.path(f"members/{SECOND}.csv").unlink()
-    with pytest.raises(StudyError, match=f"two recipes or more in .*, found {FIRST}; joint needs two of"):
+    with pytest.raises(StudyError, match=f"2 recipes or more in .*, found {FIRST}; joint needs 2 of"):
         find_recipes(stage)
 
 HEADER = "path,split,label,probability\n"
