@@ -241,6 +241,9 @@ _FINDINGS = dict(
     none="- On the published test films {published:.1%} of the calls are wrong, and {exchangeable:.1%} when "
          "networks know other films of their time. The difference of {difference:+.1%} of the films "
          "({difference_low:+.1%} to {difference_high:+.1%}) may be chance: **no shift is seen**.",
+    fewer="- On the published test films {published:.1%} of the calls are wrong, and {exchangeable:.1%} by the "
+          "networks of the folds ({difference_low:+.1%} to {difference_high:+.1%}). These learned from fewer "
+          "films, which outweighs whatever shift there is: **no shift is seen**.",
     whole="- When films are exchangeable, all {films:,} films are judged with an AUROC of **{roc_auc:.4f}** "
           "and an accuracy of **{accuracy:.3f}**; specificity is {specificity:.3f} at a sensitivity of "
           "{sensitivity:.3f}.",
@@ -256,9 +259,9 @@ def shift_findings(
     "What the two protocols say, in words."
     lines = []
     if split:
-        is_more = split["difference_low"] > 0
+        case = "much" if split["difference_low"] > 0 else "fewer" if split["difference_high"] < 0 else "none"
         share = split["difference"] / split["published"] if split["published"] else 0.
-        lines.append(_FINDINGS["much" if is_more else "none"].format(**split, share=share))
+        lines.append(_FINDINGS[case].format(**split, share=share))
     lines.append(_FINDINGS["whole"].format(**rows.iloc[-1]))
     if len(compared):
         with_them, without = compared.roc_auc
