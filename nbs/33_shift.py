@@ -179,6 +179,9 @@ print(f"{histories.member.nunique()} networks, {answers.n.nunique():,} of {len(t
 #| export
 SENSITIVITY = .95
 
+
+# %%
+#| export
 def _scaled(
     chosen_on: pd.DataFrame, # label and logit
     judged: pd.DataFrame,    # logit
@@ -258,6 +261,9 @@ write_csv(stage.path("shift_answers.csv"), kept)
 #| export
 _MEASURES = ["roc_auc", "accuracy", "sensitivity", "specificity"]
 
+
+# %%
+#| export
 def protocol_row(
     films: pd.DataFrame, # label, patient_id, fold, probability, margin
     seed: int,           # of the bootstrap intervals
@@ -537,7 +543,8 @@ def shift_findings(
     "What the two protocols say, in words."
     lines = []
     if split:
-        case = "much" if split["difference_low"] > 0 else "fewer" if split["difference_high"] < 0 else "none"
+        low, high = split["difference_low"], split["difference_high"]
+        case = "much" if low > 0 else "fewer" if high < 0 else "none"
         share = split["difference"] / split["published"] if split["published"] else 0.
         lines.append(_FINDINGS[case].format(**split, share=share))
     lines.append(_FINDINGS["whole"].format(**rows.iloc[-1]))

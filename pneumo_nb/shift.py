@@ -72,6 +72,7 @@ def recipe_builder(recipe: str): # function of parameters, classes, whether to t
 # %% ../nbs/33_shift.ipynb #1f5be7ba
 SENSITIVITY = .95
 
+# %% ../nbs/33_shift.ipynb #1ed8ce74
 def _scaled(
     chosen_on: pd.DataFrame, # label and logit
     judged: pd.DataFrame,    # logit
@@ -109,6 +110,7 @@ def published_answers(
 # %% ../nbs/33_shift.ipynb #ae9c610b
 _MEASURES = ["roc_auc", "accuracy", "sensitivity", "specificity"]
 
+# %% ../nbs/33_shift.ipynb #77209e9c
 def protocol_row(
     films: pd.DataFrame, # label, patient_id, fold, probability, margin
     seed: int,           # of the bootstrap intervals
@@ -259,7 +261,8 @@ def shift_findings(
     "What the two protocols say, in words."
     lines = []
     if split:
-        case = "much" if split["difference_low"] > 0 else "fewer" if split["difference_high"] < 0 else "none"
+        low, high = split["difference_low"], split["difference_high"]
+        case = "much" if low > 0 else "fewer" if high < 0 else "none"
         share = split["difference"] / split["published"] if split["published"] else 0.
         lines.append(_FINDINGS[case].format(**split, share=share))
     lines.append(_FINDINGS["whole"].format(**rows.iloc[-1]))
