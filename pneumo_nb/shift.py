@@ -244,8 +244,8 @@ _FINDINGS = dict(
          "networks know other films of their time. The difference of {difference:+.1%} of the films "
          "({difference_low:+.1%} to {difference_high:+.1%}) may be chance: **no shift is seen**.",
     fewer="- On the published test films {published:.1%} of the calls are wrong, and {exchangeable:.1%} by "
-          "the networks of the folds ({difference_low:+.1%} to {difference_high:+.1%}). These learned from fewer "
-          "films, which outweighs whatever shift there is: **no shift is seen**.",
+          "the networks of the folds ({difference_low:+.1%} to {difference_high:+.1%}). These learned from "
+          "fewer films, which outweighs whatever shift there is: **no shift is seen**.",
     whole="- When films are exchangeable, all {films:,} films are judged with an AUROC of **{roc_auc:.4f}** "
           "and an accuracy of **{accuracy:.3f}**; specificity is {specificity:.3f} at a sensitivity of "
           "{sensitivity:.3f}.",
