@@ -80,7 +80,7 @@ $(BIN)/.installed: requirements.txt settings.ini setup.py
 # uv is pinned like everything else, and builds nothing. A failed attempt leaves the pins as they are.
 pins: $(BIN)/.installed
 	@echo "# Pins with hashes for Python 3.10 to 3.12 on every platform. Written by \`make pins\` from settings.ini; edit that, not this." > .partial-pins
-	@sed -nE 's/^(dev_)?requirements = //p' settings.ini | tr ' ' '\n' | $(BIN)/uv pip compile - --universal --python-version 3.10 \
+	@sed -nE 's/^([a-z]+_)?requirements = //p' settings.ini | tr ' ' '\n' | $(BIN)/uv pip compile - --universal --python-version 3.10 \
 		--only-binary :all: --generate-hashes --no-annotate --no-header --quiet --refresh >> .partial-pins
 	@mv .partial-pins requirements.txt
 

@@ -20,6 +20,7 @@ setup(
     packages=find_packages(include=["pneumo_nb", "pneumo_nb.*"]),
     python_requires=f">={cfg['min_python']},<3.13",
     install_requires=cfg["requirements"].split(),
-    extras_require={"dev": cfg["dev_requirements"].split()},
+    extras_require={key.removesuffix("_requirements"): value.split()
+                    for key, value in cfg.items() if key.endswith("_requirements")},
     entry_points={"console_scripts": [cfg["console_scripts"]], "nbdev": [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"]},
 )

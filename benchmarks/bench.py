@@ -343,7 +343,7 @@ def arguments() -> argparse.ArgumentParser:
     ask.add_argument("--repeats", type=int, default=3)
     ask.add_argument("--out", default="benchmarks/phantoms.json", help="JSON to write")
     ask.add_argument("--write", default="", help="put the table of --out between the benchmark markers of "
-                     "this file, such as nbs/39_findings.py; measures nothing")
+                     "this file, such as nbs/49_findings.py; measures nothing")
     return ask
 
 def measure(chosen: list[str], data: str, size: int, repeats: int) -> dict:

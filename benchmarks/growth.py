@@ -111,7 +111,7 @@ def arguments() -> argparse.ArgumentParser:
                      "features and prediction use 32")
     ask.add_argument("--out", default="benchmarks/growth.json")
     ask.add_argument("--write", default="", help="put the table of --out between the growth markers of this "
-                     "file, such as nbs/39_findings.py; measures nothing")
+                     "file, such as nbs/49_findings.py; measures nothing")
     ask.add_argument("--one", type=int, help=argparse.SUPPRESS)
     return ask
 

@@ -271,7 +271,7 @@ test_fail(lambda: read_cells(file), contains="found no such file")
 class Declaration:
     "What a stage says of itself."
     name: str      # of the stage and of its module
-    notebook: str  # file name without ending, such as 23_mlp
+    notebook: str  # file name without ending, such as 33_mlp
     reads: list[str] = field(default_factory=list)
     writes: list[str] = field(default_factory=list)
     models: dict[str, dict] = field(default_factory=dict)
@@ -376,10 +376,10 @@ test_eq(read_declaration(module), {"reads": ["images.csv"]})
 both = 'RANGES = {\n    "width, height": "whole number from 1 to 9",\n}\n'
 test_eq(read_ranges(both), _OF_ALL | dict.fromkeys(["width", "height"], "whole number from 1 to 9"))
 test_eq(read_ranges("", both)["width"], "whole number from 1 to 9")
-toy = Declaration("toy", "29_toy", models={"toy": dict(title="Toy")})
+toy = Declaration("toy", "39_toy", models={"toy": dict(title="Toy")})
 test_eq(toy.outputs, ["figures/toy_*.png", "models/toy.keras", "history/toy.csv", "predictions/toy.csv"])
-recipe = Declaration("recipe", "27_recipe", writes=["recipe.csv"], ranges_of="toys")
-judge = Declaration("judge", "28_judge", reads=["images.csv"], writes=["judge.csv"], reads_of="toys")
+recipe = Declaration("recipe", "37_recipe", writes=["recipe.csv"], ranges_of="toys")
+judge = Declaration("judge", "38_judge", reads=["images.csv"], writes=["judge.csv"], reads_of="toys")
 test_eq(_with_reads_of(judge, [recipe, judge, toy]).reads, ["images.csv", "recipe.csv"])
 test_eq(_with_reads_of(recipe, [recipe, judge, toy]).reads, [])
 print(*stages(), sep=", ")

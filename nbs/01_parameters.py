@@ -67,14 +67,14 @@ def small_notebook(folder, tags):
                 source='run_dir = ""\nepochs = 3  # passes over the films\nlearning_rate = 1e-4')
     kernel = dict(name="python3", display_name="python3", language="python")
     book = dict(cells=[cell], metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)
-    path = Path(folder)/"23_toy.ipynb"
+    path = Path(folder)/"33_toy.ipynb"
     path.write_text(json.dumps(book))
     return path
 
 with tempfile.TemporaryDirectory() as folder:
     declared = declared_parameters(small_notebook(folder, ["parameters"]))
     test_eq(declared, dict(epochs=3, learning_rate=1e-4))
-    test_fail(lambda: declared_parameters(small_notebook(folder, [])), contains="in 23_toy.ipynb, found none")
+    test_fail(lambda: declared_parameters(small_notebook(folder, [])), contains="in 33_toy.ipynb, found none")
 
 
 # %% [markdown]

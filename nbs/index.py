@@ -69,7 +69,7 @@
 # <!-- end of summary -->
 #
 # **Test had a say in the first rows**: mistakes and trials on test suggested what other films then chose. A
-# quarter of the compact net's error there is shift. The chapter on findings (`nbs/39_findings.ipynb`) has the
+# quarter of the compact net's error there is shift. The chapter on findings (`nbs/49_findings.ipynb`) has the
 # rest.
 #
 # ## What comes out
@@ -96,7 +96,7 @@
 # .venv/bin/pneumo run -p cnn.learning_rate=3e-4 --run slow   # a new run
 # .venv/bin/pneumo report slow                                # its report
 # .venv/bin/pneumo data check FOLDER                          # faults of films
-# .venv/bin/papermill nbs/24_cnn.ipynb runs/cnn.ipynb -p epochs 2   # a chapter
+# .venv/bin/papermill nbs/34_cnn.ipynb runs/cnn.ipynb -p epochs 2   # a chapter
 # .venv/bin/jupyter lab nbs                                   # interactively
 # ```
 #
@@ -122,11 +122,11 @@
 #
 # | floor | numbers | what is there |
 # | --- | --- | --- |
-# | instruments | 00–19 | one idea each, examples as tests: films, splits, views, networks … |
-# | the study | 20–39 | the report's chapters: data, exploration, models, evaluation, explanations |
-# | in people's hands | 40–59 | pages, report, results, documentation, the command `pneumo` |
+# | instruments | 00–29 | one idea each, examples as tests: films, splits, views, networks … |
+# | the study | 30–49 | the report's chapters: data, exploration, models, evaluation, explanations |
+# | in people's hands | 50–69 | pages, report, results, documentation, the command `pneumo` |
 #
-# To change something, edit a percent script (`nbs/24_cnn.py`), run `make sync` (it writes notebook, package
+# To change something, edit a percent script (`nbs/34_cnn.py`), run `make sync` (it writes notebook, package
 # and README), then `make test`. `make docs` renders the documentation: every chapter and every public
 # function.
 #

@@ -124,7 +124,7 @@ def read_cells(
 class Declaration:
     "What a stage says of itself."
     name: str      # of the stage and of its module
-    notebook: str  # file name without ending, such as 23_mlp
+    notebook: str  # file name without ending, such as 33_mlp
     reads: list[str] = field(default_factory=list)
     writes: list[str] = field(default_factory=list)
     models: dict[str, dict] = field(default_factory=dict)

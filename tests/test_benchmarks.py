@@ -40,7 +40,7 @@ def test_growth_measures_each_size(tmp_path):
 
 @pytest.mark.parametrize("script, kept", [("bench.py", "chest_xray_224.json"), ("growth.py", "growth.json")])
 def test_the_findings_hold_the_tables_of_the_kept_measurements(tmp_path, script, kept):
-    findings = (BENCHMARKS.parent/"nbs/39_findings.py").read_text(encoding="utf-8")
+    findings = (BENCHMARKS.parent/"nbs/49_findings.py").read_text(encoding="utf-8")
     page = written(tmp_path, script, BENCHMARKS/kept)
     table = [line for line in page.splitlines() if line.startswith("|")]
     assert len(table) > 4 and [line for line in table if f"# {line}\n" not in findings] == []

@@ -43,7 +43,7 @@ def killed(tmp_path_factory):
     run, words = home/"runs/killed", [PNEUMO, "run", "--run", "killed", *SMALL]
     process = subprocess.Popen(words, cwd=home, stdout=subprocess.PIPE, text=True)
     kill_when(process, lambda: list(run.glob(".scratch-cnn/cnn/epoch_*.json")))
-    made = ("models/cnn.keras", "predictions/cnn.csv", "history/cnn.csv", "notebooks/24_cnn.ipynb")
+    made = ("models/cnn.keras", "predictions/cnn.csv", "history/cnn.csv", "notebooks/34_cnn.ipynb")
     assert not any((run/file).exists() for file in made)
     assert "cnn" not in json.loads((run/"provenance.json").read_text())["stages"]
     return home, pneumo("run", "--run", "killed", *SMALL, cwd=home)
@@ -76,7 +76,7 @@ def test_a_stage_is_refused_on_an_outdated_one_and_a_failure_keeps_what_was_ther
     failing = pneumo("run", "--run", "killed", "--only", "cnn", "-p", "cnn.image_size=24", cwd=home)
     assert failing.returncode == 1 and failing.stderr.count("\n") == 1
     assert "Expected PNEUMO_CACHE_GB to be a number, found 'much'" in failing.stderr
-    assert (run/"notebooks/24_cnn.failed.ipynb").exists() and (run/"notebooks/24_cnn.ipynb").exists()
+    assert (run/"notebooks/34_cnn.failed.ipynb").exists() and (run/"notebooks/34_cnn.ipynb").exists()
 
 @pytest.mark.parametrize("words, says", [
     (["run", "-f", "none.yaml"], "Expected a parameter file, found nothing at none.yaml"),

@@ -14,7 +14,7 @@ from pneumo_nb.cli import main
 from pneumo_nb.report import render_report
 from pneumo_nb.run import StudyError, finish, open_stage, read_json, write_csv, write_json
 
-DATA, EVALUATION = "notebooks/20_data.ipynb", "notebooks/30_evaluation.ipynb"
+DATA, EVALUATION = "notebooks/30_data.ipynb", "notebooks/40_evaluation.ipynb"
 
 @pytest.fixture
 def damaged(evaluated, tmp_path, monkeypatch):

@@ -171,6 +171,6 @@ def test_papermill_takes_a_number_for_the_run_folder(tmp_path, monkeypatch):
     import papermill
     monkeypatch.chdir(tmp_path)
     papermill.execute_notebook(
-        str(ROOT/"nbs/20_data.ipynb"), "out.ipynb", dict(run_dir=2024, phantom_train=9, phantom_test=3),
+        str(ROOT/"nbs/30_data.ipynb"), "out.ipynb", dict(run_dir=2024, phantom_train=9, phantom_test=3),
         cwd=str(tmp_path), kernel_name="python3", progress_bar=False)
     assert (tmp_path/"2024/images.csv").exists()

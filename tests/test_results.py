@@ -312,7 +312,7 @@ def test_the_command_writes_an_ablation_of_the_stage_named(evaluated, tmp_path):
     assert done.returncode == 0 and "| the recipe |" in file.read_text()
 
 def test_the_projects_table_names_what_each_run_was_made_from():
-    runs = results_in((ROOT/"nbs/39_findings.py").read_text(encoding="utf-8"))
+    runs = results_in((ROOT/"nbs/49_findings.py").read_text(encoding="utf-8"))
     assert len(runs) > 1
     for name, (rows, words) in runs.items():
         assert rows and words.startswith(f"Run `{name}`: ")

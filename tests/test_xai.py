@@ -310,7 +310,7 @@ def test_random_weights_are_new_and_seeded_and_leave_the_model_alone(build):
 
 # The chapter
 
-NOTEBOOK = Path(__file__).parents[1]/"nbs/31_xai.ipynb"
+NOTEBOOK = Path(__file__).parents[1]/"nbs/41_xai.ipynb"
 
 def run_chapter(**parameters):
     "Execute the chapter's cells in this process."

@@ -807,7 +807,7 @@ with tempfile.TemporaryDirectory() as runs:
     test_fail(lambda: render_report(folder), contains="do `pneumo run` first")
     cells = [nb.new_markdown_cell("# Data\n\n> Which films there are"), nb.new_code_cell("1 + 1")]
     (folder/"notebooks").mkdir(parents=True)
-    nbformat.write(nb.new_notebook(cells=cells), folder/"notebooks/20_data.ipynb")
+    nbformat.write(nb.new_notebook(cells=cells), folder/"notebooks/30_data.ipynb")
     index, by = render_report(folder)
     print(sorted(p.name for p in index.parent.iterdir()), "by", by)
     landing = index.read_text()

@@ -458,11 +458,11 @@ def results(names, write, add):
 @main.command()
 @click.option("--write", metavar="FILE", required=True, help="The file with the summary's markers.")
 @click.option("--findings", metavar="FILE",
-              help="The file with the results table. Default: nbs/39_findings.py.")
+              help="The file with the results table. Default: nbs/49_findings.py.")
 def summary(write, findings):
     "Put some rows of the results table between the summary markers of a file, as its marker names them."
     from pneumo_nb.results import write_summary
-    source = Path(findings) if findings else project_folder()/"nbs/39_findings.py"
+    source = Path(findings) if findings else project_folder()/"nbs/49_findings.py"
     click.echo(f"Wrote the summary into {write_summary(Path(write), source)}")
 
 

@@ -59,7 +59,7 @@ def project_folder() -> Path: # holds nbs/, params/ and _quarto.yml
     "The checkout this package belongs to, or the current folder."
     beside = Path(__file__).resolve().parents[1] if "__file__" in globals() else Path.cwd().parent
     for folder in (beside, Path.cwd()):
-        if (folder/"nbs/20_data.ipynb").exists(): return folder
+        if (folder/"nbs/30_data.ipynb").exists(): return folder
     raise StudyError("Expected the notebooks in nbs/, found none beside the package or here; "
                      "run pneumo in a clone of the project.")
 
@@ -103,7 +103,7 @@ def default_exp_(cell, *names):
 
 
 # %% [markdown]
-# The front matter names the page, too: `20_data.ipynb` becomes `data.html`, with either renderer.
+# The front matter names the page, too: `30_data.ipynb` becomes `data.html`, with either renderer.
 
 # %%
 #| export
@@ -246,8 +246,8 @@ cells = [nb.new_markdown_cell("# Data\n\n> Which films there are"), nb.new_code_
          nb.new_code_cell("#| hide\nimport secret"),
          nb.new_code_cell("#| export\ndef f(): pass", outputs=[printed])]
 with tempfile.TemporaryDirectory() as folder:
-    nbformat.write(nb.new_notebook(cells=cells), Path(folder)/"20_data.ipynb")
-    notebook = processed(Path(folder)/"20_data.ipynb")
+    nbformat.write(nb.new_notebook(cells=cells), Path(folder)/"30_data.ipynb")
+    notebook = processed(Path(folder)/"30_data.ipynb")
 test_eq([c.source for c in notebook.cells[1:]], ["def f(): pass"])
 test_eq(notebook.cells[1].outputs[0].text, "left out a film\n")
 print(notebook.cells[0].source)
@@ -257,7 +257,7 @@ print(notebook.cells[0].source)
 
 # %%
 with tempfile.TemporaryDirectory() as folder:
-    file = Path(folder)/"20_data.ipynb"
+    file = Path(folder)/"30_data.ipynb"
     for text in ("", "{}", "[]", '{"cells": [', nbformat.writes(nb.new_notebook()),
                  nbformat.writes(nb.new_notebook(cells=[nb.new_code_cell("1")]))):
         file.write_text(text)
@@ -361,7 +361,7 @@ def _execute_again(page: str) -> str:
 
 
 # %%
-test_eq(_execute_again("eda.html"), "remove notebooks/21_eda.ipynb of that run and do `pneumo run`")
+test_eq(_execute_again("eda.html"), "remove notebooks/31_eda.ipynb of that run and do `pneumo run`")
 
 
 # %%
@@ -572,7 +572,7 @@ def stage_pages(
     staging: Path,               # an empty folder
     project: Path,               # the checkout, with _quarto.yml and nbs/assets
     title: str,                  # of the site
-    pages: dict,                 # file name such as 20_data.ipynb → notebook, in the order of the sidebar
+    pages: dict,                 # file name such as 30_data.ipynb → notebook, in the order of the sidebar
     sources: dict | None = None, # file name → executed notebook to offer beside its page
 ):
     "Write all that a renderer needs."
@@ -852,7 +852,7 @@ about = {"image/png": dict(name="eda_counts")}
 shown = nb.new_output("display_data", data={"image/png": dot}, metadata=about)
 data_page = with_front_matter([nb.new_code_cell("plot()", outputs=[shown])], "Data", "Films", "data.html")
 pages = {"index.ipynb": with_front_matter([words], "Overview", "A run", "index.html"),
-         "20_data.ipynb": data_page}
+         "30_data.ipynb": data_page}
 
 with tempfile.TemporaryDirectory() as folder:
     project, staging = Path(folder)/"project", Path(folder)/"staging"
