@@ -22,7 +22,8 @@
 
 # %%
 #| export
-import hashlib, os, re, unicodedata, warnings
+import atexit, hashlib, io, json, logging, math, os, re, stat, struct, subprocess, sys, threading
+import unicodedata, warnings, zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -39,7 +40,7 @@ from pneumo_nb.style import CLASS_NAMES, counted
 #| hide
 import shutil, tempfile
 import matplotlib.pyplot as plt
-from fastcore.test import test_eq, test_fail
+from fastcore.test import test_close, test_eq, test_fail
 from pneumo_nb.style import plot_style, readable, show_figure
 from pneumo_nb.phantom import make_dataset
 plot_style()
@@ -268,17 +269,21 @@ test_fail(lambda: check_layout(work), contains=f"found set; point to {root}")
 test_fail(lambda: check_layout("a\nb"), contains="found a\\nb; rename it")
 
 # %% [markdown]
-# Inside the classes, every JPEG and PNG counts as a film, also in folders below and behind links. Hidden
-# files are what systems and editors leave behind, and count for nothing.
+# Inside the classes, every JPEG, PNG, TIFF, WebP and DICOM file counts as a film, by its ending, also in
+# folders below and behind links. Hidden files are what systems and editors leave behind, and count for
+# nothing.
 
 # %%
 #| export
-_FILM_ENDINGS = {".jpeg", ".jpg", ".png"}
+_ENDINGS = {".jpeg": "JPEG", ".jpg": "JPEG", ".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WebP",
+            ".dcm": "DICOM", ".dicom": "DICOM"}
+FILM_ENDINGS = tuple(_ENDINGS)
+_ENDINGS_IN_WORDS = f"{', '.join(FILM_ENDINGS[:-1])} or {FILM_ENDINGS[-1]}"
 
 def _is_film(path: Path, root: Path) -> bool:
     "Whether a file counts as a film by its name and place: in a class, in a split."
     in_class = len(path.relative_to(root).parts) > 2
-    return in_class and not is_hidden(path, root) and path.suffix.lower() in _FILM_ENDINGS
+    return in_class and not is_hidden(path, root) and path.suffix.lower() in FILM_ENDINGS
 
 
 # %%
@@ -303,7 +308,7 @@ def _check_not_empty(films: list[Path], root: Path):
     for split in check_layout(root):
         for name in CLASS_NAMES:
             if (split.name, name) in classes: continue
-            raise StudyError(f"Expected films (.jpeg, .jpg or .png) in {split/name}, found none; "
+            raise StudyError(f"Expected films ({_ENDINGS_IN_WORDS}) in {split/name}, found none; "
                              "a class without films cannot be learned or tested.")
 
 
@@ -593,7 +598,7 @@ table_file.write_text("path;label;patient\n" + "\n".join(listed))
 def _pictures(root: Path) -> list[Path]: # sorted; without the masks of phantoms
     "Pictures anywhere below a folder that could be films."
     masks = root/"masks" if (root/"phantom.json").exists() else None
-    return [path for path in walk_files(root) if path.suffix.lower() in _FILM_ENDINGS
+    return [path for path in walk_files(root) if path.suffix.lower() in FILM_ENDINGS
             and not is_hidden(path, root) and masks not in path.parents]
 
 
@@ -629,7 +634,8 @@ def write_template(
     if os.path.lexists(file):
         raise StudyError(f"Expected no films.csv in {folder} yet, found one; fill it in, or move it away.")
     if not pictures:
-        raise StudyError(f"Expected pictures (.jpeg, .jpg or .png) in {folder}, found none; check the path.")
+        raise StudyError(f"Expected pictures ({_ENDINGS_IN_WORDS}) in {folder}, found none; "
+                         "check the path.")
     for path in (p for p in pictures if not _is_writable(p.relative_to(folder))):
         raise StudyError("Expected names that are UTF-8 without control characters, "
                          f"found {in_words(path)}; rename it.")
@@ -687,8 +693,121 @@ def _table_findings(rows: pd.DataFrame, table: Path, root: Path) -> dict[str, li
 # %% [markdown]
 # ## Pixels
 #
-# There is one way to read a film in this project. Colour films become gray, and a film that was saved lying
-# is turned as its file says (EXIF).
+# There is one way to read a film in this project, for the study and for whoever sends a film later. It goes
+# by what a file holds, not by its name: an HTML page called `film.dcm` is no film.
+
+# %%
+#| export
+def film_format(
+    content: bytes, # of a file, or its first 132 bytes
+) -> str: # "JPEG", "PNG", "TIFF", "WebP" or "DICOM"; "" for anything else
+    "What kind of film a file is, by how it begins."
+    if content[:3] == b"\xff\xd8\xff": return "JPEG"
+    if content[:8] == b"\x89PNG\r\n\x1a\n": return "PNG"
+    if content[128:132] == b"DICM": return "DICOM"
+    if content[:4] in (b"II*\0", b"MM\0*"): return "TIFF"
+    return "WebP" if content[:4] == b"RIFF" and content[8:12] == b"WEBP" else ""
+
+
+# %%
+film_content = films[0].read_bytes()
+test_eq([film_format(content) for content in (film_content, bytes(128) + b"DICM", b"<html>", b"")],
+        ["JPEG", "DICOM", "", ""])
+
+# %% [markdown]
+# A file of a few kilobytes may claim 60,000 × 60,000 pixels, and a decoder that believes it takes all memory.
+# So a film's size is read from its header first. The largest detectors for chest films have about 16 million
+# pixels. Four times that is the most that is decoded, and 256 MiB the most that a file may hold.
+
+# %%
+#| export
+MOST_PIXELS, MOST_BYTES = 64_000_000, 2 ** 28
+
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}   # markers that begin a frame
+_BARE = {0x00, 0x01, *range(0xD0, 0xD9)}              # markers without a length
+
+def _jpeg_size(content: bytes) -> tuple[int, int]: # width, height; (0, 0) where none is told
+    "What the frame header of a JPEG says, behind whatever stands before it."
+    place, last = 2, len(content) - 9
+    while 0 <= (place := content.find(b"\xff", place)) <= last:
+        marker = content[place + 1]
+        if marker in _FRAMES: return struct.unpack_from(">HH", content, place + 5)[::-1]
+        if marker == 0xFF: place += 1   # a byte that fills
+        elif marker in _BARE: place += 2
+        else: place += 2 + (content[place + 2] << 8 | content[place + 3])
+    return 0, 0
+
+
+# %%
+test_eq(_jpeg_size(film_content), Image.open(films[0]).size)
+test_eq(_jpeg_size(film_content[:20]), (0, 0))
+
+
+# %%
+#| export
+def _png_header(content: bytes) -> tuple[int, int]: # bits a value, kind of colour; (0, 0) for other files
+    "What a PNG says of its values."
+    return (content[24], content[25]) if content[:4] == b"\x89PNG" and len(content) > 25 else (0, 0)
+
+def _webp_size(content: bytes) -> tuple[int, int, int]: # width, height, frames: 2 for any animation
+    "What the first part of a WebP says."
+    number = lambda start, stop: int.from_bytes(content[start:stop], "little")
+    kind, animated = content[12:16], len(content) > 20 and bool(content[20] & 2)
+    if kind == b"VP8X": return number(24, 27) + 1, number(27, 30) + 1, 1 + animated
+    if kind == b"VP8L": return (number(21, 25) & 0x3FFF) + 1, (number(21, 25) >> 14 & 0x3FFF) + 1, 1
+    return number(26, 28) & 0x3FFF, number(28, 30) & 0x3FFF, 1
+
+
+# %% [markdown]
+# A TIFF has a table of tags. Only those that bear on its pixels are read.
+
+# %%
+#| export
+_TIFF = {256: "width", 257: "height", 258: "bits", 262: "meaning", 277: "channels",
+         322: "across", 323: "down"}  # of a tile
+
+def _tiff_tags(content: bytes) -> dict[str, int]: # tags of `_TIFF`; next, 0 if there is one page
+    "What a TIFF says of its first page."
+    order = "little" if content[:2] == b"II" else "big"
+    number = lambda start, size: int.from_bytes(content[start:start + size], order)
+    table, tags = number(4, 4), dict(width=0, height=0, bits=1, meaning=1, channels=1, across=0, down=0)
+    for place in range(table + 2, table + 2 + 12 * number(table, 2), 12):
+        size = {3: 2, 4: 4}.get(number(place + 2, 2), 0)
+        inside = size * number(place + 4, 4) <= 4   # else the first value lies elsewhere
+        name = _TIFF.get(number(place, 2))
+        if name: tags[name] = number(place + 8 if inside else number(place + 8, 4), size)
+    return tags | dict(next=number(table + 2 + 12 * number(table, 2), 4))
+
+
+# %%
+tiff_content = cv2.imencode(".tiff", np.zeros((30, 40, 3), np.uint16))[1].tobytes()
+_tiff_tags(tiff_content)
+
+
+# %%
+#| export
+def _too_much(content: bytes, form: str) -> str: # "" if nothing is wrong
+    "Why a picture is not decoded, by its header."
+    width = height = frames = 1
+    if form == "JPEG": width, height = _jpeg_size(content)
+    if form == "PNG": width, height = (int.from_bytes(content[n:n + 4], "big") for n in (16, 20))
+    if form == "WebP": width, height, frames = _webp_size(content)
+    if form == "TIFF":
+        tags = _tiff_tags(content)
+        if tags["channels"] > 4 or tags["across"] * tags["down"] > MOST_PIXELS:
+            return "channels or tiles that no film has"
+        width, height, frames = tags["width"], tags["height"], 2 if tags["next"] else 1
+    if frames > 1: return "several frames"
+    return f"{width:,} × {height:,} pixels" if width * height > MOST_PIXELS else ""
+
+
+# %%
+claims = lambda side: b"\x89PNG\r\n\x1a\n" + bytes(8) + side.to_bytes(4, "big") * 2
+test_eq([_too_much(claims(side), "PNG") for side in (8_000, 60_000)], ["", "60,000 × 60,000 pixels"])
+test_eq([_too_much(film_content, "JPEG"), _too_much(tiff_content, "TIFF")], ["", ""])
+
+# %% [markdown]
+# Colour films become gray, and a film that was saved lying is turned as its file says (EXIF).
 #
 # Detectors give 10, 12 or 14 bits. Where such values are stored in 16 bits as they are, the film would be
 # nearly black. A model could then tell the classes by nothing else than how they were saved. So the highest
@@ -696,13 +815,12 @@ def _table_findings(rows: pd.DataFrame, table: Path, root: Path) -> dict[str, li
 
 # %%
 #| export
+# What is wrong with a film is said once, in this project's words.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
 def _decoded(content: bytes, flag: int) -> np.ndarray | None:
     "Pixels of an image file by OpenCV; None where it cannot."
     return cv2.imdecode(np.frombuffer(content, np.uint8), flag) if content else None
-
-def _png_header(content: bytes) -> tuple[int, int]: # bits a value, kind of colour; (0, 0) for other files
-    "What a PNG says of its values."
-    return (content[24], content[25]) if content[:4] == b"\x89PNG" and len(content) > 25 else (0, 0)
 
 def _bits_used(values: np.ndarray) -> int: # 8, 10, 12, 14 or 16
     "Bits of the detector whose values these may be."
@@ -715,56 +833,502 @@ test_eq([_bits_used(np.array([0, top])) for top in (255, 256, 4095, 4096, 65535)
 
 # %%
 #| export
+def _is_deep(content: bytes) -> bool:
+    "Whether a picture has values of 16 bits."
+    if film_format(content) == "TIFF": return _tiff_tags(content)["bits"] == 16
+    return _png_header(content)[0] == 16
+
 def _gray_and_bits(content: bytes) -> tuple[np.ndarray | None, int]: # (H, W) uint8; bits used
     "A film's pixels in gray, and of how many bits they were made."
-    if _png_header(content)[0] == 16:
-        values = _decoded(content, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
-        bits = 16 if values is None else _bits_used(values)
-        if bits < 16: return (values >> (bits - 8)).astype(np.uint8), bits
-    return _decoded(content, cv2.IMREAD_GRAYSCALE), 16
+    if not _is_deep(content): return _decoded(content, cv2.IMREAD_GRAYSCALE), 16
+    values = _decoded(content, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
+    if values is None or values.dtype != np.uint16: return _decoded(content, cv2.IMREAD_GRAYSCALE), 16
+    bits = _bits_used(values)
+    if bits == 16: return _decoded(content, cv2.IMREAD_GRAYSCALE), 16
+    is_negative = film_format(content) == "TIFF" and _tiff_tags(content)["meaning"] == 0   # 0 is white
+    if is_negative: values = np.uint16(2 ** bits - 1) - values
+    return (values >> (bits - 8)).astype(np.uint8), bits
+
+
+# %%
+#| export
+def _may_be_transparent(content: bytes) -> bool:
+    "Whether a picture has a fourth channel."
+    form = film_format(content)
+    if form == "TIFF": return _tiff_tags(content)["channels"] == 4 and _tiff_tags(content)["meaning"] == 2
+    return form == "WebP" or _png_header(content)[1] in (3, 4, 6)
 
 def _is_transparent(content: bytes) -> bool:
-    "Whether a PNG has pixels that are not opaque, so that its gray values are not the picture."
-    if _png_header(content)[1] not in (3, 4, 6): return False
+    "Whether a picture has pixels that are not opaque, so that its gray values are not the picture."
+    if not _may_be_transparent(content): return False
     pixels = _decoded(content, cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.ndim < 3 or pixels.shape[2] < 4: return False
     return bool(pixels[..., 3].min() < np.iinfo(pixels.dtype).max)
 
 
+# %% [markdown]
+# ## DICOM
+#
+# A DICOM file holds **stored values** and tags that say how they become gray. A viewer applies them in this
+# order (DICOM PS3.3, C.11):
+#
+# 1. The modality table, or the rescale slope and intercept.
+# 2. The first VOI table. Without one, the first window, by its function.
+# 3. The photometric interpretation: in MONOCHROME1 the highest value is black.
+#
+# Without table and window, values of 8 bits stay what they are. Of more bits, gray then runs **from the
+# lowest to the highest pixel**, without those that only pad the frame.
+#
+# Tags hold a patient's name and dates, too. So only tags on a list are parsed. pydicom's warnings quote what
+# they wonder about, and are switched off.
+
 # %%
 #| export
+_SHOWN_TAGS = ("Modality", "BodyPartExamined", "ViewPosition", "PhotometricInterpretation", "Rows", "Columns",
+               "BitsStored", "BurnedInAnnotation", "Manufacturer")  # none tells who is on a film
+_PIXEL_TAGS = (
+    "SamplesPerPixel", "PlanarConfiguration", "NumberOfFrames", "BitsAllocated", "HighBit",
+    "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept",
+    "ModalityLUTSequence", "VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction",
+    "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData")
+
+def _pydicom():
+    "pydicom, which neither prints nor logs what it finds in a file."
+    import pydicom
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+    warnings.filterwarnings("ignore", module=r"pydicom\b")
+    return pydicom
+
+
+# %% [markdown]
+# In the deflated transfer syntax all tags are compressed together, by up to a thousand times. So they are
+# unpacked once piece by piece, which keeps nothing, and only counted.
+
+# %%
+#| export
+def _unpacks_to(packed: bytes, most: int) -> int: # bytes; more than `most` as soon as that is passed
+    "How much a deflated text unpacks to."
+    unpacker, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    while packed and not unpacker.eof and total <= most:
+        total += len(unpacker.decompress(packed, 2 ** 20))
+        packed = unpacker.unconsumed_tail
+    return total
+
+def _is_dicom_bomb(content: bytes) -> bool:
+    "Whether a deflated DICOM file unpacks to more than a film can hold."
+    from pydicom.filereader import read_dataset
+    file = io.BytesIO(content)
+    file.seek(132)
+    meta = read_dataset(file, False, True, stop_when=lambda tag, *_: tag.group != 2)
+    deflated = meta.get("TransferSyntaxUID") == "1.2.840.10008.1.2.1.99"
+    return deflated and _unpacks_to(content[file.tell():], MOST_BYTES) > MOST_BYTES
+
+
+# %%
+packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+packed = packer.compress(bytes(10_000_000)) + packer.flush()
+test_eq((_unpacks_to(packed, 10 ** 9), len(packed) < 10_000), (10_000_000, True))
+assert _unpacks_to(packed, 2 ** 21) < 2 ** 22
+
+
+# %%
+#| export
+def _read_tags(
+    content: bytes, # of a DICOM file
+    names: tuple[str, ...] = (*_SHOWN_TAGS, *_PIXEL_TAGS, "ViewCodeSequence"),
+): # pydicom's Dataset
+    "Some tags of a DICOM file, and no others."
+    pydicom = _pydicom()
+    if _is_dicom_bomb(content): raise ValueError("unpacks to too much")
+    without_pixels = "PixelData" not in names
+    return pydicom.dcmread(io.BytesIO(content), stop_before_pixels=without_pixels, specific_tags=list(names))
+
+
+# %% [markdown]
+# What cannot be shown as one gray film is refused before a pixel is decoded.
+
+# %%
+#| export
+def _dicom_problem(tags) -> str: # "" if nothing is wrong
+    "Why the pixels of a DICOM file are not decoded, by its tags."
+    if "PixelData" not in tags: return "no pixels in it"
+    if int(tags.get("NumberOfFrames") or 1) > 1: return "several frames"
+    kind, channels, stored = tags.PhotometricInterpretation, int(tags.SamplesPerPixel), int(tags.BitsStored)
+    if int(tags.Rows) * int(tags.Columns) * channels > MOST_PIXELS:
+        return f"{tags.Columns:,} × {tags.Rows:,} pixels"
+    gray = kind in ("MONOCHROME1", "MONOCHROME2") and channels == 1
+    colour = (kind == "RGB" or kind.startswith("YBR_")) and channels == 3
+    if not (gray or colour): return "pixels that are neither gray nor RGB"
+    if not 8 <= stored <= (16 if gray else 8) or tags.BitsAllocated not in (8, 16):
+        return f"{stored} bits stored, not 8 to 16 in gray or 8 in colour"
+    return "" if tags.get("HighBit", stored - 1) == stored - 1 else "stored values that are shifted"
+
+
+# %% [markdown]
+# The decoders of compressed pixels (GDCM) are written in C++, and bad data can abort the whole process. They
+# work in a **process of their own**, which may use 2 GiB and a minute. If it dies, that film is refused, and
+# the next film gets another process. There are as many as threads that decode at the same time.
+
+# %%
+#| export
+_DECODER_BYTES, _DECODER_SECONDS = 2 ** 31, 60
+
+def _stored_values(tags) -> np.ndarray: # (H, W), or (H, W, 3) in RGB
+    "Values as they are stored, only the bits that count."
+    from pydicom.pixels import pixel_array
+    values = pixel_array(tags)
+    values = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
+    spare = 8 * values.itemsize - int(tags.BitsStored)
+    return (values << spare) >> spare if spare else values
+
+def _serve_values():
+    "Give the stored values of DICOM files from standard input on standard output, until it ends."
+    import psutil
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)   # a decoder that prints does not spoil an answer
+    me = psutil.Process()
+    if hasattr(me, "rlimit"): me.rlimit(psutil.RLIMIT_AS, (me.memory_info().vms + _DECODER_BYTES,) * 2)
+    while head := sys.stdin.buffer.read(8):
+        try: values = _stored_values(_read_tags(sys.stdin.buffer.read(int.from_bytes(head, "big"))))
+        except Exception: values = None   # the other side refuses the film
+        shape = [] if values is None else [values.dtype.str, *values.shape]
+        answers.write(json.dumps(shape).encode() + b"\n")
+        if shape: answers.write(values.data)
+        answers.flush()
+
+
+# %%
+#| export
+_DECODERS = []  # processes that wait for work
+if hasattr(os, "register_at_fork"): os.register_at_fork(after_in_child=_DECODERS.clear)
+
+def _start_decoder() -> subprocess.Popen:
+    "A process that decodes."
+    code = "from pneumo_nb.films import _serve_values; _serve_values()"
+    variables = os.environ | dict(PYTHONPATH=os.pathsep.join(path or os.getcwd() for path in sys.path))
+    return subprocess.Popen([sys.executable, "-c", code], env=variables, stdin=subprocess.PIPE,
+                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+def _stop_decoder(decoder: subprocess.Popen):
+    "End a process that decodes."
+    decoder.kill()
+    decoder.communicate()
+
+@atexit.register
+def _stop_decoders():
+    "End all processes that wait for work."
+    while _DECODERS: _stop_decoder(_DECODERS.pop())
+
+
+# %%
+#| export
+def _ask_decoder(decoder: subprocess.Popen, content: bytes) -> np.ndarray | None:
+    "What a process answers; None if it could not decode the file, an error if it died."
+    decoder.stdin.write(len(content).to_bytes(8, "big"))
+    decoder.stdin.write(content)
+    decoder.stdin.flush()
+    shape = json.loads(decoder.stdout.readline())   # nothing, from a process that died, is no JSON
+    if not shape: return None
+    size = np.dtype(shape[0]).itemsize * math.prod(shape[1:])
+    return np.frombuffer(decoder.stdout.read(size), shape[0]).reshape(shape[1:])
+
+def _values_elsewhere(content: bytes) -> np.ndarray:
+    "Stored values of a DICOM file, decoded by another process."
+    try: decoder = _DECODERS.pop()
+    except IndexError: decoder = _start_decoder()
+    if decoder.poll() is not None: decoder = _start_decoder()
+    watch = threading.Timer(_DECODER_SECONDS, decoder.kill)
+    watch.start()
+    try: values = _ask_decoder(decoder, content)
+    except BaseException:
+        _stop_decoder(decoder)
+        raise
+    finally: watch.cancel()
+    _DECODERS.append(decoder)
+    if values is None: raise ValueError("cannot be decoded")
+    return values
+
+
+# %% [markdown]
+# Stored values have at most 16 bits. So each possible value is turned into gray once, and a film is looked up
+# in that table.
+
+# %%
+#| export
+def _window(values, center: float, width: float, function: str = "LINEAR"): # → 0-255
+    "Gray of values by a window."
+    if width <= 0: raise ValueError("a window without width")
+    if function == "SIGMOID": return 255 / (1 + np.exp(-4 * (values - center) / width))
+    if function == "LINEAR": center, width = center - .5, max(width - 1, 1e-6)
+    elif function != "LINEAR_EXACT": raise ValueError("an unknown window")
+    return 255 * np.clip((values - center) / width + .5, 0, 1)
+
+
+# %%
+test_close(_window(np.array([0, 2047.5, 4095]), 2048, 4096), [0, 127.5, 255])
+test_close(_window(np.array([-100, 0, 100]), 0, 100, "SIGMOID"), [4.587, 127.5, 250.413], 1e-3)
+test_fail(lambda: _window(1, 0, 0))
+
+
+# %%
+#| export
+def _by_table(values: np.ndarray, tags) -> np.ndarray: # 0-255
+    "Gray of values by the first VOI table, whose highest value tells how many bits it has."
+    from pydicom.pixels import apply_voi
+    entries, first, bits = tags.VOILUTSequence[0].LUTDescriptor
+    shades = apply_voi(np.arange(first, first + (entries or 2 ** 16)), tags)
+    return apply_voi(np.rint(values).astype(int), tags) * (255 / (2 ** min(bits, _bits_used(shades)) - 1))
+
+def _first(value): # what may be a single value or several
+    return value[0] if hasattr(value, "__iter__") and not isinstance(value, str) else value
+
+def _shown(values: np.ndarray, ends: tuple[float, float], tags) -> np.ndarray: # uint8
+    "Gray that a viewer shows for stored values; from black to white between two ends, if no tag tells."
+    from pydicom.pixels import apply_modality_lut
+    center, width = _first(tags.get("WindowCenter")), _first(tags.get("WindowWidth"))
+    low, high, *out = np.asarray(apply_modality_lut(np.array([*ends, *values], values.dtype), tags), float)
+    if tags.get("VOILUTSequence"): gray = _by_table(np.array(out), tags)
+    elif None not in (center, width):
+        gray = _window(np.array(out), float(center), float(width), tags.get("VOILUTFunction") or "LINEAR")
+    else: gray = 255 * (np.array(out) - min(low, high)) / max(abs(high - low), 1e-6)
+    if not np.isfinite(gray).all(): raise ValueError("values that are no numbers")
+    gray = np.rint(np.clip(gray, 0, 255)).astype(np.uint8)
+    return 255 - gray if tags.PhotometricInterpretation == "MONOCHROME1" else gray
+
+
+# %%
+#| export
+def _ends(values: np.ndarray, tags) -> tuple[int, int]:
+    "The range of 8-bit values; of more bits, the lowest and highest pixel that is no padding."
+    if tags.BitsStored == 8: return (-128, 127) if tags.PixelRepresentation else (0, 255)
+    padding = tags.get("PixelPaddingValue")
+    if padding is None: return int(values.min()), int(values.max())
+    low, high = sorted((int(padding), int(tags.get("PixelPaddingRangeLimit", padding))))
+    counts = (values < low) | (values > high)
+    if not counts.any(): return low, high
+    return (int(values.min(initial=values.max(), where=counts)),
+            int(values.max(initial=values.min(), where=counts)))
+
+
+# %%
+#| export
+def _dicom_gray(values: np.ndarray, tags) -> np.ndarray: # (H, W) uint8
+    "A film of stored values."
+    if values.ndim == 3: return cv2.cvtColor(values, cv2.COLOR_RGB2GRAY)
+    low, high = int(values.min()), int(values.max())
+    table = _shown(np.arange(low, high + 1).astype(values.dtype), _ends(values, tags), tags)
+    places = values.view(f"u{values.itemsize}")
+    places = places - places.dtype.type(low % 2 ** (8 * values.itemsize))   # from 0, also of signed values
+    return np.stack([table[row] for row in places])
+
+def _dicom_film(content: bytes) -> tuple[np.ndarray | None, str]: # (H, W) uint8; why there is none
+    "The film in a DICOM file."
+    try:
+        tags = _read_tags(content)
+        if problem := _dicom_problem(tags): return None, problem
+        packed = tags.file_meta.TransferSyntaxUID.is_compressed
+        values = _values_elsewhere(content) if packed else _stored_values(tags)
+        if values.shape[:2] != (tags.Rows, tags.Columns): return None, "pixels of another size than its tags"
+        return _dicom_gray(values, tags), ""
+    except Exception: # decoders raise what they like, and quote a patient's tags
+        return None, "one that pydicom cannot decode"
+
+
+# %% [markdown]
+# ## One reader
+#
+# `decode_film` takes what a file holds, and `read_film` the file. Each refuses with one sentence.
+
+# %%
+#| export
+def _picture_film(content: bytes) -> tuple[np.ndarray | None, str]: # (H, W) uint8; why there is none
+    "The film in a picture file."
+    if problem := _too_much(content, film_format(content)): return None, problem
+    if _is_transparent(content): return None, "transparent pixels, which a film has not"
+    return _gray_and_bits(content)[0], "one that OpenCV cannot decode"
+
+def _no_film(content: bytes) -> tuple[None, str]:
+    "What a file is that is no film."
+    return None, "a file that is neither JPEG, PNG, TIFF, WebP nor DICOM" if content else "an empty file"
+
+def _film_or_problem(content: bytes) -> tuple[np.ndarray | None, str]: # (H, W) uint8; why there is none
+    "The film in a file."
+    return {"DICOM": _dicom_film, "": _no_film}.get(film_format(content), _picture_film)(content)
+
+
+# %%
+#| export
+def decode_film(
+    content: bytes, # of a file
+    name: str,      # what a refusal calls it
+) -> np.ndarray: # (H, W) uint8
+    "A film's pixels in gray, at full size, upright."
+    film, problem = _film_or_problem(content)
+    if film is not None: return film
+    raise StudyError(f"Expected a readable film at {name}, found {problem}; replace or remove it.")
+
+
+# %% [markdown]
+# Some files are no files: to open a pipe, or a device, would wait for ever. They are named, not opened.
+
+# %%
+#| export
+def _read_bytes(path: Path) -> bytes:
+    "The content of a regular file of a film's size."
+    state = os.stat(path)  # a broken link says so itself
+    if not stat.S_ISREG(state.st_mode): found = "a pipe, device or folder"
+    elif state.st_size > MOST_BYTES: found = f"{state.st_size:,} bytes"
+    else:
+        with open(path, "rb", buffering=0) as file: return file.readall()
+    raise StudyError(f"Expected a film of at most {MOST_BYTES:,} bytes at {path}, found {found}; "
+                     "replace or remove it.")
+
 def read_film(
     path: str | Path, # of the file
 ) -> np.ndarray: # (H, W) uint8
     "A film's pixels in gray, at full size, upright."
-    content = Path(path).read_bytes()
-    if _is_transparent(content):
-        raise StudyError(f"Expected a film without transparent pixels at {path}, found some; "
-                         "save it without an alpha channel.")
-    film = _gray_and_bits(content)[0]
-    if film is not None: return film
-    raise StudyError(f"Expected a readable film at {path}, found one that OpenCV cannot decode; "
-                     "replace or remove it.")
+    return decode_film(_read_bytes(path), str(path))
 
 
 # %%
 film = read_film(films[0])
-test_fail(lambda: read_film(root/"phantom.json"), contains="OpenCV cannot decode")
-cv2.imwrite(str(work/"12_bits.png"), film.astype(np.uint16) * 16)
-test_eq(read_film(work/"12_bits.png"), film)
-cv2.imwrite(str(work/"16_bits.png"), film.astype(np.uint16) * 257)
-test_eq(read_film(work/"16_bits.png"), film)
+test_fail(lambda: read_film(root/"phantom.json"), contains="neither JPEG, PNG, TIFF, WebP nor DICOM; replace")
+test_fail(lambda: decode_film(b"", "upload.dcm"), contains="at upload.dcm, found an empty file")
+test_fail(lambda: decode_film(claims(60_000), "a.png"), contains="found 60,000 × 60,000 pixels")
+test_fail(lambda: read_film(work), contains="found a pipe, device or folder")
+film.shape, film.dtype
+
+# %% [markdown]
+# Each way to save a film without loss gives the same pixels:
+
+# %%
+saved = {"12_bits.png": film.astype(np.uint16) * 16, "16_bits.png": film.astype(np.uint16) * 257,
+         "8_bits.tiff": film, "12_bits.tif": film.astype(np.uint16) * 16, "colour.png": np.dstack([film] * 3)}
+for name, values in saved.items():
+    cv2.imwrite(str(work/name), values)
+    test_eq(read_film(work/name), film)
+Image.fromarray(film).save(work/"film.webp", lossless=True)
+assert np.abs(read_film(work/"film.webp").astype(int) - film).max() <= 1   # by way of colour
 exif = Image.Exif()
 exif[274] = 6   # turn to the right
 Image.fromarray(film).save(work/"lying.png", exif=exif)
 test_eq(read_film(work/"lying.png"), np.rot90(film, -1))
-film.shape, film.dtype
+
+
+# %% [markdown]
+# So does DICOM: here the same film as 12-bit values in which high is black, as a detector might give them.
+
+# %%
+def as_dicom(film, **tags) -> bytes:
+    "A film as a DICOM file of 12 bits; `tags` are added, or take the place of others."
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian
+    height, width = film.shape
+    ds = Dataset(dict())
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    pixels = dict(SamplesPerPixel=1, PhotometricInterpretation="MONOCHROME1", Rows=height, Columns=width,
+                  BitsAllocated=16, BitsStored=12, HighBit=11, PixelRepresentation=0)
+    about = dict(SOPClassUID="1.2.840.10008.5.1.4.1.1.1.1", SOPInstanceUID="1.2.3", Modality="DX",
+                 BodyPartExamined="CHEST", ViewPosition="AP", PatientName="Somebody")
+    values = (255 - film.astype(np.uint16)) * 16
+    for name, value in (about | pixels | dict(PixelData=values.tobytes()) | tags).items():
+        setattr(ds, name, value)
+    ds.save_as(file := io.BytesIO(), enforce_file_format=True)
+    return file.getvalue()
+
+windowed = as_dicom(film, WindowCenter=2040.5, WindowWidth=4081)
+test_eq(decode_film(windowed, "film.dcm"), film)
+bare = decode_film(as_dicom(film), "film.dcm")   # without a window: from the lowest to the highest pixel
+assert bare.min() == 0 and bare.max() == 255
+test_fail(lambda: decode_film(as_dicom(film, NumberOfFrames=2), "a.dcm"), contains="found several frames")
+test_fail(lambda: decode_film(windowed[:-9], "a.dcm"), contains="found one that pydicom cannot decode")
+
+# %% [markdown]
+# ## What DICOM tags tell
+#
+# Tags may say that a file is no frontal film of a chest, or that something was written into it. That refuses
+# nothing, since such tags are often wrong. `dicom_remarks` says it in words.
+
+# %%
+#| export
+_RADIOGRAPHS, _FRONTAL = ("CR", "DX", "DR", "RG"), ("PA", "AP")
+
+def _word(value) -> str:
+    "A tag's value, if it is a word of DICOM; whoever writes a tag may write anything."
+    text = str(value).strip().upper()
+    return text if re.fullmatch(r"([A-Z0-9][A-Z0-9 _/-]{0,15})?", text) else "of another kind"
+
+def _plain(name: str, value) -> str | int:
+    "The value of a tag, or what the first code of a sequence means; \"\" where there is none."
+    if name.endswith("Sequence"): value = value[0].get("CodeMeaning") if value else None
+    if value is None: return ""
+    return int(value) if isinstance(value, int) else in_words(value)[:64]
+
+def _plain_tags(content: bytes, names: tuple[str, ...]) -> dict[str, str | int]: # name → value
+    "Some tags of a DICOM file."
+    try:
+        tags = _read_tags(content, names)
+        return {name: _plain(name, tags.get(name)) for name in names}   # parsed when it is taken
+    except Exception: # of any kind, and with a patient's tags in its words
+        raise StudyError("Expected a DICOM file whose tags can be read, found a damaged one; "
+                         "replace it.") from None
+
+
+# %%
+#| export
+def dicom_remarks(
+    content: bytes, # of a file of any format
+) -> list[str]: # a few words each; none for other formats
+    "What a DICOM file's tags say against its being a frontal chest film without annotation."
+    if film_format(content) != "DICOM": return []
+    tags = _plain_tags(content, ("Modality", "BodyPartExamined", "ViewPosition", "ViewCodeSequence",
+                                 "BurnedInAnnotation"))
+    modality, part, view, _, burnt_in = map(_word, tags.values())
+    is_lateral = re.search(r"\b(LATERAL|OBLIQUE|DECUBITUS)", str(tags["ViewCodeSequence"]).upper())
+    says = {f"modality {modality}, no radiograph": modality and modality not in _RADIOGRAPHS,
+            f"body part {part}, not the chest": part and not re.search("CHEST|THORAX|LUNG", part),
+            f"view {view}, not frontal": view and view not in _FRONTAL,
+            "view not frontal": is_lateral and not view,
+            "writing burnt into the picture": burnt_in == "YES"}
+    return [f"DICOM tags: {words}" for words, holds in says.items() if holds]
+
+
+# %%
+test_eq(dicom_remarks(windowed), [])
+test_eq(dicom_remarks(film_content), [])
+dicom_remarks(as_dicom(film, Modality="CT", BodyPartExamined="KNEE", ViewPosition="LL",
+                       BurnedInAnnotation="YES"))
+
+
+# %% [markdown]
+# `dicom_tags` gives tags by name, from a short list. No name, number or date of a patient is on it.
+
+# %%
+#| export
+def dicom_tags(
+    content: bytes, # of a file of any format
+    names: list[str] | tuple[str, ...] = _SHOWN_TAGS,
+) -> dict[str, str | int]: # name → value, "" where there is none; empty for other formats
+    "Some tags of a DICOM file that tell nothing of a patient."
+    others = [in_words(name) for name in names if name not in _SHOWN_TAGS]
+    if others: raise StudyError(f"Expected tags out of {', '.join(_SHOWN_TAGS)}, found {', '.join(others)}; "
+                                "other tags may tell who is on a film.")
+    if film_format(content) != "DICOM": return {}
+    return _plain_tags(content, tuple(names))
+
+
+# %%
+test_fail(lambda: dicom_tags(windowed, ["PatientName"]), contains="found PatientName; other tags may tell")
+test_eq(dicom_tags(windowed, ["Rows", "Manufacturer"]), dict(Rows=film.shape[0], Manufacturer=""))
+dicom_tags(windowed)
 
 # %% [markdown]
 # ## One row a film
 #
 # A file cut short in the middle has a perfect header. So every file is read once as a whole, and all of its
-# pixels are decoded at a smaller size. Pillow does that, and OpenCV as well, since it reads the films later.
+# pixels are decoded. Of JPEG, PNG and WebP that is done at a smaller size, by Pillow and by OpenCV, which
+# reads the films later.
 #
 # The small picture also tells whether there is a film to see. On the public set at 224 pixels, the darkest
 # and the brightest hundredth of a film's pixels are at least 87 gray levels apart. Below 32, as in a black or
@@ -776,7 +1340,7 @@ _SMALLEST, _FLATTEST = 32, 32  # pixels of a side; gray levels from the 1st to t
 
 def _small_picture(content: bytes, width: int, height: int) -> np.ndarray | None: # (h, w, 3) uint8
     "A film at an eighth of its size, or less reduced where that would leave few pixels."
-    if _png_header(content)[0] == 16:
+    if _is_deep(content):
         film = _gray_and_bits(content)[0]
         return film if film is None else cv2.cvtColor(film, cv2.COLOR_GRAY2BGR)
     reduced = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
@@ -825,36 +1389,50 @@ test_eq([_is_colourful(np.dstack([thumb, thumb, other])) for other in (thumb, th
 
 # %%
 #| export
-def _image_facts(
-    path: Path,
-    content: bytes, # of the file
-) -> dict: # width and height in pixels, mode, problem; thumb and three findings where there is a picture
-    "What an image file holds; an error where Pillow cannot read it."
-    with Image.open(path, formats=["JPEG", "PNG"]) as image:
+def _header_facts(path: Path, content: bytes) -> dict: # width and height in pixels, upright; mode
+    "What Pillow says of a JPEG, PNG or WebP that it can read as a whole."
+    with Image.open(path, formats=["JPEG", "PNG", "WEBP"]) as image:
         size, mode, lying = image.size, image.mode, image.getexif().get(274, 1) > 4
         image.draft("L", (max(1, image.width // 8), max(1, image.height // 8)))
         image.load()
     width, height = size[::-1] if lying else size
-    facts, picture = dict(width=width, height=height, mode=mode), _small_picture(content, width, height)
-    if picture is None: return facts | dict(problem="OpenCV cannot decode it")
-    gray = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
-    thumb = cv2.resize(gray, (32, 32), interpolation=cv2.INTER_AREA)
-    few_bits = _png_header(content)[0] == 16 and _gray_and_bits(content)[1] < 16
-    return facts | dict(problem=_problem(gray, content, width, height), thumb=thumb, few_bits=few_bits,
-                        inverted=_is_inverted(thumb), colourful=_is_colourful(picture))
+    return dict(width=width, height=height, mode=mode)
 
+def _decoded_facts(content: bytes, film: np.ndarray) -> dict: # width and height in pixels; mode
+    "The same of a TIFF or DICOM file that has been decoded."
+    mode = "L" if str(dicom_tags(content).get("PhotometricInterpretation", "M")).startswith("M") else "RGB"
+    if film_format(content) == "TIFF":
+        tags = _tiff_tags(content)
+        mode = f"{tags['channels']} × {tags['bits']} bits"
+        mode = {"1 × 8 bits": "L", "3 × 8 bits": "RGB", "1 × 16 bits": "I;16"}.get(mode, mode)
+    return dict(width=film.shape[1], height=film.shape[0], mode=mode)
 
-# %% [markdown]
-# Some files are no files: to open a pipe, or a device, would wait for ever. They are named, not opened.
 
 # %%
 #| export
-def _read_bytes(path: Path) -> bytes:
-    "The content of a regular file."
-    path.stat()  # a broken link says so itself
-    if not path.is_file(): raise StudyError("a pipe or device")
-    return path.read_bytes()
+def _image_facts(
+    path: Path,
+    content: bytes, # of the file
+) -> dict: # width and height in pixels, mode, problem; thumb and four findings where there is a picture
+    "What a film's file holds; an error where Pillow cannot read it."
+    form = film_format(content)
+    film, problem = _film_or_problem(content) if form in ("TIFF", "DICOM", "") else (None, "")
+    problem = problem if film is None else ""
+    if problem := problem or _too_much(content, form): return dict(problem=f"found {problem}")
+    facts = _header_facts(path, content) if film is None else _decoded_facts(content, film)
+    width, height = facts["width"], facts["height"]
+    picture = film if form == "DICOM" else _small_picture(content, width, height)
+    if picture is None: return facts | dict(problem="OpenCV cannot decode it")
+    gray = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY) if picture.ndim == 3 else picture
+    thumb = cv2.resize(gray, (32, 32), interpolation=cv2.INTER_AREA)
+    few_bits = _is_deep(content) and _gray_and_bits(content)[1] < 16
+    return facts | dict(problem=_problem(gray, content, width, height), thumb=thumb, few_bits=few_bits,
+                        inverted=_is_inverted(thumb), colourful=picture.ndim == 3 and _is_colourful(picture),
+                        tagged=bool(dicom_remarks(content)))
 
+
+# %%
+#| export
 def _film_facts(
     film: dict, # path, and what folders and names, or a table, say
     root: Path, # of the set
@@ -941,11 +1519,13 @@ def _check_readable(
 _FEW_BITS = "8 to 14 bits in a 16-bit file, read by that range"
 _INVERTED = "looks like a negative, spine darker than lungs"
 _COLOURFUL = "picture in colour, read as gray"
+_TAGGED = "not a frontal chest film, or with writing burnt in, by its DICOM tags"
 _NEAR_COPY = "same picture in test and elsewhere, saved anew"
 
 def _findings(rows: pd.DataFrame) -> dict[str, list[str]]: # problem → paths
     "What the pixels of films tell that are not left out."
-    columns = {_FEW_BITS: "few_bits", _INVERTED: "inverted", _COLOURFUL: "colourful"}
+    columns = {_FEW_BITS: "few_bits", _INVERTED: "inverted", _COLOURFUL: "colourful",
+               _TAGGED: "tagged"}
     findings = {problem: rows.path[rows[column].astype(bool)].tolist() for problem, column in columns.items()}
     return findings | {_NEAR_COPY: _near_copies(rows)}
 
@@ -998,15 +1578,15 @@ own.loc[[0, 14], ["path", "label", "kind", "patient_id", *_OF_TABLE]].style.hide
 # %%
 #| export
 _PICTURE_ENDINGS = set(
-    ".tif .tiff .dcm .dicom .bmp .webp .jfif .jpe .gif .jp2 .j2k .heic .avif .pgm".split())
-_PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"GIF8", b"\0\0\0\x0cjP  ")
+    ".bmp .jfif .jpe .gif .jp2 .j2k .heic .avif .pgm".split())
+_PICTURE_STARTS = (b"GIF8", b"\0\0\0\x0cjP  ")
 
 def _is_picture(path: Path) -> bool:
     "Whether a file is a picture, by its ending or by how it begins."
-    if path.suffix.lower() in _PICTURE_ENDINGS | _FILM_ENDINGS: return True
+    if path.suffix.lower() in {*_PICTURE_ENDINGS, *FILM_ENDINGS}: return True
     if not os.path.isfile(path) or not os.access(path, os.R_OK): return False
     with open(path, "rb") as f: start = f.read(132)
-    return start.startswith(_PICTURE_STARTS) or start[128:] == b"DICM"
+    return start.startswith(_PICTURE_STARTS) or film_format(start) != ""
 
 
 # %%
@@ -1036,8 +1616,8 @@ def _stray_files(
 def _misleading_endings(images: pd.DataFrame, root: Path) -> list[str]:
     "Films whose content is of another format than their ending says."
     def differs(path):
-        with Image.open(root/path) as image:
-            return image.format != ("PNG" if path.lower().endswith(".png") else "JPEG")
+        with open(root/path, "rb") as f: form = film_format(f.read(132))
+        return form != _ENDINGS.get(Path(path).suffix.lower(), form)
     return [path for path in images.path if differs(path)]
 
 
@@ -1097,7 +1677,7 @@ _CHECKS = {  # problem → paths; `images` are the films that can be used
     OWN_PATIENTS: _finding(OWN_PATIENTS),
     "content is not what the ending says": _misleading_endings,
     "not 8-bit gray or RGB": lambda images, root: images.path[~images["mode"].isin(["L", "RGB"])].tolist(),
-    **{problem: _finding(problem) for problem in (_FEW_BITS, _INVERTED, _COLOURFUL)},
+    **{problem: _finding(problem) for problem in (_FEW_BITS, _INVERTED, _COLOURFUL, _TAGGED)},
     NO_TEST: lambda images, root: [] if "test" in set(images.split) else ["test"],
     "same bytes as another film of its split": lambda images, root: _copies(images),
     "same bytes in two splits": lambda images, root: _shared(images, "sha1", "split"),

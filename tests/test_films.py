@@ -154,9 +154,10 @@ def test_damaged_films_are_left_out_by_name(copy, cut):
     assert film.name in table.examples[LEFT_OUT]
 
 def test_an_empty_file_and_one_that_is_no_picture_are_refused_with_a_sentence(tmp_path):
-    for content in (b"", b"no picture"):
+    for content, words in ((b"", "an empty file"), (b"no picture", "neither JPEG, PNG"),
+                           (b"\xff\xd8\xff", "OpenCV cannot decode")):
         (tmp_path/"IM-0001-0001.jpeg").write_bytes(content)
-        with pytest.raises(StudyError, match="OpenCV cannot decode"): read_film(tmp_path/"IM-0001-0001.jpeg")
+        with pytest.raises(StudyError, match=words): read_film(tmp_path/"IM-0001-0001.jpeg")
 
 def checked(root: Path) -> tuple[pd.DataFrame, dict, dict]:
     "The films of a spoilt set, why others are left out, and problem -> films of what is serious."
@@ -227,7 +228,7 @@ def test_a_test_film_saved_again_into_train_is_found(copy, ending):
 
 def test_every_picture_that_is_not_used_is_named(copy):
     film = a_film(copy)
-    for name in ("a.tif", "b.DCM", "c.bak"): shutil.copy(film, film.with_name(name))
+    for name in ("a.gif", "b.BMP", "c.bak"): shutil.copy(film, film.with_name(name))
     film.with_name("no_ending").write_bytes(bytes(128) + b"DICM")
     shutil.copy(film, copy/"train/IM-7001-0001.jpeg")   # beside the classes
     assert checked(copy)[2] == {"picture that is not used, by its ending or place": 5}
@@ -257,10 +258,10 @@ def test_films_behind_linked_classes_are_watched(copy, tmp_path):
     assert stale_reason(stage.folder, "data", params) == "its input files changed"
 
 def no_permission(real, closed: Path):
-    "A method of Path that one file or folder refuses; root may open everything."
-    def method(path):
+    "A way to open that one file or folder refuses; root may open everything."
+    def method(path, *more, **named):
         if path == closed: raise PermissionError(13, "Permission denied")
-        return real(path)
+        return real(path, *more, **named)
     return method
 
 def test_what_cannot_be_opened_or_written_is_left_out_by_name(copy, monkeypatch):
@@ -271,7 +272,7 @@ def test_what_cannot_be_opened_or_written_is_left_out_by_name(copy, monkeypatch)
     for name in (b"IM-\xe9.jpeg", b"IM-0001-\n0001.jpeg", b"r\xe9sum\xe9.txt"):
         shutil.copy(film, os.fsencode(normal) + b"/" + name)
     monkeypatch.setattr(Path, "iterdir", no_permission(Path.iterdir, closed))
-    monkeypatch.setattr(Path, "read_bytes", no_permission(Path.read_bytes, film))
+    monkeypatch.setattr("builtins.open", no_permission(open, film))
     images, left_out, serious = checked(copy)
     assert len(images) == 36 and serious[LEFT_OUT] == 5
     reasons = {"closed": "cannot be read", "IM-9999-0001.jpeg": "a pipe", "IM-\\udce9.jpeg": "not UTF-8",
@@ -286,7 +287,7 @@ def test_one_number_written_in_two_ways_is_one_patient(copy):
     assert serious["patient in test and in train or val"] >= 2
 
 def test_what_is_serious_is_printed_and_stands_in_the_record(copy, tmp_path, capsys):
-    shutil.copy(a_film(copy), a_film(copy).with_suffix(".tif"))
+    shutil.copy(a_film(copy), a_film(copy).with_suffix(".jpe"))
     stage = open_stage("data", tmp_path/"run", data_dir=str(copy))
     prepare_data(stage, str(copy), seed=1)
     words = "serious: 1 × picture that is not used, by its ending or place (train/NORMAL/"
