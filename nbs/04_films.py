@@ -1173,7 +1173,7 @@ def decode_film(
 
 # %%
 #| export
-def _read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
     "The content of a regular file of a film's size."
     state = os.stat(path)  # a broken link says so itself
     if not stat.S_ISREG(state.st_mode): found = "a pipe, device or folder"
@@ -1187,7 +1187,7 @@ def read_film(
     path: str | Path, # of the file
 ) -> np.ndarray: # (H, W) uint8
     "A film's pixels in gray, at full size, upright."
-    return decode_film(_read_bytes(path), str(path))
+    return decode_film(read_bytes(path), str(path))
 
 
 # %%
@@ -1440,7 +1440,7 @@ def _film_facts(
     "What a film's file tells, without keeping its pixels."
     path, row = root/film["path"], film | dict(width=0, height=0, mode="")
     try:
-        content = _read_bytes(path)
+        content = read_bytes(path)
         facts = dict(bytes=len(content), sha1=hashlib.sha1(content).hexdigest())
         return row | facts | _image_facts(path, content)
     except FileNotFoundError: return row | dict(problem="there is no such file, or a link leads nowhere")

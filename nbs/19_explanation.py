@@ -31,9 +31,11 @@ import numpy as np
 
 from scipy import ndimage
 
+from pneumo_nb.gradients import gradcam, hirescam, integrated_gradients, smoothgrad
 from pneumo_nb.measures import patient_draws, proportion_interval
 from pneumo_nb.occlusion import check_explained, occlusion_map
 from pneumo_nb.run import StudyError, set_seed
+from pneumo_nb.sampling import edge_map, random_map, rise
 
 # %%
 #| hide
@@ -62,10 +64,13 @@ plot_style()
 @dataclass(frozen=True)
 class Method:
     "A way to explain a model's answers by maps."
+    name: str          # its key in `METHODS`
     function: Callable # (model, films (N, H, W) gray 0-255, **settings) → maps (N, H, W) float32
     title: str         # what a map is called
     unit: str          # what a value means
     red: str           # what a value above 0 says, as a clause
+    is_control: bool = False  # made without asking the network?
+    floor: float = .05        # the smallest value that may get the full colour, in the unit
     faint: str = ""           # what it means if all values are small, as a clause
     faint_below: float = 0.   # the largest value of a faint map
 
@@ -82,12 +87,27 @@ class Method:
 
 # %%
 #| export
-METHODS = {
-    "occlusion": Method(
-        occlusion_map, title="occlusion map", unit="drop in probability when covered",
-        red="covering lowers the probability of pneumonia", faint_below=.05,
-        faint="their answers do not hang on any one place. A network weighs the film as a whole, or it is so "
-              "sure that a patch cannot move it")}
+_TABLE = [
+    Method("occlusion", occlusion_map, "occlusion map", "drop in probability when covered",
+           "covering lowers the probability of pneumonia", faint_below=.05,
+           faint="their answers do not hang on any one place. A network weighs the film as a whole, or it is "
+                 "so sure that a patch cannot move it"),
+    Method("gradcam", gradcam, "Grad-CAM map", "weighted features, log odds",
+           "the last feature maps hold what speaks for pneumonia"),
+    Method("hirescam", hirescam, "HiResCAM map", "log odds of a place, times the places",
+           "a place of the last feature maps speaks for pneumonia"),
+    Method("integrated_gradients", integrated_gradients, "map of Integrated Gradients", "log odds of a pixel",
+           "a pixel adds to the log odds of pneumonia", floor=.001),
+    Method("smoothgrad", smoothgrad, "SmoothGrad map", "derivative of the log odds times gray",
+           "the log odds of pneumonia grow with a pixel", floor=.001),
+    Method("rise", rise, "RISE map", "rise in probability when uncovered",
+           "uncovering raises the probability of pneumonia"),
+    Method("random_map", random_map, "random map", "noise", "a random number is above 0",
+           is_control=True, floor=1.),
+    Method("edge_map", edge_map, "edge map", "change of gray, levels a pixel", "the film's gray changes",
+           is_control=True, floor=1.)]
+
+METHODS = {method.name: method for method in _TABLE}
 
 # %%
 METHODS["occlusion"].defaults
@@ -102,7 +122,7 @@ METHODS["occlusion"].defaults
 def explain(
     model,                     # Keras model: (N, H, W, 1) gray 0-255 → (N, 1) probability of pneumonia
     images,                    # (N, H, W) or (N, H, W, 1), gray 0-255
-    method: str = "occlusion", # a key of `METHODS`
+    method: str = "gradcam",   # a key of `METHODS`
     **own,                     # settings of the method, in place of its defaults
 ) -> np.ndarray: # (N, H, W) float32, above 0 where a pixel counts as a sign of pneumonia
     "A map for each film."
@@ -133,13 +153,13 @@ def toy_model(mask):
 film, mask = toy_film(96)
 model = toy_model(mask)
 settings = dict(patch_size=12, stride=6, fill=0.)
-toy_map = explain(model, film[None], **settings)
+toy_map = explain(model, film[None], "occlusion", **settings)
 print(toy_map.shape, f"from {toy_map.min():+.3f} to {toy_map.max():+.3f}")
 
 # %%
 test_eq(toy_map, occlusion_map(model, film[None], **settings))
-test_fail(lambda: explain(model, film[None], "gaze"), contains="a method of occlusion, found 'gaze'")
-test_fail(lambda: explain(model, film[None], step=3), contains="fill, batch_size, output, found step")
+test_fail(lambda: explain(model, film[None], "gaze"), contains="edge_map, found 'gaze'")
+test_fail(lambda: explain(model, film[None], step=3), contains="layer, batch_size, output, found step")
 test_fail(lambda: explain(model, film[None] / -1.), contains="gray values from 0 to 255")
 
 
@@ -269,7 +289,7 @@ def plot_beside(
 
 # %%
 small, small_mask = toy_film(48)
-small_map = explain(toy_model(small_mask), small[None], **settings)
+small_map = explain(toy_model(small_mask), small[None], "occlusion", **settings)
 figure = plot_beside([film, small], [toy_map[0], small_map[0]], ["96 pixels", "48 pixels"])
 shapes = [ax.images[0].get_array().shape for ax in figure.axes[:3]]
 test_eq(shapes, [(96, 96), (96, 96, 3), (48, 48, 3)])

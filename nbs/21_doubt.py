@@ -23,24 +23,26 @@
 # %%
 #| export
 from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 
-from pneumo_nb.run import StudyError, rng_for
-from pneumo_nb.style import in_list
+from pneumo_nb.run import StudyError, read_table, rng_for, threads
+from pneumo_nb.measures import logit, patient_draws, proportion_interval, read_predictions
 
 # %%
 #| hide
 import tempfile
-from pathlib import Path
 from fastcore.test import test_close, test_eq, test_fail
 import matplotlib.pyplot as plt
 from pneumo_nb.style import plot_style, show_figure
 from pneumo_nb.phantom import make_dataset
 from pneumo_nb.films import scan_dataset
 from pneumo_nb.cache import decoded
+from pneumo_nb.run import write_csv
 plot_style()
 
 
@@ -60,7 +62,7 @@ def _levels(
     pixels: np.ndarray, # (N, S, S) uint8
 ) -> np.ndarray: # (N, 7)
     "Quantiles of gray, and the logarithm of the black and the white share."
-    flat = pixels.reshape(len(pixels), -1)
+    flat = pixels.reshape(len(pixels), pixels.shape[1] * pixels.shape[2])
     quantiles = np.percentile(flat, [2, 25, 50, 75, 98], axis=1).T / 255
     black, white = (flat <= 4).mean(axis=1), (flat >= 251).mean(axis=1)
     return np.column_stack([quantiles, np.log(.01 + black), np.log(.01 + white)])
@@ -117,6 +119,26 @@ test_eq(_pictures(np.full((2, 64, 64), 7, np.uint8)), np.zeros((2, 32, 32)))
 
 
 # %% [markdown]
+# Differences between pixels need many times the memory of the films. So measures are taken of a few hundred
+# films at a time.
+
+# %%
+#| export
+def _in_parts(
+    measure,            # of films
+    pixels: np.ndarray, # (N, S, S) uint8
+) -> np.ndarray: # (N, ...)
+    "What a measure says of films, a few hundred at a time."
+    return np.concatenate([measure(pixels[n:n + 256]) for n in range(0, max(len(pixels), 1), 256)])
+
+
+# %%
+many = np.random.default_rng(0).integers(0, 256, (300, 16, 16)).astype(np.uint8)
+test_eq(_in_parts(_grain, many), _grain(many))
+test_eq([_in_parts(measure, many[:0]).shape for measure in (_levels, _grain)], [(0, 7), (0, 6)])
+
+
+# %% [markdown]
 # A chest is not symmetrical: the heart lies on one side, the belly below. `_odd` is what changes its sign
 # when a picture is mirrored. A ridge regression finds the direction in which train films agree most. A
 # mirrored or turned film lies on its other side.
@@ -130,7 +152,7 @@ def _odd(
     "The part of pictures that changes its sign when they are mirrored."
     part = (pictures - np.flip(pictures, axis)) / 2
     half = pictures.shape[axis] // 2
-    return np.take(part, range(half), axis=axis).reshape(len(pictures), -1)
+    return np.take(part, range(half), axis=axis).reshape(len(pictures), half * pictures.shape[3 - axis])
 
 
 # %%
@@ -221,22 +243,22 @@ def reference_from(arrays) -> Reference: # of `reference_arrays`, or what `numpy
 #| export
 _GROUPS = {
     "levels": "gray levels",
-    "grain": "sharpness, grain or empty margins",
+    "grain": "sharpness or grain or empty margins",
     "place": "where things lie",
     "remainder": "forms that those films do not have",
-    "sides": "left and right, perhaps exchanged",
-    "upright": "top and bottom, perhaps exchanged"}
+    "sides": "left and right perhaps exchanged",
+    "upright": "top and bottom perhaps exchanged"}
 
 
 # %%
 #| export
-def _group_values(
+def _values(
     reference: Reference,
     pixels: np.ndarray, # (N, S, S) uint8
 ) -> np.ndarray: # (N, 6) in the order of `_GROUPS`; the larger, the stranger
     "One value a group."
     pictures = _pictures(pixels)
-    flat = pictures.reshape(len(pictures), -1) - reference.mean
+    flat = pictures.reshape(len(pictures), reference.mean.size) - reference.mean
     scores = flat @ reference.components.T
     missed = ((flat - scores @ reference.components) ** 2).mean(axis=1)
     return np.column_stack([
@@ -244,6 +266,13 @@ def _group_values(
         _distance(_grain(pixels), reference.grain_centre, reference.grain_matrix),
         np.sqrt(((scores / reference.deviations) ** 2).mean(axis=1)), np.log(missed + 1e-3),
         -_odd(pictures, 2) @ reference.sides, -_odd(pictures, 1) @ reference.upright])
+
+
+# %%
+#| export
+def _group_values(reference: Reference, pixels: np.ndarray) -> np.ndarray: # (N, 6)
+    "The same, with memory for a few hundred films."
+    return _in_parts(partial(_values, reference), pixels)
 
 
 # %% [markdown]
@@ -286,12 +315,12 @@ test_eq(upper_quantile(nineteen, np.ones(19), .951), np.inf)
 #| export
 def _describe(pixels: np.ndarray, size: int) -> dict: # fields of a Reference; `size`: most components
     "What some films look like."
-    pictures = _pictures(pixels)
+    pictures = _in_parts(_pictures, pixels)
     flat = pictures.reshape(len(pictures), -1)
     mean = flat.mean(axis=0)
     values, vectors = np.linalg.eigh((flat - mean).T @ (flat - mean) / len(flat))
     kept = np.argsort(values)[::-1][:min(size, len(flat) // 4)]
-    levels, grain = _ellipse(_levels(pixels)), _ellipse(_grain(pixels))
+    levels, grain = (_ellipse(_in_parts(measure, pixels)) for measure in (_levels, _grain))
     return dict(levels_centre=levels[0], levels_matrix=levels[1], grain_centre=grain[0],
                 grain_matrix=grain[1], mean=mean, components=vectors[:, kept].T,
                 deviations=np.sqrt(np.maximum(values[kept], 1e-9)),
@@ -312,6 +341,7 @@ def fit_reference(
     rate: float = .05,   # share of patients held out whose films shall be flagged
 ) -> Reference:
     "What films look like, and from where on a film is unlike them."
+    from threadpoolctl import threadpool_limits
     names = pd.unique(np.asarray(patients))
     if len(names) < _LEAST:
         raise StudyError(f"Expected films of at least {_LEAST} patients to say what films look like, found "
@@ -320,7 +350,7 @@ def fit_reference(
     is_described = np.isin(np.asarray(patients), described)
     held_out, weights = pixels[~is_described], patient_weights(np.asarray(patients)[~is_described])
     none = dict(middles=np.zeros(6), limits=np.ones(6), threshold=np.inf, rate=rate)
-    found = _describe(pixels[is_described], 40)
+    with threadpool_limits(threads(), "blas"): found = _describe(pixels[is_described], 40)
     return _with_limits(Reference(**found, **none), held_out, weights)
 
 
@@ -333,7 +363,8 @@ def fit_reference(
 #| export
 def _scaled(reference: Reference, pixels: np.ndarray) -> np.ndarray: # (N, 6)
     "The groups' values, comparable with each other."
-    return (_group_values(reference, pixels) - reference.middles) / (reference.limits - reference.middles)
+    unit = np.maximum(reference.limits - reference.middles, 1e-9)   # 0 if films are all alike
+    return (_group_values(reference, pixels) - reference.middles) / unit
 
 
 # %%
@@ -377,7 +408,7 @@ def flags_of(
     words = list(_GROUPS.values())
     def of(scaled):
         strange = [words[n] for n in np.argsort(-scaled) if scaled[n] > reference.threshold]
-        return ["unlike the films it learned from: " + in_list(strange)] if strange else []
+        return ["unlike the films it learned from: " + ", ".join(strange)] if strange else []
     return [of(scaled) for scaled in _scaled(reference, pixels)]
 
 
@@ -395,6 +426,7 @@ assert size < 500_000
 np.savez(Path(tempfile.mkdtemp())/"reference.npz", **reference_arrays(reference))
 again = reference_from(reference_arrays(reference))
 test_eq(unlikeness(again, pixels), unlikeness(reference, pixels))
+test_eq((unlikeness(reference, pixels[:0]).shape, flags_of(reference, pixels[:0])), ((0,), []))
 test_fail(lambda: fit_reference(pixels[:9], images.patient_id[:9]), contains="at least 24 patients")
 f"{size / 1000:.0f} kB"
 
@@ -526,6 +558,37 @@ png = show_figure(figure, "doubt_strange", "Strange films, and one that is in or
 
 
 # %% [markdown]
+# A share of films has an interval from redrawn patients. Where all films agree, the exact interval over
+# patients stands in.
+
+# %%
+#| export
+def share_interval(
+    chosen,          # (n,) bool
+    patients,        # (n,) whose film each is
+    seed: int = 42,
+    draws: int = 1000,
+    by_patient: bool = False, # whether a patient counts once, however many films there are
+) -> tuple[float, float, float]: # share, low, high: 95 %; NaN without films
+    "The share of films for which something holds."
+    chosen, patients = np.asarray(chosen, float), np.asarray(patients)
+    if len(chosen) == 0: return (float("nan"),) * 3
+    weights = patient_weights(patients) if by_patient else np.ones(len(chosen))
+    share = float(np.average(chosen, weights=weights))
+    count = len(set(patients))
+    if share in (0, 1): return share, *proportion_interval(round(share * count), count, "exact")
+    drawn = [block * weights for block in patient_draws(patients, draws, seed)]
+    shares = np.concatenate([(w @ chosen) / w.sum(axis=1) for w in drawn])
+    return share, *np.percentile(shares, [2.5, 97.5]).tolist()
+
+
+# %%
+test_close(share_interval([1, 1, 1], ["a", "b", "b"]), (1, .025 ** .5, 1))
+share, low, high = share_interval([0, 1, 1], ["a", "b", "b"], by_patient=True)
+test_eq((share, low, high), (.5, 0, 1))
+
+
+# %% [markdown]
 # `flag_table` says how many of each kind are flagged. Of films in order, too many flags would make them
 # worthless.
 
@@ -576,8 +639,9 @@ def false_flags(
 
 # %%
 flagged = false_flags(pixels, images.patient_id)
-assert flagged.mean() < .15
-f"{flagged.mean():.1%} of {len(flagged)} phantoms in order"
+share, low, high = share_interval(flagged, images.patient_id)
+assert low < .05 < high
+f"{share:.1%} ({low:.1%} to {high:.1%}) of {len(flagged)} phantoms in order"
 
 # %% [markdown]
 # On the public films that are not test, at 64 pixels, mirrored films and an adult's format are missed most
@@ -661,25 +725,52 @@ def covered(
 def coverage_table(
     labels, probabilities, patients,
     quantiles: dict[str, float],
-) -> pd.DataFrame: # class, films, patients, coverage (by patient), both, neither (by film)
-    "How often sets hold the true class, and how often they say nothing."
+    seed: int = 42,
+    draws: int = 1000,
+) -> pd.DataFrame: # class, films, patients; coverage with interval; both, neither, wrong
+    "How often sets hold the true class, a patient counting once, and which share of films gets which set."
     sets, labels = np.asarray(conformal_sets(probabilities, quantiles)), np.asarray(labels)
-    right, rows = covered(labels, sets), []
+    right, patients, rows = covered(labels, sets), np.asarray(patients), []
     for n, name in enumerate(CLASSES):
-        chosen = labels == n
-        weights = patient_weights(np.asarray(patients)[chosen])
-        rows.append(dict(films=int(chosen.sum()), patients=round(float(weights.sum())),
-                         coverage=float(np.sum(right[chosen] * weights) / max(weights.sum(), 1)),
-                         both=float((sets[chosen] == "both").mean()),
-                         neither=float((sets[chosen] == "neither").mean())) | {"class": name})
-    columns = ["class", "films", "patients", "coverage", "both", "neither"]
-    return pd.DataFrame(rows)[columns]
+        of = labels == n
+        says = lambda word: float(np.mean(sets[of] == word)) if of.any() else float("nan")
+        coverage = share_interval(right[of], patients[of], seed, draws, by_patient=True)
+        rows.append({"class": name, "films": int(of.sum()), "patients": len(set(patients[of]))}
+                    | dict(zip(("coverage", "coverage_low", "coverage_high"), coverage))
+                    | dict(both=says("both"), neither=says("neither"), wrong=says(CLASSES[1 - n])))
+    return pd.DataFrame(rows)
+
+
+# %%
+made_up = coverage_table([0, 0, 0, 1], [.1, .5, .9, .9], list("abbc"), dict(normal=.6, pneumonia=.6))
+test_eq(made_up.coverage.tolist(), [.75, 1])   # of the second patient's two films one is covered
+test_eq(made_up[["both", "neither", "wrong"]].values.tolist(), [[1 / 3, 0, 1 / 3], [0, 0, 0]])
 
 
 # %% [markdown]
 # Does it hold? Patients are dealt a thousand times into two halves. One half sets the limits, the other is
-# judged. Where patients are exchangeable, the mean coverage is what was promised, and at most one patient's
-# share above.
+# judged. Where patients are exchangeable, the mean coverage is at least what was promised. With n patients in
+# a half it is at most 2 / (n + 1) more, unless scores are tied (Lee, Barber and Willett, 2023).
+
+# %%
+#| export
+def _resplit_shares(
+    scores: np.ndarray,   # (n,) of films of one class
+    patients: np.ndarray, # (n,)
+    level: float,
+    splits: int,
+    rng: np.random.Generator,
+) -> np.ndarray: # (splits,) share of patients covered; none with fewer than two patients
+    "Coverage of one half of the patients by the limit of the other."
+    order = np.argsort(scores, kind="stable")
+    codes, names = pd.factorize(patients[order])
+    scores, weights, shares = scores[order], patient_weights(codes), []
+    for _ in range(splits if len(names) > 1 else 0):
+        half = rng.permutation(np.arange(len(names)) % 2 == 0)[codes]
+        limit = upper_quantile(scores[half], weights[half], level)
+        shares.append(np.average(scores[~half] <= limit, weights=weights[~half]))
+    return np.array(shares)
+
 
 # %%
 #| export
@@ -688,30 +779,65 @@ def resplit_coverage(
     level: float = .9,
     splits: int = 1000,
     seed: int = 42,
-) -> pd.DataFrame: # class, coverage (mean over splits), error (its standard error), most (what theory allows)
+) -> pd.DataFrame: # class, coverage (mean over splits), error (its standard error), at_most (by theory)
     "Coverage over random halves of the patients."
-    labels, scores, rng, rows = np.asarray(labels), _scores(probabilities), rng_for(seed, "resplit"), []
+    labels, patients, scores, rows = np.asarray(labels), np.asarray(patients), _scores(probabilities), []
     for n, name in enumerate(CLASSES):
-        chosen = labels == n
-        codes, names = pd.factorize(np.asarray(patients)[chosen])
-        weights, score, shares = patient_weights(codes), scores[n][chosen], []
-        for _ in range(splits):
-            half = rng.permutation(np.arange(len(names)) % 2)[codes] == 0
-            limit = upper_quantile(score[half], weights[half], level)
-            shares.append(np.average(score[~half] <= limit, weights=weights[~half]))
-        most = level + 1 / (weights[half].sum() + 1)
-        rows.append({"class": name, "coverage": np.mean(shares), "most": most,
-                     "error": np.std(shares) / np.sqrt(splits)})
+        of = labels == n
+        shares = _resplit_shares(scores[n][of], patients[of], level, splits, rng_for(seed, "resplit", name))
+        half = (len(set(patients[of])) + 1) // 2
+        mean, spread = (shares.mean(), shares.std()) if len(shares) else (np.nan, np.nan)
+        rows.append({"class": name, "coverage": mean, "error": spread / np.sqrt(splits),
+                     "at_most": level + 2 / (half + 1)})
     return pd.DataFrame(rows)
 
 
+# %% [markdown]
+# With one film a patient and 99 patients in each half, (99 + 1) · .9 is whole and the promise is exact. So
+# the mean over resplits lies within two of its standard errors of .9, here for a network that is often wrong.
+
 # %%
-rng = np.random.default_rng(2)
-truth = np.repeat([0, 1], 150)
+rng, truth = np.random.default_rng(2), np.repeat([0, 1], 198)
 p = 1 / (1 + np.exp(-rng.normal(2 * truth - 1, 1.5)))
-table = resplit_coverage(truth, p, np.arange(300) // 2, splits=300)
-assert ((table.coverage > .9 - 2 * table.error) & (table.coverage < table.most + 2 * table.error)).all()
-table
+table = resplit_coverage(truth, p, np.arange(396))
+assert (np.abs(table.coverage - .9) < 2 * table.error).all()
+table.style.hide(axis="index").format(precision=4)
+
+# %%
+in_pairs = resplit_coverage(truth, p, np.arange(396) // 2, splits=300)   # two films a patient
+assert in_pairs.coverage.between(.9 - 2 * in_pairs.error, in_pairs.at_most).all()
+
+
+# %% [markdown]
+# The limits come from answers about films that a network did not learn from. A run keeps them as validation:
+# those of films held out, or of the fold that each member left out. Members that answer for a recipe may be
+# others than those that were judged so. Then the promise is that of similar networks.
+
+# %%
+#| export
+def left_out_answers(
+    folder: Path, # of a run
+    model: str,
+) -> pd.DataFrame: # label, probability, patient_id
+    "What a model, or its members, said of films that they did not learn from and that are not test."
+    table = read_predictions(Path(folder)/f"predictions/{model}.csv")
+    patients = read_table(Path(folder)/"images.csv", ["path", "patient_id"]).set_index("path").patient_id
+    table = table[table.split == "validation"].join(patients, on="path")
+    unknown = int(table.patient_id.isna().sum())
+    if unknown or table.empty: raise StudyError(
+        f"Expected validation films of {model} that images.csv lists in {folder}, found {unknown} of "
+        f"{len(table)} unknown to it; run the model's stage again.")
+    return table[["label", "probability", "patient_id"]].reset_index(drop=True)
+
+
+# %%
+with tempfile.TemporaryDirectory() as folder:
+    said = pd.DataFrame(dict(path=["a", "b"], split=["validation", "test"], label=[0, 1], probability=.5))
+    write_csv(Path(folder)/"predictions/net.csv", said)
+    write_csv(Path(folder)/"images.csv", pd.DataFrame(dict(path=["a", "b"], patient_id=["A", "B"])))
+    test_eq(left_out_answers(folder, "net").values.tolist(), [[0, .5, "A"]])
+    write_csv(Path(folder)/"images.csv", pd.DataFrame(dict(path=["b"], patient_id=["B"])))
+    test_fail(lambda: left_out_answers(folder, "net"), contains="found 1 of 1 unknown")
 
 
 # %% [markdown]
@@ -733,15 +859,16 @@ def risk_coverage(
     threshold: float = .5,
 ) -> pd.DataFrame: # coverage, risk: n rows, from the surest film alone to all
     "The share of wrong calls among the surest films."
-    p = np.clip(np.asarray(probabilities, float), 1e-7, 1 - 1e-7)
-    doubt = np.abs(np.log(p / (1 - p)) - np.log(threshold / (1 - threshold)))
-    order = np.argsort(-doubt, kind="stable")
-    wrong = ((p >= threshold) != (np.asarray(labels) == 1))[order]
-    count = np.arange(1, len(p) + 1)
-    return pd.DataFrame(dict(coverage=count / len(p), risk=np.cumsum(wrong) / count))
+    p = np.asarray(probabilities, float)
+    doubt = np.abs(logit(p) - logit(threshold))
+    wrong = pd.Series((p >= threshold) != (np.asarray(labels) == 1), dtype=float)
+    wrong = wrong.groupby(doubt).transform("mean").to_numpy()   # films that are equally doubtful count alike
+    order, count = np.argsort(-doubt, kind="stable"), np.arange(1, len(p) + 1)
+    return pd.DataFrame(dict(coverage=count / len(p), risk=np.cumsum(wrong[order]) / count))
 
 
 # %%
 curve = risk_coverage([1, 0, 1, 0], [.9, .05, .4, .45])
 test_close(curve.coverage, [.25, .5, .75, 1])
 test_close(curve.risk, [0, 0, 1 / 3, 1 / 4])
+test_eq(risk_coverage([0, 1], [.7, .7]).risk.tolist(), [.5, .5])   # one order of equal films is no better

@@ -39,6 +39,8 @@ from pneumo_nb.measures import (
     pair_differences, predictive_values, proportion_interval, read_predictions, threshold_interval,
     youden_threshold)
 from pneumo_nb.appearance import TALL_MARKER
+from pneumo_nb.doubt import (
+    conformal_quantiles, conformal_sets, coverage_table, resplit_coverage, risk_coverage)
 from pneumo_nb.data import load_images
 from pneumo_nb.eda import load_appearance
 
@@ -1209,6 +1211,137 @@ save_figure(stage, _plot_reliability(tests), "evaluation_reliability",
             "probability, with intervals, before and after the temperature, beside the diagonal of honest "
             "probabilities.")
 
+# %% [markdown]
+# ## When not to answer
+#
+# A model can say more than a call: which classes it cannot rule out. The chapter on doubt explains conformal
+# sets. Their limits come from **validation**, or from the films that each member left out, separately for
+# each class and with a patient counting once. They promise that the set holds the true class of 90 % of
+# patients.
+#
+# The table has that share for patients of validation, over a thousand random halves of them. There it must
+# be what was promised. On the films judged it is what it is: less than promised means that these films are
+# not like those of validation. A set with both classes, or with neither, leaves the film to a person.
+
+# %%
+#| export
+SET_LEVEL = .9  # share of patients of each class whose set shall hold it
+
+def _set_rows(
+    validation: pd.DataFrame, # of one model, maybe none
+    films: pd.DataFrame,      # that it is judged on
+    seed: int,
+    draws: int,
+) -> pd.DataFrame: # a row a class; none without validation
+    "What conformal sets of one model hold."
+    if validation.empty: return pd.DataFrame()
+    answers = lambda table: (table.label, table.probability, table.patient_id)
+    limits = conformal_quantiles(*answers(validation), SET_LEVEL)
+    rows = coverage_table(*answers(films), limits, seed, draws)
+    halves = resplit_coverage(*answers(validation), SET_LEVEL, seed=seed).set_index("class")
+    before = dict(validation_coverage="coverage", validation_error="error")
+    columns = {column: rows["class"].map(halves[name]) for column, name in before.items()}
+    return rows.assign(level=SET_LEVEL, limit=rows["class"].map(limits), **columns)
+
+
+# %%
+#| export
+def set_table(
+    predictions: dict[str, pd.DataFrame], # model → split, label, probability, patient_id
+    seed: int = 42,
+    draws: int = 1000,
+) -> pd.DataFrame: # a row a model and class
+    "Conformal sets on the films of `test_films`, with limits from validation."
+    tables = []
+    for model, films in test_films(predictions)[1].items():
+        rows = _set_rows(_validation_films(predictions[model], films), films, seed, draws)
+        tables.append(pd.DataFrame(dict(model=model), rows.index).join(rows))
+    return pd.concat(tables, ignore_index=True)
+
+
+# %%
+alike = pd.DataFrame(dict(label=np.arange(80) % 2, probability=np.arange(80) % 2 * .5 + np.arange(80) / 200))
+alike = pd.concat([alike.assign(split=name, patient_id=range(80)) for name in ("validation", "test")])
+toy_sets = set_table(dict(toy=alike), draws=20)
+assert (toy_sets[["coverage", "validation_coverage"]] >= SET_LEVEL).all(axis=None)
+test_eq(len(set_table(dict(toy=of_split("test")))), 0)     # nothing to set limits by
+
+# %%
+#| export
+_SETS = {"coverage": "true class in the set", "validation_coverage": "the same, halves of validation",
+         "both": "set of both", "neither": "empty set", "wrong": "only the other class"}
+
+def _readable_sets(
+    sets: pd.DataFrame,    # from `set_table`
+    names: dict[str, str], # model → what it is called
+) -> pd.DataFrame: # text
+    "Conformal sets of every model, for reading."
+    rows = []
+    for row in sets.to_dict("records"):
+        shares = {key: _number(row[key], 3) for key in list(_SETS)[1:]}
+        facts = {"model": names[row["model"]], "true class": row["class"], "films": row["films"]}
+        rows.append(facts | dict(coverage=value_with_interval(row, "coverage", 3)) | shares)
+    return pd.DataFrame(rows).rename(columns=_SETS)
+
+
+# %%
+sets = set_table(predictions, seed, draws)
+write_csv(stage.path("metrics/evaluation_sets.csv"), sets)
+if len(sets): display(_readable_sets(sets, names).style.hide(axis="index"))
+else: print("There is no validation beside the films judged, so no limits of sets.")
+
+
+# %% [markdown]
+# [The curve](#fig-evaluation_risk) leaves films out by doubt: how near a probability is to the threshold, in
+# log odds. On the right all films are answered, and the risk is one less the accuracy. Towards the left only
+# the surest are. A curve that does not fall to the left means that a model does not know when it is wrong. A
+# dot stands where a model answers only films whose set holds one class.
+
+# %%
+#| export
+def _single_sets(
+    sets: pd.DataFrame,  # rows of one model, from `set_table`
+    films: pd.DataFrame, # that it is judged on
+) -> tuple[float, float]: # share of films with one class in the set; share of these that are wrong
+    "What it comes to if only sets of one class are answers."
+    said = np.array(conformal_sets(films.probability, dict(zip(sets["class"], sets.limit))))
+    is_single = np.isin(said, [name.lower() for name in CLASS_NAMES])
+    wrong = (said == CLASS_NAMES[1].lower()) != (films.label == 1)
+    return float(is_single.mean()), float(wrong[is_single].mean()) if is_single.any() else float("nan")
+
+
+# %%
+limits = pd.DataFrame({"class": ["normal", "pneumonia"], "limit": [.2, .2]})
+test_eq(_single_sets(limits, four), (.5, 0))   # .6 and .4 have an empty set
+
+
+# %%
+#| export
+def _plot_risk(
+    tests: dict[str, pd.DataFrame], # model → its films
+    sets: pd.DataFrame,             # from `set_table`
+    threshold: float,
+): # matplotlib Figure
+    "Risk against coverage of every model, and where sets of one class lie."
+    import matplotlib.pyplot as plt
+    figure, ax = plt.subplots(figsize=(7, 4))
+    for model, films in tests.items():
+        curve, style = risk_coverage(films.label, films.probability, threshold), model_style(model)
+        ax.plot(curve.coverage, curve.risk, **style, lw=2, label=model_title(model))
+        rows = sets[sets.model == model] if len(sets) else sets
+        if len(rows): ax.plot(*_single_sets(rows, films), "o", ms=8, color=style["color"], mec="black")
+    ax.set(xlabel="coverage: share of films answered", ylabel="risk: share of these called wrong",
+           xlim=(0, 1.01), ylim=(0, None), title="Risk against coverage")
+    ax.legend(fontsize=9)
+    return figure
+
+
+# %%
+save_figure(stage, _plot_risk(tests, sets, threshold), "evaluation_risk",
+            "The share of wrong calls among the surest films; dots: only films whose set holds one class.",
+            "Risk against coverage for each model: the share of wrong calls among the films answered, from "
+            "the surest film alone on the left to all films on the right.")
+
 
 # %% [markdown]
 # ## Its worst films
@@ -1457,6 +1590,8 @@ _FINDINGS = dict(
     upside_down="- **{name} ranks every pair of films the wrong way round**: its AUROC is 0.",
     majority="- {name}, accuracy {accuracy:.3f}, does not beat calling every film {answer} ({share:.3f}).",
     kinds="- {} finds {}.", kind="{:.1%} of {} ({})",
+    sets="- Sets of {name} that shall hold the true class of {level:.0%} of patients hold it for {normal:.1%} of "
+         "normal and {pneumonia:.1%} of pneumonia patients.",
     chosen="- A threshold of {chosen_threshold:.3f}, chosen on validation, takes {name} from accuracy "
            "{accuracy:.3f} to {chosen_accuracy:.3f}.",
     probability="- Its probabilities have a Brier score of {:.3f}, where giving every film the prevalence "
@@ -1608,6 +1743,27 @@ def _probability_findings(best: dict, calibration: pd.DataFrame) -> list[str]:
 
 # %%
 #| export
+def _set_findings(
+    sets: pd.DataFrame, # from `set_table`
+    model: str,
+    name: str,          # what it is called
+) -> list[str]: # no line or one, markdown
+    "Whether a model's sets hold what they promise."
+    rows = sets[(sets.model == model) & sets.coverage.notna()] if len(sets) else sets
+    if len(rows) < 2: return []
+    coverage = dict(zip(rows["class"], rows.coverage))
+    return [_FINDINGS["sets"].format(name=name, level=rows.level.iloc[0], **coverage)]
+
+
+# %%
+test_eq(_set_findings(toy_sets.assign(coverage=[.5, .95]), "toy", "Toy"), [
+    "- Sets of Toy that shall hold the true class of 90% of patients hold it for 50.0% of normal and 95.0% of "
+    "pneumonia patients."])
+test_eq(_set_findings(pd.DataFrame(), "toy", "Toy"), [])
+
+
+# %%
+#| export
 def _all_findings(
     comparison: pd.DataFrame,  # from `compare_models`
     subgroups: pd.DataFrame,   # from `subgroup_table`
@@ -1624,10 +1780,11 @@ def _all_findings(
 
 
 # %%
-display(Markdown("\n".join(_all_findings(comparison, subgroups, calibration, pairs))))
+lines = _all_findings(comparison, subgroups, calibration, pairs) + _set_findings(sets, best, names[best])
+display(Markdown("\n".join(lines)))
 
 # %%
-tables = dict(comparison=comparison, pairs=pairs, calibration=calibration, members=members)
+tables = dict(comparison=comparison, pairs=pairs, calibration=calibration, sets=sets, members=members)
 tables = {name: table.to_dict("records") for name, table in tables.items()}
 write_json(stage.path("metrics/evaluation.json"), dict(threshold=threshold, split=split, best=best) | tables)
 record = finish(stage)

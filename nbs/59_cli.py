@@ -421,6 +421,144 @@ def pictures(name):
 
 
 # %% [markdown]
+# ### The detector
+#
+# What a run has learned, as one file, and its answers for any films.
+
+# %%
+#| export
+@main.command()
+@click.argument("name", metavar="RUN")
+@click.option("--model", metavar="NAME", help="Default: the one with the highest AUROC on validation films.")
+@click.option("--out", metavar="FILE", required=True, help="Where to write, such as child.pneumo.")
+def bundle(name, model, out):
+    "Write a detector: one file with a run's network and all that its answers need."
+    from pneumo_nb.detector import make_bundle, read_bundle
+    if not Path(out).resolve().parent.is_dir():
+        raise StudyError(f"Expected a folder to write {Path(out).name} into, found none; make it first.")
+    digest = make_bundle(_existing_run(name), model, out)
+    card = read_bundle(out).card
+    click.echo(f"Wrote {out} ({Path(out).stat().st_size / 1e6:.1f} MB): {card['title']}, "
+               f"learned from {card['trained_on']}.\nIts digest is {digest}.\n{card['not']}")
+
+
+# %% [markdown]
+# TensorFlow greets with lines about the machine. They are kept from the screen while it is imported.
+
+# %%
+#| export
+def _load_detector(place: str): # → Detector
+    "The detector of a bundle or a run, without TensorFlow's greeting."
+    screen, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        from pneumo_nb.detector import Detector
+        return Detector.load(place)
+    finally:
+        os.dup2(screen, 2)
+        for number in (screen, nowhere): os.close(number)
+
+
+# %%
+#| export
+def _write_maps(detector, folder: str, method: str):
+    "A function that draws the map of each film of some rows over it, as FOLDER/NAME.png."
+    from pneumo_nb.detector import write_map
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    def write(rows):
+        for row in rows:
+            if row["call"]: write_map(detector, row["file"], Path(folder), method)
+    return write
+
+
+# %%
+#| export
+def _answer(detector, places, out, rule, tags, each): # out: None for the screen
+    "Write answers, or print them where there is no file to write."
+    from pneumo_nb.detector import COLUMNS, find_films, write_answers
+    if out: return write_answers(detector, places, out, rule, tags, each)
+    import pandas as pd
+    for n, rows in enumerate(detector.stream(find_films(places), rule, tags)):
+        table = pd.DataFrame(rows, columns=COLUMNS + list(tags))
+        click.echo(table.to_csv(index=False, header=n == 0, lineterminator="\n"), nl=False)
+        each(rows)
+    return 0
+
+
+# %%
+#| export
+@main.command()
+@click.argument("bundle", metavar="BUNDLE")
+@click.argument("places", metavar="FILES-OR-FOLDERS...", nargs=-1, required=True)
+@click.option("--out", metavar="FILE", help="A file ending in .csv, .jsonl or .parquet. Default: the screen.")
+@click.option("--rule", default="sensitivity95", show_default=True, help="Whose threshold makes the call.")
+@click.option("--maps", metavar="DIR", help="Also draw where each answer comes from, into DIR.")
+@click.option("--method", default="occlusion", show_default=True, help="How --maps explains.")
+@click.option("--tags", metavar="NAMES", help="DICOM tags to add, such as Modality,ViewPosition.")
+def predict(bundle, places, out, rule, maps, method, tags):
+    """Answer for films: probability, range, call, conformal set, and flags against believing it.
+
+    BUNDLE is a file of `pneumo bundle`, or a run's folder. An interrupted FILE is gone on with."""
+    from tqdm import tqdm
+    from pneumo_nb.detector import about, find_films
+    total = sum(1 for _ in find_films(places))
+    if not total: raise StudyError("Expected films, found none in those folders; give others.")
+    detector, names = _load_detector(bundle), tuple(tags.split(",")) if tags else ()
+    draw, seen = _write_maps(detector, maps, method) if maps else lambda rows: None, [0, 0, 0]
+    with tqdm(total=total, unit=" films", disable=None) as bar:
+        def each(rows):
+            for row in rows: seen[:] = seen[0] + 1, seen[1] + (not row["call"]), seen[2] + bool(row["flags"])
+            draw(rows)
+            bar.update(len(rows))
+        before = _answer(detector, places, out, rule, names, each)
+    _say_what_was_answered(seen, before, about(detector, rule), out)
+
+
+# %%
+#| export
+def _say_what_was_answered(
+    seen: list[int], # films, of these not read, flagged
+    before: int,     # answers of an earlier call
+    said: dict,      # from `about`
+    out: str | None,
+):
+    "Counts, what the answers are not, and exit status 1 if a file could not be read."
+    answered, unread, flagged = seen
+    earlier = f", {before:,} more by an earlier call" if before else ""
+    place = f"; see {out}" if out else ""
+    click.echo(f"{counted(answered, 'film')}{earlier}; {flagged - unread:,} flagged, {unread:,} could not be "
+               f"read{place}. {said['title']}; learned from {said['trained_on']}. "
+               f"{said['not']}", err=True)
+    if unread: raise SystemExit(1)
+
+
+# %% [markdown]
+# The page to try a detector needs packages that the rest does not.
+
+# %%
+#| export
+@main.command()
+@click.argument("bundle", metavar="BUNDLE")
+@click.option("--host", default="127.0.0.1", show_default=True,
+              help="Name or address to listen at. Where others can reach it, a token is needed.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535),
+              help="0 for any that is free.")
+@click.option("--token", metavar="WORD", envvar="PNEUMO_TOKEN",
+              help="What every request must carry, or PNEUMO_TOKEN. Default: made and printed where needed.")
+def serve(bundle, host, port, token):
+    """Open a local page on which films can be dropped, with an API for programs.
+
+    BUNDLE is a file that `pneumo bundle` made, or a run's folder."""
+    try: from pneumo_nb.serve import serve as serve_page
+    except ModuleNotFoundError as e: raise StudyError(
+        f"Expected the packages of the page, found no {e.name}; "
+        "install pneumo_nb with its extra serve.") from None
+    detector = _load_detector(bundle)
+    serve_page(detector, host, port, token, lambda address: click.echo(
+        f"Open {address}\nNothing that is sent there is stored. Ctrl-C stops it."))
+
+
+# %% [markdown]
 # ### Tables
 
 # %%

@@ -4,25 +4,28 @@
 
 # %% auto #0
 __all__ = ['STRANGE', 'CLASSES', 'Reference', 'reference_arrays', 'reference_from', 'patient_weights', 'upper_quantile',
-           'fit_reference', 'unlikeness', 'flags_of', 'strange_films', 'flag_table', 'false_flags',
-           'conformal_quantiles', 'conformal_sets', 'covered', 'coverage_table', 'resplit_coverage', 'risk_coverage']
+           'fit_reference', 'unlikeness', 'flags_of', 'strange_films', 'share_interval', 'flag_table', 'false_flags',
+           'conformal_quantiles', 'conformal_sets', 'covered', 'coverage_table', 'resplit_coverage', 'left_out_answers',
+           'risk_coverage']
 
 # %% ../nbs/21_doubt.ipynb #c6e99708
 from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 
-from .run import StudyError, rng_for
-from .style import in_list
+from .run import StudyError, read_table, rng_for, threads
+from .measures import logit, patient_draws, proportion_interval, read_predictions
 
 # %% ../nbs/21_doubt.ipynb #fd9d6ec0
 def _levels(
     pixels: np.ndarray, # (N, S, S) uint8
 ) -> np.ndarray: # (N, 7)
     "Quantiles of gray, and the logarithm of the black and the white share."
-    flat = pixels.reshape(len(pixels), -1)
+    flat = pixels.reshape(len(pixels), pixels.shape[1] * pixels.shape[2])
     quantiles = np.percentile(flat, [2, 25, 50, 75, 98], axis=1).T / 255
     black, white = (flat <= 4).mean(axis=1), (flat >= 251).mean(axis=1)
     return np.column_stack([quantiles, np.log(.01 + black), np.log(.01 + white)])
@@ -55,6 +58,14 @@ def _pictures(
     centred = small - small.mean(axis=(1, 2), keepdims=True)
     return centred / (small.std(axis=(1, 2), keepdims=True) + 4)
 
+# %% ../nbs/21_doubt.ipynb #2528f7ce
+def _in_parts(
+    measure,            # of films
+    pixels: np.ndarray, # (N, S, S) uint8
+) -> np.ndarray: # (N, ...)
+    "What a measure says of films, a few hundred at a time."
+    return np.concatenate([measure(pixels[n:n + 256]) for n in range(0, max(len(pixels), 1), 256)])
+
 # %% ../nbs/21_doubt.ipynb #286036bf
 def _odd(
     pictures: np.ndarray, # (N, s, s)
@@ -63,7 +74,7 @@ def _odd(
     "The part of pictures that changes its sign when they are mirrored."
     part = (pictures - np.flip(pictures, axis)) / 2
     half = pictures.shape[axis] // 2
-    return np.take(part, range(half), axis=axis).reshape(len(pictures), -1)
+    return np.take(part, range(half), axis=axis).reshape(len(pictures), half * pictures.shape[3 - axis])
 
 # %% ../nbs/21_doubt.ipynb #f84172ce
 def _side_direction(odd: np.ndarray) -> np.ndarray: # (d,)
@@ -119,20 +130,20 @@ def reference_from(arrays) -> Reference: # of `reference_arrays`, or what `numpy
 # %% ../nbs/21_doubt.ipynb #058e463d
 _GROUPS = {
     "levels": "gray levels",
-    "grain": "sharpness, grain or empty margins",
+    "grain": "sharpness or grain or empty margins",
     "place": "where things lie",
     "remainder": "forms that those films do not have",
-    "sides": "left and right, perhaps exchanged",
-    "upright": "top and bottom, perhaps exchanged"}
+    "sides": "left and right perhaps exchanged",
+    "upright": "top and bottom perhaps exchanged"}
 
 # %% ../nbs/21_doubt.ipynb #dc4a36b2
-def _group_values(
+def _values(
     reference: Reference,
     pixels: np.ndarray, # (N, S, S) uint8
 ) -> np.ndarray: # (N, 6) in the order of `_GROUPS`; the larger, the stranger
     "One value a group."
     pictures = _pictures(pixels)
-    flat = pictures.reshape(len(pictures), -1) - reference.mean
+    flat = pictures.reshape(len(pictures), reference.mean.size) - reference.mean
     scores = flat @ reference.components.T
     missed = ((flat - scores @ reference.components) ** 2).mean(axis=1)
     return np.column_stack([
@@ -140,6 +151,11 @@ def _group_values(
         _distance(_grain(pixels), reference.grain_centre, reference.grain_matrix),
         np.sqrt(((scores / reference.deviations) ** 2).mean(axis=1)), np.log(missed + 1e-3),
         -_odd(pictures, 2) @ reference.sides, -_odd(pictures, 1) @ reference.upright])
+
+# %% ../nbs/21_doubt.ipynb #dc4aaaa2
+def _group_values(reference: Reference, pixels: np.ndarray) -> np.ndarray: # (N, 6)
+    "The same, with memory for a few hundred films."
+    return _in_parts(partial(_values, reference), pixels)
 
 # %% ../nbs/21_doubt.ipynb #fcf75def
 def patient_weights(
@@ -164,12 +180,12 @@ def upper_quantile(
 # %% ../nbs/21_doubt.ipynb #bdf9ff81
 def _describe(pixels: np.ndarray, size: int) -> dict: # fields of a Reference; `size`: most components
     "What some films look like."
-    pictures = _pictures(pixels)
+    pictures = _in_parts(_pictures, pixels)
     flat = pictures.reshape(len(pictures), -1)
     mean = flat.mean(axis=0)
     values, vectors = np.linalg.eigh((flat - mean).T @ (flat - mean) / len(flat))
     kept = np.argsort(values)[::-1][:min(size, len(flat) // 4)]
-    levels, grain = _ellipse(_levels(pixels)), _ellipse(_grain(pixels))
+    levels, grain = (_ellipse(_in_parts(measure, pixels)) for measure in (_levels, _grain))
     return dict(levels_centre=levels[0], levels_matrix=levels[1], grain_centre=grain[0],
                 grain_matrix=grain[1], mean=mean, components=vectors[:, kept].T,
                 deviations=np.sqrt(np.maximum(values[kept], 1e-9)),
@@ -186,6 +202,7 @@ def fit_reference(
     rate: float = .05,   # share of patients held out whose films shall be flagged
 ) -> Reference:
     "What films look like, and from where on a film is unlike them."
+    from threadpoolctl import threadpool_limits
     names = pd.unique(np.asarray(patients))
     if len(names) < _LEAST:
         raise StudyError(f"Expected films of at least {_LEAST} patients to say what films look like, found "
@@ -194,13 +211,14 @@ def fit_reference(
     is_described = np.isin(np.asarray(patients), described)
     held_out, weights = pixels[~is_described], patient_weights(np.asarray(patients)[~is_described])
     none = dict(middles=np.zeros(6), limits=np.ones(6), threshold=np.inf, rate=rate)
-    found = _describe(pixels[is_described], 40)
+    with threadpool_limits(threads(), "blas"): found = _describe(pixels[is_described], 40)
     return _with_limits(Reference(**found, **none), held_out, weights)
 
 # %% ../nbs/21_doubt.ipynb #620eb39c
 def _scaled(reference: Reference, pixels: np.ndarray) -> np.ndarray: # (N, 6)
     "The groups' values, comparable with each other."
-    return (_group_values(reference, pixels) - reference.middles) / (reference.limits - reference.middles)
+    unit = np.maximum(reference.limits - reference.middles, 1e-9)   # 0 if films are all alike
+    return (_group_values(reference, pixels) - reference.middles) / unit
 
 # %% ../nbs/21_doubt.ipynb #305238f4
 def unlikeness(
@@ -233,7 +251,7 @@ def flags_of(
     words = list(_GROUPS.values())
     def of(scaled):
         strange = [words[n] for n in np.argsort(-scaled) if scaled[n] > reference.threshold]
-        return ["unlike the films it learned from: " + in_list(strange)] if strange else []
+        return ["unlike the films it learned from: " + ", ".join(strange)] if strange else []
     return [of(scaled) for scaled in _scaled(reference, pixels)]
 
 # %% ../nbs/21_doubt.ipynb #edced49f
@@ -327,6 +345,25 @@ def strange_films(
     square = lambda film: cv2.resize(np.ascontiguousarray(film), (side, side), interpolation=cv2.INTER_AREA)
     return {kind: np.stack([square(make(film, rng)) for film in films]) for kind, make in STRANGE.items()}
 
+# %% ../nbs/21_doubt.ipynb #6a0ad518
+def share_interval(
+    chosen,          # (n,) bool
+    patients,        # (n,) whose film each is
+    seed: int = 42,
+    draws: int = 1000,
+    by_patient: bool = False, # whether a patient counts once, however many films there are
+) -> tuple[float, float, float]: # share, low, high: 95 %; NaN without films
+    "The share of films for which something holds."
+    chosen, patients = np.asarray(chosen, float), np.asarray(patients)
+    if len(chosen) == 0: return (float("nan"),) * 3
+    weights = patient_weights(patients) if by_patient else np.ones(len(chosen))
+    share = float(np.average(chosen, weights=weights))
+    count = len(set(patients))
+    if share in (0, 1): return share, *proportion_interval(round(share * count), count, "exact")
+    drawn = [block * weights for block in patient_draws(patients, draws, seed)]
+    shares = np.concatenate([(w @ chosen) / w.sum(axis=1) for w in drawn])
+    return share, *np.percentile(shares, [2.5, 97.5]).tolist()
+
 # %% ../nbs/21_doubt.ipynb #15aae04e
 def flag_table(
     reference: Reference,
@@ -403,41 +440,71 @@ def covered(
 def coverage_table(
     labels, probabilities, patients,
     quantiles: dict[str, float],
-) -> pd.DataFrame: # class, films, patients, coverage (by patient), both, neither (by film)
-    "How often sets hold the true class, and how often they say nothing."
+    seed: int = 42,
+    draws: int = 1000,
+) -> pd.DataFrame: # class, films, patients; coverage with interval; both, neither, wrong
+    "How often sets hold the true class, a patient counting once, and which share of films gets which set."
     sets, labels = np.asarray(conformal_sets(probabilities, quantiles)), np.asarray(labels)
-    right, rows = covered(labels, sets), []
+    right, patients, rows = covered(labels, sets), np.asarray(patients), []
     for n, name in enumerate(CLASSES):
-        chosen = labels == n
-        weights = patient_weights(np.asarray(patients)[chosen])
-        rows.append(dict(films=int(chosen.sum()), patients=round(float(weights.sum())),
-                         coverage=float(np.sum(right[chosen] * weights) / max(weights.sum(), 1)),
-                         both=float((sets[chosen] == "both").mean()),
-                         neither=float((sets[chosen] == "neither").mean())) | {"class": name})
-    columns = ["class", "films", "patients", "coverage", "both", "neither"]
-    return pd.DataFrame(rows)[columns]
+        of = labels == n
+        says = lambda word: float(np.mean(sets[of] == word)) if of.any() else float("nan")
+        coverage = share_interval(right[of], patients[of], seed, draws, by_patient=True)
+        rows.append({"class": name, "films": int(of.sum()), "patients": len(set(patients[of]))}
+                    | dict(zip(("coverage", "coverage_low", "coverage_high"), coverage))
+                    | dict(both=says("both"), neither=says("neither"), wrong=says(CLASSES[1 - n])))
+    return pd.DataFrame(rows)
 
 # %% ../nbs/21_doubt.ipynb #012cd958
+def _resplit_shares(
+    scores: np.ndarray,   # (n,) of films of one class
+    patients: np.ndarray, # (n,)
+    level: float,
+    splits: int,
+    rng: np.random.Generator,
+) -> np.ndarray: # (splits,) share of patients covered; none with fewer than two patients
+    "Coverage of one half of the patients by the limit of the other."
+    order = np.argsort(scores, kind="stable")
+    codes, names = pd.factorize(patients[order])
+    scores, weights, shares = scores[order], patient_weights(codes), []
+    for _ in range(splits if len(names) > 1 else 0):
+        half = rng.permutation(np.arange(len(names)) % 2 == 0)[codes]
+        limit = upper_quantile(scores[half], weights[half], level)
+        shares.append(np.average(scores[~half] <= limit, weights=weights[~half]))
+    return np.array(shares)
+
+# %% ../nbs/21_doubt.ipynb #a59116ec
 def resplit_coverage(
     labels, probabilities, patients,
     level: float = .9,
     splits: int = 1000,
     seed: int = 42,
-) -> pd.DataFrame: # class, coverage (mean over splits), error (its standard error), most (what theory allows)
+) -> pd.DataFrame: # class, coverage (mean over splits), error (its standard error), at_most (by theory)
     "Coverage over random halves of the patients."
-    labels, scores, rng, rows = np.asarray(labels), _scores(probabilities), rng_for(seed, "resplit"), []
+    labels, patients, scores, rows = np.asarray(labels), np.asarray(patients), _scores(probabilities), []
     for n, name in enumerate(CLASSES):
-        chosen = labels == n
-        codes, names = pd.factorize(np.asarray(patients)[chosen])
-        weights, score, shares = patient_weights(codes), scores[n][chosen], []
-        for _ in range(splits):
-            half = rng.permutation(np.arange(len(names)) % 2)[codes] == 0
-            limit = upper_quantile(score[half], weights[half], level)
-            shares.append(np.average(score[~half] <= limit, weights=weights[~half]))
-        most = level + 1 / (weights[half].sum() + 1)
-        rows.append({"class": name, "coverage": np.mean(shares), "most": most,
-                     "error": np.std(shares) / np.sqrt(splits)})
+        of = labels == n
+        shares = _resplit_shares(scores[n][of], patients[of], level, splits, rng_for(seed, "resplit", name))
+        half = (len(set(patients[of])) + 1) // 2
+        mean, spread = (shares.mean(), shares.std()) if len(shares) else (np.nan, np.nan)
+        rows.append({"class": name, "coverage": mean, "error": spread / np.sqrt(splits),
+                     "at_most": level + 2 / (half + 1)})
     return pd.DataFrame(rows)
+
+# %% ../nbs/21_doubt.ipynb #1419d218
+def left_out_answers(
+    folder: Path, # of a run
+    model: str,
+) -> pd.DataFrame: # label, probability, patient_id
+    "What a model, or its members, said of films that they did not learn from and that are not test."
+    table = read_predictions(Path(folder)/f"predictions/{model}.csv")
+    patients = read_table(Path(folder)/"images.csv", ["path", "patient_id"]).set_index("path").patient_id
+    table = table[table.split == "validation"].join(patients, on="path")
+    unknown = int(table.patient_id.isna().sum())
+    if unknown or table.empty: raise StudyError(
+        f"Expected validation films of {model} that images.csv lists in {folder}, found {unknown} of "
+        f"{len(table)} unknown to it; run the model's stage again.")
+    return table[["label", "probability", "patient_id"]].reset_index(drop=True)
 
 # %% ../nbs/21_doubt.ipynb #3139e5a7
 def risk_coverage(
@@ -446,9 +513,9 @@ def risk_coverage(
     threshold: float = .5,
 ) -> pd.DataFrame: # coverage, risk: n rows, from the surest film alone to all
     "The share of wrong calls among the surest films."
-    p = np.clip(np.asarray(probabilities, float), 1e-7, 1 - 1e-7)
-    doubt = np.abs(np.log(p / (1 - p)) - np.log(threshold / (1 - threshold)))
-    order = np.argsort(-doubt, kind="stable")
-    wrong = ((p >= threshold) != (np.asarray(labels) == 1))[order]
-    count = np.arange(1, len(p) + 1)
-    return pd.DataFrame(dict(coverage=count / len(p), risk=np.cumsum(wrong) / count))
+    p = np.asarray(probabilities, float)
+    doubt = np.abs(logit(p) - logit(threshold))
+    wrong = pd.Series((p >= threshold) != (np.asarray(labels) == 1), dtype=float)
+    wrong = wrong.groupby(doubt).transform("mean").to_numpy()   # films that are equally doubtful count alike
+    order, count = np.argsort(-doubt, kind="stable"), np.arange(1, len(p) + 1)
+    return pd.DataFrame(dict(coverage=count / len(p), risk=np.cumsum(wrong[order]) / count))

@@ -16,18 +16,23 @@ import numpy as np
 
 from scipy import ndimage
 
+from .gradients import gradcam, hirescam, integrated_gradients, smoothgrad
 from .measures import patient_draws, proportion_interval
 from .occlusion import check_explained, occlusion_map
 from .run import StudyError, set_seed
+from .sampling import edge_map, random_map, rise
 
 # %% ../nbs/19_explanation.ipynb #793d5432
 @dataclass(frozen=True)
 class Method:
     "A way to explain a model's answers by maps."
+    name: str          # its key in `METHODS`
     function: Callable # (model, films (N, H, W) gray 0-255, **settings) → maps (N, H, W) float32
     title: str         # what a map is called
     unit: str          # what a value means
     red: str           # what a value above 0 says, as a clause
+    is_control: bool = False  # made without asking the network?
+    floor: float = .05        # the smallest value that may get the full colour, in the unit
     faint: str = ""           # what it means if all values are small, as a clause
     faint_below: float = 0.   # the largest value of a faint map
 
@@ -38,18 +43,33 @@ class Method:
         return {setting.name: setting.default for setting in settings}
 
 # %% ../nbs/19_explanation.ipynb #0d41d9e3
-METHODS = {
-    "occlusion": Method(
-        occlusion_map, title="occlusion map", unit="drop in probability when covered",
-        red="covering lowers the probability of pneumonia", faint_below=.05,
-        faint="their answers do not hang on any one place. A network weighs the film as a whole, or it is so "
-              "sure that a patch cannot move it")}
+_TABLE = [
+    Method("occlusion", occlusion_map, "occlusion map", "drop in probability when covered",
+           "covering lowers the probability of pneumonia", faint_below=.05,
+           faint="their answers do not hang on any one place. A network weighs the film as a whole, or it is "
+                 "so sure that a patch cannot move it"),
+    Method("gradcam", gradcam, "Grad-CAM map", "weighted features, log odds",
+           "the last feature maps hold what speaks for pneumonia"),
+    Method("hirescam", hirescam, "HiResCAM map", "log odds of a place, times the places",
+           "a place of the last feature maps speaks for pneumonia"),
+    Method("integrated_gradients", integrated_gradients, "map of Integrated Gradients", "log odds of a pixel",
+           "a pixel adds to the log odds of pneumonia", floor=.001),
+    Method("smoothgrad", smoothgrad, "SmoothGrad map", "derivative of the log odds times gray",
+           "the log odds of pneumonia grow with a pixel", floor=.001),
+    Method("rise", rise, "RISE map", "rise in probability when uncovered",
+           "uncovering raises the probability of pneumonia"),
+    Method("random_map", random_map, "random map", "noise", "a random number is above 0",
+           is_control=True, floor=1.),
+    Method("edge_map", edge_map, "edge map", "change of gray, levels a pixel", "the film's gray changes",
+           is_control=True, floor=1.)]
+
+METHODS = {method.name: method for method in _TABLE}
 
 # %% ../nbs/19_explanation.ipynb #707ab789
 def explain(
     model,                     # Keras model: (N, H, W, 1) gray 0-255 → (N, 1) probability of pneumonia
     images,                    # (N, H, W) or (N, H, W, 1), gray 0-255
-    method: str = "occlusion", # a key of `METHODS`
+    method: str = "gradcam",   # a key of `METHODS`
     **own,                     # settings of the method, in place of its defaults
 ) -> np.ndarray: # (N, H, W) float32, above 0 where a pixel counts as a sign of pneumonia
     "A map for each film."

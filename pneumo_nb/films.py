@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['FILM_ENDINGS', 'UNLISTED', 'OWN_PATIENTS', 'MOST_PIXELS', 'MOST_BYTES', 'LEFT_OUT', 'NO_TEST', 'patient_id',
            'film_kind', 'naming_series', 'patient_number', 'with_series', 'in_words', 'check_layout', 'write_template',
-           'check_source', 'film_format', 'decode_film', 'read_film', 'dicom_remarks', 'dicom_tags', 'scan_dataset',
-           'check_dataset', 'data_fingerprint', 'content_digest', 'sample_films', 'check_gray', 'fetch_dataset']
+           'check_source', 'film_format', 'decode_film', 'read_bytes', 'read_film', 'dicom_remarks', 'dicom_tags',
+           'scan_dataset', 'check_dataset', 'data_fingerprint', 'content_digest', 'sample_films', 'check_gray',
+           'fetch_dataset']
 
 # %% ../nbs/04_films.ipynb #b8731d98
 import atexit, hashlib, io, json, logging, math, os, re, stat, struct, subprocess, sys, threading
@@ -716,7 +717,7 @@ def decode_film(
     raise StudyError(f"Expected a readable film at {name}, found {problem}; replace or remove it.")
 
 # %% ../nbs/04_films.ipynb #c18ae648
-def _read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
     "The content of a regular file of a film's size."
     state = os.stat(path)  # a broken link says so itself
     if not stat.S_ISREG(state.st_mode): found = "a pipe, device or folder"
@@ -730,7 +731,7 @@ def read_film(
     path: str | Path, # of the file
 ) -> np.ndarray: # (H, W) uint8
     "A film's pixels in gray, at full size, upright."
-    return decode_film(_read_bytes(path), str(path))
+    return decode_film(read_bytes(path), str(path))
 
 # %% ../nbs/04_films.ipynb #c9b7feb7
 _RADIOGRAPHS, _FRONTAL = ("CR", "DX", "DR", "RG"), ("PA", "AP")
@@ -867,7 +868,7 @@ def _film_facts(
     "What a film's file tells, without keeping its pixels."
     path, row = root/film["path"], film | dict(width=0, height=0, mode="")
     try:
-        content = _read_bytes(path)
+        content = read_bytes(path)
         facts = dict(bytes=len(content), sha1=hashlib.sha1(content).hexdigest())
         return row | facts | _image_facts(path, content)
     except FileNotFoundError: return row | dict(problem="there is no such file, or a link leads nowhere")

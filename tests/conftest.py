@@ -140,3 +140,13 @@ def evaluated(recipe, tmp_path_factory):
         assert done.returncode == 0, done.stdout + done.stderr
         return recipe
     return made_once(tmp_path_factory, "evaluated", evaluate)
+
+@pytest.fixture(scope="session")
+def bundle(evaluated, tmp_path_factory):
+    "The file with that run's networks."
+    def make(place):
+        from pneumo_nb.detector import make_bundle
+        file = place.with_suffix(".pneumo")
+        make_bundle(evaluated.folder, out=file)
+        return file
+    return made_once(tmp_path_factory, "bundle", make)

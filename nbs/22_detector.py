@@ -1,0 +1,861 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: python3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The detector
+#
+# > One file that answers for any film: how sure, when not to believe it, and what it is not
+
+# %%
+#| default_exp detector
+
+# %%
+#| export
+import csv, hashlib, io, json, os, tempfile, time, zipfile
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from pneumo_nb.run import (
+    StudyError, atomic_path, jsonable, models, read_json, read_provenance, read_table,
+    rng_for, threads, write_json)
+from pneumo_nb.style import counted, in_list, model_title
+from pneumo_nb.films import (
+    FILM_ENDINGS, check_gray, decode_film, dicom_remarks, dicom_tags, in_words, read_bytes, read_film)
+from pneumo_nb.cache import decode_films, squash
+from pneumo_nb.measures import RULES, auroc
+from pneumo_nb.doubt import (
+    Reference, conformal_quantiles, conformal_sets, fit_reference, flags_of, reference_arrays, reference_from)
+
+# %%
+#| hide
+import keras
+from fastcore.test import test_close, test_eq, test_fail
+from keras import layers
+from pneumo_nb.run import open_stage, write_csv
+from pneumo_nb.phantom import make_dataset
+from pneumo_nb.films import data_fingerprint, scan_dataset
+from pneumo_nb.training import save_model
+
+
+# %% [markdown]
+# A run answers for its own films. A **detector** answers for any film, without notebooks and without the run.
+# It is one file, a **bundle**, that can be copied to another machine.
+#
+# ## What is in a bundle
+#
+# A bundle is a plain zip with four files. `network.keras` is the network that the run saved, byte by byte.
+# `reference.npz` is what train films look like (chapter on doubt). `card.json` says everything else.
+# `manifest.json` has the SHA-256 sum of each. The sum of the manifest names the bundle: its **digest**.
+
+# %%
+#| export
+@dataclass(frozen=True)
+class Bundle:
+    "A network with all that its answers need."
+    card: dict           # title, model, image_size, thresholds, conformal limits, where it is from …
+    reference: Reference # what train films look like
+    network: bytes       # a Keras file
+    digest: str = ""     # of the manifest, once written
+
+
+# %%
+#| export
+def _contents(bundle: Bundle) -> dict[str, bytes]: # name → content
+    "The files of a bundle without the manifest."
+    arrays = io.BytesIO()
+    np.savez(arrays, **reference_arrays(bundle.reference))
+    card = json.dumps(jsonable(bundle.card), indent=1, ensure_ascii=False, sort_keys=True)
+    return {"card.json": card.encode(), "network.keras": bundle.network, "reference.npz": arrays.getvalue()}
+
+
+# %%
+#| export
+def _manifest(contents: dict[str, bytes]) -> bytes:
+    "The sums of all files, always written alike."
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(contents.items())}
+    return json.dumps(dict(format=1, sha256=sums), indent=1, sort_keys=True).encode()
+
+
+# %%
+#| export
+def _packed(contents: dict[str, bytes]) -> bytes: # of a zip
+    "Files and their manifest as a zip without times or compression."
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, content in {"manifest.json": _manifest(contents), **contents}.items():
+            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            entry.create_system = 3  # the same bytes on every system
+            archive.writestr(entry, content)
+    return packed.getvalue()
+
+
+# %%
+#| export
+def write_bundle(
+    bundle: Bundle,
+    file: str | Path, # FILE.pneumo
+) -> str: # the digest
+    "Write a bundle, whole or not at all; the same bundle gives the same bytes."
+    contents = _contents(bundle)
+    with atomic_path(Path(file)) as partial: partial.write_bytes(_packed(contents))
+    return hashlib.sha256(_manifest(contents)).hexdigest()
+
+
+# %% [markdown]
+# Reading sums up every file and packs the contents again. So every changed, added or missing byte is found.
+# Nothing in a bundle is a program: no pickle, and Keras loads the network in its safe mode.
+
+# %%
+#| export
+_MOST_BYTES = 2 << 30  # of one file in a bundle
+
+
+# %%
+#| export
+def _zip_contents(packed: bytes) -> dict[str, bytes]: # name → content; {} for no zip that could be a bundle
+    "The files of a zip."
+    try:
+        with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+            if max((i.file_size for i in archive.infolist()), default=0) > _MOST_BYTES: return {}
+            names = archive.namelist()
+            return {name: archive.read(name) for name in names} if len({*names}) == len(names) else {}
+    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError): return {}
+
+
+# %%
+#| export
+def read_bundle(file: str | Path) -> Bundle:
+    "The bundle in a file, if it is as it was written."
+    file = Path(file)
+    if not file.is_file():
+        raise StudyError(f"Expected a bundle or a run's folder, found nothing at {file}; "
+                         "make a bundle with `pneumo bundle RUN --out FILE.pneumo`.")
+    packed = file.read_bytes()
+    contents = _zip_contents(packed)
+    manifest = contents.pop("manifest.json", b"")
+    if not contents or manifest != _manifest(contents) or packed != _packed(contents):
+        raise StudyError(f"Expected {file} to be a bundle as it was written, found one that was changed, "
+                         "cut short, or something else; copy it again, or make it anew with `pneumo bundle`.")
+    with np.load(io.BytesIO(contents["reference.npz"]), allow_pickle=False) as arrays:
+        reference = reference_from(arrays)
+    digest = hashlib.sha256(manifest).hexdigest()
+    return Bundle(json.loads(contents["card.json"]), reference, contents["network.keras"], digest)
+
+
+# %% [markdown]
+# ## From a run to a bundle
+#
+# Without a name the model is the one with the highest AUROC on validation films, the run's folds for a
+# recipe. Test has no say.
+
+# %%
+#| export
+def _check_is_run(folder: Path):
+    "Refuse a folder that holds no run with films and networks."
+    needed = ["images.csv", "metrics/data.json", "provenance.json"]
+    missing = [name for name in needed if not (folder/name).exists()]
+    if missing: raise StudyError(f"Expected a run's folder at {folder}, found no {in_list(missing)} there; "
+                                 "name a run that has trained a network.")
+
+
+# %%
+#| export
+def _validation(folder: Path, model: str) -> pd.DataFrame: # label, probability, patient_id
+    "What a model says of films that it did not learn from and that are not test."
+    columns = ["path", "split", "label", "probability"]
+    table = read_table(folder/f"predictions/{model}.csv", columns)
+    table = table[table.split == "validation"]
+    patients = read_table(folder/"images.csv", ["path", "patient_id"]).set_index("path").patient_id
+    return table.assign(patient_id=patients.reindex(table.path).astype(str).to_numpy())
+
+
+# %%
+#| export
+def _chosen_model(folder: Path, model: str | None) -> str:
+    "The model asked for, or the best on validation."
+    saved = {file.stem for file in folder.glob("models/*.keras")}
+    there = [name for name in models() if name in saved and (folder/f"predictions/{name}.csv").exists()]
+    if model in there: return model
+    if model or not there:
+        raise StudyError(f"Expected a model that the run {folder.name} has kept, found {model or 'none'}; "
+                         + (f"choose one of {in_list(there)}." if there else "train one of its networks."))
+    tables = {name: _validation(folder, name) for name in there}
+    score = lambda name: auroc(tables[name].label.to_numpy(), tables[name].probability.to_numpy())
+    return max(there, key=score)
+
+
+# %% [markdown]
+# Thresholds have short names: `half` is .5, the others are the study's rules, chosen on validation.
+
+# %%
+#| export
+def rule_key(name: str) -> str: # of a rule in RULES
+    "The name of a rule on the command line."
+    return name.lower().replace(" .", "")
+
+
+# %%
+#| export
+def _thresholds(validation: pd.DataFrame) -> dict[str, float]:
+    "A threshold by each rule."
+    return {"half": .5} | {rule_key(name): float(rule(validation)) for name, rule in RULES.items()}
+
+
+# %%
+test_eq([rule_key(name) for name in RULES], ["youden", "sensitivity95", "sensitivity98"])
+
+# %% [markdown]
+# A reference needs no more than some thousand films. From a larger set whole patients are drawn.
+
+# %%
+#| export
+_MOST_FILMS = 6000  # that the reference is fitted to
+
+
+# %%
+#| export
+def _some_patients(images: pd.DataFrame, seed: int) -> pd.DataFrame:
+    "Films of as many patients as fit, all where they do."
+    if len(images) <= _MOST_FILMS: return images
+    names = rng_for(seed, "reference").permutation(images.patient_id.unique())
+    place = images.patient_id.map({name: n for n, name in enumerate(names)})
+    first = place.sort_values(kind="stable").index[:_MOST_FILMS]
+    return images.loc[sorted(first)]
+
+
+# %%
+#| export
+def _run_reference(folder: Path, size: int, seed: int) -> Reference:
+    "The reference of a run's films that are not test."
+    images = pd.read_csv(folder/"images.csv", dtype=dict(path=str, patient_id=str), keep_default_na=False)
+    known = _some_patients(images[images.split != "test"], seed).reset_index(drop=True)
+    known.attrs["root"] = str(folder/read_json(folder/"metrics/data.json")["root"])
+    return fit_reference(decode_films(known, size).pixels, known.patient_id, seed)
+
+
+# %% [markdown]
+# What a detector is for, and what it is not, stands on its card, and with every answer.
+
+# %%
+#| export
+_INTENDED = "Research and teaching: how likely a frontal chest film of a child shows pneumonia."
+_NOT = ("No medical device. It was judged on films of one hospital, knows no history and no other disease, "
+        "and must not decide about a patient.")
+
+
+# %%
+#| export
+def _trained_on(folder: Path) -> str:
+    "The films that a run learned from, in words."
+    images = read_table(folder/"images.csv", ["split", "patient_id"])
+    facts, known = read_json(folder/"metrics/data.json"), images[images.split != "test"]
+    is_drawn = facts["source"] == "phantoms"
+    kind = "drawn phantoms" if is_drawn else f"films of the set {Path(facts['root']).name}"
+    return f"{len(known):,} {kind}, {counted(known.patient_id.nunique(), 'patient')}"
+
+
+# %%
+#| export
+def _own_test(folder: Path, model: str) -> dict: # measures with intervals; {} before the evaluation
+    "What the run's evaluation says of the model."
+    if not (folder/"comparison.csv").exists(): return {}
+    rows = pd.read_csv(folder/"comparison.csv").set_index("model")
+    if model not in rows.index: return {}
+    names = ["films", "prevalence", "threshold", *(f"{name}{end}" for name in
+             ("roc_auc", "sensitivity", "specificity", "accuracy", "brier") for end in ("", "_low", "_high"))]
+    return {name: rows.loc[model, name].item() for name in names}
+
+
+# %%
+#| export
+def _provenance(folder: Path, model: str) -> dict:
+    "Code, versions, seed and films of the training."
+    record = read_provenance(folder)["stages"].get(models()[model]["stage"], {})
+    kept = {name: record.get(name) for name in ("git_commit", "versions", "parameters", "started")}
+    return kept | dict(fingerprint=read_json(folder/"metrics/data.json")["fingerprint"])
+
+
+# %%
+#| export
+_LICENCE = "Code: Apache-2.0. Public films (Kermany et al.): CC BY 4.0. Own films: as their owner says."
+LEVEL = .9  # of the conformal sets
+
+
+# %%
+#| export
+def bundle_of_run(
+    folder: str | Path,       # the run's
+    model: str | None = None, # None: the best on validation
+) -> Bundle:
+    "A run's model with its thresholds, limits and reference."
+    folder = Path(folder).resolve()
+    _check_is_run(folder)
+    model = _chosen_model(folder, model)
+    validation = _validation(folder, model)
+    network = (folder/f"models/{model}.keras").read_bytes()
+    size, seed = _network_size(network), _seed(folder)
+    history = pd.read_csv(folder/f"history/{model}.csv")
+    limits = conformal_quantiles(validation.label, validation.probability, validation.patient_id, LEVEL)
+    card = dict(
+        title=f"{model_title(model)}, run {folder.name}", model=model, image_size=size,
+        temperature=history.temperature.iloc[-1].item(), thresholds=_thresholds(validation),
+        conformal=dict(level=LEVEL) | limits, calibration=dict(intercept=0., slope=1.),
+        validation_films=len(validation), own_test=_own_test(folder, model), parent=None,
+        trained_on=_trained_on(folder), provenance=_provenance(folder, model), licence=_LICENCE,
+        intended=_INTENDED) | {"not": _NOT}
+    return Bundle(card, _run_reference(folder, size, seed), network)
+
+
+# %%
+#| export
+def _seed(folder: Path) -> int:
+    "The seed of a run's films."
+    return read_provenance(folder)["stages"].get("data", {}).get("parameters", {}).get("seed", 42)
+
+
+# %%
+#| export
+def make_bundle(
+    folder: str | Path,       # the run's
+    model: str | None = None, # None: the best on validation
+    out: str | Path = "detector.pneumo",
+) -> str: # the digest
+    "Write a run's detector into one file."
+    return write_bundle(bundle_of_run(folder, model), out)
+
+
+# %% [markdown]
+# ## The network by itself
+#
+# Keras reads a network from a file only, so its bytes pass through a temporary one.
+
+# %%
+#| export
+def _load_network(content: bytes): # keras.Model
+    "The network in these bytes, in Keras's safe mode."
+    import keras, pneumo_nb.networks # the second knows the layers
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder)/"network.keras"
+        file.write_bytes(content)
+        return keras.saving.load_model(file, compile=False, safe_mode=True)
+
+
+# %%
+#| export
+def _network_size(content: bytes) -> int:
+    "Side of the squares that a network takes, told by its configuration alone."
+    with zipfile.ZipFile(io.BytesIO(content)) as archive: config = json.loads(archive.read("config.json"))
+    shapes = [layer["config"].get("batch_shape") for layer in config["config"]["layers"]]
+    return next(shape for shape in shapes if shape)[1]
+
+
+# %% [markdown]
+# A saved network ends in one dense unit with a sigmoid. Before it, an ensemble has the log odds of each
+# member. So the same pass gives the answer and how far the members are apart. A network alone has no range.
+
+# %%
+#| export
+def _with_members(network): # → keras.Model with the input of the last unit; weights (k,), constant; members
+    "A network that stops before its last unit."
+    import keras
+    last = network.layers[-1]
+    weights, constant = last.get_weights()
+    joined = isinstance(last.input._keras_history.operation, keras.layers.Concatenate)
+    members = len(weights) if joined and np.ptp(weights) < 1e-6 * np.abs(weights).max() else 1
+    before = keras.Model(network.inputs[0], last.input)
+    return before, weights[:, 0].astype(np.float64), float(constant[0]), members
+
+
+# %% [markdown]
+# ## Finding films
+#
+# Folders are walked in the order of names. Only a folder's own names are in memory at a time. A file that is
+# named is tried whatever its ending. Of a folder's files only those count that end like films.
+
+# %%
+#| export
+def _walk(folder: str): # yields paths
+    "Films in a folder and below, in the order of names."
+    entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    for entry in entries:
+        if entry.name.startswith("."): continue
+        if entry.is_dir(): yield from _walk(entry.path)
+        elif entry.name.lower().endswith(FILM_ENDINGS): yield entry.path
+
+
+# %%
+#| export
+def find_films(
+    places: list, # files and folders
+): # yields paths, as text
+    "The films at some places; refuses what is not there."
+    for place in map(str, places):
+        if not os.path.exists(place):
+            raise StudyError(f"Expected a film or a folder, found nothing at {in_words(place)}.")
+    for place in map(str, places):
+        if os.path.isdir(place): yield from _walk(place)
+        else: yield place
+
+
+# %% [markdown]
+# ## A detector
+#
+# What the card says is looked up by these.
+
+# %%
+#| export
+COLUMNS = ["file", "probability", "low", "high", "call", "conformal", "flags", "seconds"]
+_BATCH = 32
+
+
+# %%
+#| export
+@dataclass
+class Read:
+    "A film that was read, or why it could not be."
+    name: str                  # of the file, or of the array
+    pixels: np.ndarray | None  # (S, S) uint8
+    remarks: list[str]         # of its DICOM tags
+    problem: str = ""
+    tags: dict | None = None
+
+
+# %%
+#| export
+def _read(item, size: int, tags: tuple) -> Read: # `item`: a path, or a name and an array
+    "Decode and squash one film."
+    if not isinstance(item, str):
+        name, film = item
+        return Read(name, squash(np.ascontiguousarray(film), size), [])
+    try:
+        content = read_bytes(Path(item))
+        pixels = squash(decode_film(content, in_words(item)), size)
+        found = dicom_tags(content, tags) if tags else {}
+        return Read(in_words(item), pixels, dicom_remarks(content), tags=found)
+    except (StudyError, OSError) as e:
+        reason = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
+        return Read(in_words(item), None, [], " ".join(reason.split()))
+
+
+# %% [markdown]
+# Films are decoded by threads that are at most eight batches ahead of the network.
+
+# %%
+#| export
+def _read_ahead(items, size: int, tags: tuple = ()): # yields Read, in order
+    "Films in order, decoded on all cores, with few in memory."
+    items = iter(items)
+    with ThreadPoolExecutor(threads()) as pool:
+        submit = lambda item: pool.submit(_read, item, size, tags)
+        waiting = deque(map(submit, islice(items, 8 * _BATCH)))
+        while waiting:
+            yield waiting.popleft().result()
+            waiting.extend(map(submit, islice(items, 1)))
+
+
+# %%
+#| export
+def _named(films): # yields paths as text, or (name, array)
+    "Films as they were given: paths, folders, one array or several."
+    if isinstance(films, (str, os.PathLike)): films = [films]
+    if isinstance(films, np.ndarray) and films.ndim == 2: films = films[None]
+    for n, film in enumerate(films):
+        if isinstance(film, (str, os.PathLike)): yield from find_films([film])
+        else: yield f"array {n}", _checked_array(film)
+
+
+# %%
+#| export
+def _checked_array(film) -> np.ndarray: # (H, W) uint8
+    "An array that can be a film."
+    film = np.asarray(film)
+    if film.ndim == 3 and film.shape[2] == 1: film = film[..., 0]
+    if film.ndim != 2 or film.dtype != np.uint8 or min(film.shape) < 16:
+        raise StudyError("Expected a film as (H, W) uint8 with at least 16 pixels a side, found "
+                         f"{film.shape} {film.dtype}; read films with `read_film`.")
+    return film
+
+
+# %%
+#| export
+def threshold_of(card: dict, rule: str) -> float:
+    "The threshold of a rule."
+    rules = card["thresholds"]
+    if rule in rules: return rules[rule]
+    raise StudyError(f"Expected one of the rules {in_list(list(rules))}, found {rule!r}.")
+
+
+# %%
+#| export
+def conformal_limits(card: dict) -> dict[str, float]:
+    "The limits of the sets; none on the card where there were too few patients."
+    limits = card["conformal"]
+    return {name: float("inf") if limits[name] is None else limits[name] for name in ("normal", "pneumonia")}
+
+
+# %%
+test_eq(conformal_limits(dict(conformal=dict(normal=None, pneumonia=.4))), dict(normal=np.inf, pneumonia=.4))
+
+
+# %%
+#| export
+def _bundle_in_memory(folder: Path) -> Bundle:
+    "A run's bundle, with the digest that it would have as a file."
+    bundle = bundle_of_run(folder)
+    return replace(bundle, digest=hashlib.sha256(_manifest(_contents(bundle))).hexdigest())
+
+
+# %%
+#| export
+def _explained(detector, film, method: str, own: dict) -> np.ndarray: # (H, W) float32
+    "A map, enlarged to its film."
+    import cv2
+    from pneumo_nb.explanation import explain
+    is_path = isinstance(film, (str, os.PathLike))
+    film = decode_film(read_bytes(Path(film)), in_words(film)) if is_path else _checked_array(film)
+    found = explain(detector.network, squash(film, detector.size)[None], method, **own)[0]
+    return cv2.resize(np.asarray(found, np.float32), film.shape[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+# %%
+#| export
+class Detector:
+    "Answers for films, and says when not to believe it. Films: paths, folders, or arrays (H, W) uint8."
+    def __init__(self, bundle: Bundle):
+        self.bundle, self.card, self.digest = bundle, bundle.card, bundle.digest
+        self.size = self.card["image_size"] # side of the squares that the network sees
+        self.network = _load_network(bundle.network)
+        self._before, self._weights, self._constant, self.members = _with_members(self.network)
+
+    @classmethod
+    def load(cls, path: str | Path): # → Detector
+        "A detector from a bundle, or made from the folder of a run."
+        return cls(_bundle_in_memory(Path(path)) if Path(path).is_dir() else read_bundle(path))
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray: # (N, size, size) uint8 → (1 + members, N)
+        "Temperature-scaled probabilities of pneumonia: the answer, then each member's."
+        gray = check_gray(np.asarray(pixels)[..., None]).astype(np.float32)
+        parts = np.asarray(self._before.predict_on_batch(gray), np.float64)
+        answer = parts @ self._weights + self._constant
+        each = parts * self._weights.sum() + self._constant if self.members > 1 else answer[:, None]
+        line = self.card["calibration"]
+        return expit(line["intercept"] + line["slope"] * np.column_stack([answer, each]).T)
+
+    def stream(self, films, rule: str = "sensitivity95", tags: tuple = ()): # yields lists of rows
+        "Answers in the order of the films; memory does not grow with their number."
+        threshold = threshold_of(self.card, rule)
+        reads = _read_ahead(_named(films), self.size, tuple(tags))
+        while batch := list(islice(reads, _BATCH)): yield _answer_batch(self, batch, threshold)
+
+    def predict(self, films, rule: str = "sensitivity95") -> pd.DataFrame: # `COLUMNS`; one row a film
+        "Answers for films. A file that cannot be read has no probability, and a flag that says why."
+        return pd.DataFrame([row for rows in self.stream(films, rule) for row in rows], columns=COLUMNS)
+
+    def explain(self, film, method: str = "occlusion", **own) -> np.ndarray: # (H, W) float32, film's own size
+        "Where on a film the answer comes from; above 0 what speaks for pneumonia. `method`: of `METHODS`."
+        return _explained(self, film, method, own)
+
+
+# %%
+#| export
+def _answer_batch(detector: Detector, batch: list[Read], threshold: float) -> list[dict]:
+    "Rows of answers for some films."
+    began, read = time.perf_counter(), [film for film in batch if film.pixels is not None]
+    answers = iter(_answers(detector, read, threshold) if read else [])
+    rows = [next(answers) if film.pixels is not None else _no_answer(film) for film in batch]
+    seconds = (time.perf_counter() - began) / len(batch)
+    return [row | dict(seconds=round(seconds, 4)) | (film.tags or {}) for row, film in zip(rows, batch)]
+
+
+# %%
+#| export
+def _answers(detector: Detector, read: list[Read], threshold: float): # yields rows
+    "What the detector says of films that could be read."
+    pixels = np.stack([film.pixels for film in read])
+    answer, *each = detector.probabilities(pixels)
+    low, high = np.min(each, axis=0), np.max(each, axis=0)
+    sets = conformal_sets(answer, conformal_limits(detector.card))
+    for n, flags in enumerate(flags_of(detector.bundle.reference, pixels)):
+        yield dict(file=read[n].name, probability=round(float(answer[n]), 7), low=round(float(low[n]), 7),
+                   high=round(float(high[n]), 7), call="pneumonia" if answer[n] >= threshold else "normal",
+                   conformal=sets[n], flags="; ".join(read[n].remarks + flags))
+
+
+# %%
+#| export
+def _no_answer(film: Read) -> dict:
+    "The row of a film that could not be read."
+    nothing = dict.fromkeys(("probability", "low", "high"), float("nan"))
+    return dict(file=film.name, **nothing, call="", conformal="", flags=f"could not be read: {film.problem}")
+
+
+# %% [markdown]
+# A small run on phantoms, with a network of a few weights, gives a bundle. Written twice, it has the same
+# bytes.
+
+# %%
+def small_run(folder):
+    root = make_dataset(Path(folder)/"set", n_train=120, n_test=16, n_val=0, seed=1)
+    stage = open_stage("mlp", Path(folder)/"run", seed=1)
+    images = scan_dataset(root)
+    is_test = images.split == "test"
+    images["split"] = np.where(is_test, "test", np.where(images.index % 3 == 0, "validation", "train"))
+    write_csv(stage.path("images.csv"), images)
+    write_json(stage.path("metrics/data.json"), dict(root=str(root), source="phantoms",
+                                                    fingerprint=data_fingerprint(images)))
+    keras.utils.set_random_seed(1)
+    network = keras.Sequential([keras.Input((32, 32, 1)), layers.Rescaling(1 / 255),
+                                layers.AveragePooling2D(4), layers.Flatten(), layers.Dense(1, "sigmoid")])
+    save_model(stage, "mlp", network, 1.)
+    pixels = decode_films(images.set_axis(images.index), 32).pixels
+    said = network.predict(pixels[..., None], verbose=0)[:, 0]
+    table = images[["path", "label"]].assign(split=images.split, probability=said)
+    write_csv(stage.path("predictions/mlp.csv"), table[table.split != "train"])
+    write_csv(stage.path("history/mlp.csv"), pd.DataFrame(dict(temperature=[1.])))
+    return stage.folder, root, table
+
+folder = tempfile.TemporaryDirectory()
+os.environ["PNEUMO_CACHE"] = f"{folder.name}/cache"
+run, root, table = small_run(folder.name)
+file = Path(folder.name)/"small.pneumo"
+digest = make_bundle(run, out=file)
+test_eq(make_bundle(run, out=Path(folder.name)/"again.pneumo"), digest)
+test_eq(file.read_bytes(), Path(folder.name, "again.pneumo").read_bytes())
+test_fail(lambda: make_bundle(run, "cnn", file), contains="found cnn; choose one of mlp.")
+
+# %% [markdown]
+# The bundle says what the run said:
+
+# %%
+detector = Detector.load(file)
+answers = detector.predict(root/"test")
+test_eq(list(answers), COLUMNS)
+told = table.set_index("path").probability
+paths = [Path(f).relative_to(root).as_posix() for f in answers.file]
+test_close(answers.probability.to_numpy(), told[paths].to_numpy(), eps=1e-6)
+answers.head(3).style.hide(axis="index").format(precision=3)
+
+# %% [markdown]
+# One changed byte anywhere is found:
+
+# %%
+content = file.read_bytes()
+spoiled = Path(folder.name)/"spoiled.pneumo"
+for place in (content.find(b"network.keras") + 2000, content.find(b"small"), len(content) // 2):
+    spoiled.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1:])
+    test_fail(lambda: Detector.load(spoiled), contains="was changed")
+test_fail(lambda: Detector.load(root/"nothing.pneumo"), contains="found nothing at")
+
+# %% [markdown]
+# Arrays are taken as well. What cannot be a film is refused, and what is no film is flagged.
+
+# %%
+noise = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+assert "unlike the films it learned from" in detector.predict(noise)["flags"][0]
+test_fail(lambda: detector.predict(noise / 255), contains="found (64, 64) float64")
+test_fail(lambda: detector.predict(noise, rule="none"), contains="found 'none'")
+test_eq(detector.explain(noise, patch_size=8, stride=8).shape, (64, 64))
+
+
+# %%
+#| export
+def write_map(
+    detector: Detector,
+    film: str,     # path
+    folder: Path,
+    method: str = "occlusion",
+): # writes FOLDER/NAME.png, with the folders of the film in its name
+    "A film with its map over it."
+    import cv2
+    from pneumo_nb.explanation import overlay
+    found = detector.explain(film, method)
+    shown = overlay(read_film(film), found, max(float(np.abs(found).max()), .05))
+    name = "_".join(part for part in Path(film).with_suffix("").parts if part not in ("/", ".."))
+    with atomic_path(folder/f"{name}.png") as partial:
+        partial.write_bytes(cv2.imencode(".png", np.uint8(shown[..., ::-1] * 255))[1])
+
+
+# %%
+write_map(detector, answers.file[0], Path(folder.name), "occlusion")
+assert len(list(Path(folder.name).glob("*.png"))) == 1
+
+# %% [markdown]
+# ## A file of answers
+#
+# `pneumo predict` writes answers as they come. Beside the file, `FILE.about.json` says who answered, by which
+# rule, and what the answers are not. If a writing was interrupted, the next call goes on behind the last
+# whole line. It must be the same detector and rule, and the same films in the same order.
+
+# %%
+#| export
+_KINDS = (".csv", ".jsonl", ".parquet")
+
+
+# %%
+#| export
+def about(detector: Detector, rule: str, tags: tuple = ()) -> dict:
+    "What a file of answers must say besides."
+    card = detector.card
+    said = {name: card[name] for name in ("title", "trained_on", "intended", "not")}
+    asked = dict(rule=rule, threshold=threshold_of(card, rule), tags=list(tags))
+    return dict(detector=detector.digest) | asked | said
+
+
+# %%
+#| export
+def _lines(file: Path) -> tuple[int, str, int]: # whole answers, the film of the last, bytes of all
+    "How far a file of answers got."
+    count, last, size = 0, "", 0
+    with open(file, "rb") as f:
+        for line in f:
+            if not line.endswith(b"\n"): break
+            size, last, count = size + len(line), line.decode("utf-8", "replace"), count + 1
+    if file.suffix == ".jsonl": return count, json.loads(last)["file"] if count else "", size
+    return count - 1, next(csv.reader([last]))[0] if count > 1 else "", size
+
+
+# %%
+#| export
+def _text_of(rows: list[dict], kind: str, columns: list[str], with_header: bool) -> str:
+    "Rows as lines of a file."
+    if kind == ".csv":
+        table = pd.DataFrame(rows, columns=columns)
+        return table.to_csv(index=False, header=with_header, lineterminator="\n")
+    return "".join(json.dumps(jsonable({name: row.get(name) for name in columns}), ensure_ascii=False) + "\n"
+                   for row in rows)
+
+
+# %%
+#| export
+def _check_out(out: Path):
+    "Refuse a file that cannot be written."
+    if out.suffix not in _KINDS:
+        raise StudyError(f"Expected a file that ends in {in_list(list(_KINDS), 'or')}, found {out.name}.")
+    if not out.parent.is_dir():
+        raise StudyError(f"Expected a folder to write {out.name} into, found none at {out.parent}.")
+    if out.suffix == ".parquet":
+        try: import pyarrow # noqa: F401
+        except ModuleNotFoundError: raise StudyError(
+            "Expected pyarrow to write Parquet, found none; install pneumo_nb with its extra parquet, "
+            "or write .csv or .jsonl.") from None
+
+
+# %%
+#| export
+def _begun(lines: Path, asked: dict) -> tuple[int, str, int]: # as from `_lines`
+    "How far an earlier call got; refuses a file that holds other answers."
+    note = lines.with_name(lines.name + ".about.json")
+    if not lines.exists():
+        write_json(note, asked)
+        return 0, "", 0
+    same = note.exists() and read_json(note) == jsonable(asked)
+    if not same:
+        raise StudyError(f"Expected {lines.name} to hold answers of the same detector, rule and tags, found "
+                         "others; give another --out, or remove it and its .about.json.")
+    return _lines(lines)
+
+
+# %%
+#| export
+def _skipped(films, count: int, last: str): # yields the rest
+    "The films after those that have an answer."
+    films = iter(films)
+    before = list(deque(islice(films, count), maxlen=1))
+    if count and (not before or in_words(before[0]) != last):
+        found = in_words(before[0]) if before else "fewer films"
+        raise StudyError(f"Expected film {count} to be {last} as when the answers were begun, found "
+                         f"{found}; give the same films, or another --out.")
+    return films
+
+
+# %% [markdown]
+# A Parquet file cannot be added to. Its answers are first written as lines into a hidden file, which becomes
+# the Parquet file at the end.
+
+# %%
+#| export
+def _to_parquet(lines: Path, out: Path, columns: list[str]):
+    "Lines of answers as one Parquet file, whole or not at all."
+    import pyarrow, pyarrow.parquet
+    numbers = {"probability", "low", "high", "seconds"}
+    kinds = {name: pyarrow.float64() if name in numbers else pyarrow.string() for name in columns}
+    schema = pyarrow.schema(list(kinds.items()))
+    with atomic_path(out) as partial, pyarrow.parquet.ParquetWriter(partial, schema) as writer, \
+         open(lines, encoding="utf-8") as f:
+        while some := [json.loads(line) for line in islice(f, 10_000)]:
+            rows = [{name: str(row[name]) if name not in numbers and row[name] is not None else row[name]
+                     for name in columns} for row in some]
+            writer.write_table(pyarrow.Table.from_pylist(rows, schema))
+
+
+# %%
+#| export
+def write_answers(
+    detector: Detector,
+    places: list,                # files and folders
+    out: str | Path,             # .csv, .jsonl or .parquet
+    rule: str = "sensitivity95",
+    tags: tuple = (),            # DICOM tags to add
+    each=lambda rows: None,      # called after every batch, with its rows
+) -> int: # answers that an earlier call had written
+    "Write answers film by film; go on where an earlier call was interrupted."
+    out = Path(out)
+    _check_out(out)
+    lines = out.with_name(f".{out.name}.jsonl") if out.suffix == ".parquet" else out
+    if lines != out and out.exists():
+        raise StudyError(f"Expected no file yet at {out}, found one; give another --out.")
+    columns = COLUMNS + list(tags)
+    count, last, size = _begun(lines, about(detector, rule, tags))
+    rest = _skipped(find_films(places), max(count, 0), last)
+    with open(lines, "ab") as f:
+        f.truncate(size)
+        for rows in detector.stream(rest, rule, tags):
+            f.write(_text_of(rows, lines.suffix, columns, with_header=f.tell() == 0).encode())
+            f.flush()
+            each(rows)
+    if lines != out: _finish_parquet(lines, out, columns)
+    return max(count, 0)
+
+
+# %%
+#| export
+def _finish_parquet(lines: Path, out: Path, columns: list[str]):
+    "The Parquet file in place of the lines."
+    _to_parquet(lines, out, columns)
+    note = lines.with_name(lines.name + ".about.json")
+    os.replace(note, out.with_name(out.name + ".about.json"))
+    lines.unlink()
+
+
+# %%
+whole, cut = Path(folder.name)/"whole.csv", Path(folder.name)/"cut.csv"
+write_answers(detector, [root/"train"], whole)
+write_answers(detector, [root/"train"], cut)
+cut.write_bytes(cut.read_bytes()[:3000])               # as after a kill
+test_eq(write_answers(detector, [root/"train"], cut), cut.read_bytes()[:3000].count(b"\n") - 1)
+columns = COLUMNS[:-1]                                 # all but the seconds
+first, second = (pd.read_csv(f, keep_default_na=False)[columns] for f in (whole, cut))
+words = ["file", "call", "conformal", "flags"]
+test_eq(second[words].values.tolist(), first[words].values.tolist())
+test_close(second.probability.to_numpy(), first.probability.to_numpy(), eps=1e-6)
+test_fail(lambda: write_answers(detector, [root/"train"], cut, "half"), contains="of the same detector, rule")
+test_fail(lambda: write_answers(detector, [root/"test"], cut), contains="as when the answers were begun")
+folder.cleanup()
