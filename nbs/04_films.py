@@ -424,7 +424,7 @@ test_eq(_films_in_folders(root)[0][0] | dict(path=""),
 _TABLE_COLUMNS = ["path", "label", "split", "patient", "kind"]
 _OF_TABLE = ["series", "number", "published"]  # columns that names tell elsewhere
 
-def _table_of_films(file: Path) -> pd.DataFrame: # text; with the line of each row
+def table_of_films(file: Path) -> pd.DataFrame: # text; with the line of each row
     "The table as it is written, its columns checked."
     header, rows = read_cells(file)
     unknown = [name for name in header if name not in _TABLE_COLUMNS]
@@ -443,7 +443,7 @@ def _table_of_films(file: Path) -> pd.DataFrame: # text; with the line of each r
 # %%
 def table_of(text: str) -> pd.DataFrame:
     (work/"some.csv").write_text(text)
-    return _table_of_films(work/"some.csv")
+    return table_of_films(work/"some.csv")
 
 test_eq(table_of("Path,label,kind\na.png,0,\nb.png,1,\n").columns.tolist(), ["path", "label", "line"])
 test_fail(lambda: table_of("path,split\na.png,test"), contains="found no column 'label'; rename")
@@ -494,7 +494,7 @@ test_eq([_place_inside(Path("/set"), path) for path in ("./a//b.png", "/set/a.pn
 #| export
 def _checked_table(file: Path, root: Path) -> pd.DataFrame: # path, label; split, patient and kind as given
     "A table of which every cell is what its column says."
-    table = _table_of_films(file)
+    table = table_of_films(file)
     for column in [name for name in _CELLS if name in table]:
         wanted, fits = _CELLS[column]
         _refuse_rows(file, table[~table[column].map(fits).astype(bool)], column, wanted)
@@ -595,7 +595,7 @@ table_file.write_text("path;label;patient\n" + "\n".join(listed))
 
 # %%
 #| export
-def _pictures(root: Path) -> list[Path]: # sorted; without the masks of phantoms
+def possible_films(root: Path) -> list[Path]: # sorted; without the masks of phantoms
     "Pictures anywhere below a folder that could be films."
     masks = root/"masks" if (root/"phantom.json").exists() else None
     return [path for path in walk_files(root) if path.suffix.lower() in FILM_ENDINGS
@@ -630,7 +630,7 @@ def write_template(
     "Begin a table of own films: a row for each picture."
     folder = Path(folder)
     _check_folder(folder)
-    file, pictures = folder/"films.csv", _pictures(folder)
+    file, pictures = folder/"films.csv", possible_films(folder)
     if os.path.lexists(file):
         raise StudyError(f"Expected no films.csv in {folder} yet, found one; fill it in, or move it away.")
     if not pictures:
@@ -645,7 +645,7 @@ def write_template(
 
 # %%
 table_file.unlink()
-test_eq(_table_of_films(write_template(clinic)).columns.tolist(), ["path", "label", "line"])
+test_eq(table_of_films(write_template(clinic)).columns.tolist(), ["path", "label", "line"])
 test_fail(lambda: write_template(clinic), contains="films.csv in " + str(clinic) + " yet, found one")
 test_fail(lambda: _films_in_table(table_file, clinic), contains="found nothing as label in line 2 (and in 15")
 table_file.unlink()
@@ -684,8 +684,8 @@ OWN_PATIENTS = "film without a patient in the table of films, counted as a patie
 def _table_findings(rows: pd.DataFrame, table: Path, root: Path) -> dict[str, list[str]]: # problem → paths
     "What a table leaves open."
     listed = {row["path"] for row in _films_in_table(table, root)}
-    pictures = [path.relative_to(root).as_posix() for path in _pictures(root)]
-    has_patients = "patient" in _table_of_films(table)
+    pictures = [path.relative_to(root).as_posix() for path in possible_films(root)]
+    has_patients = "patient" in table_of_films(table)
     return {UNLISTED: [in_words(path) for path in pictures if path not in listed],
             OWN_PATIENTS: [] if has_patients else rows.path.tolist()}
 

@@ -243,7 +243,7 @@ def reference_from(arrays) -> Reference: # of `reference_arrays`, or what `numpy
 #| export
 _GROUPS = {
     "levels": "gray levels",
-    "grain": "sharpness or grain or empty margins",
+    "grain": "sharpness or empty margins",
     "place": "where things lie",
     "remainder": "forms that those films do not have",
     "sides": "left and right perhaps exchanged",

@@ -130,7 +130,7 @@ def reference_from(arrays) -> Reference: # of `reference_arrays`, or what `numpy
 # %% ../nbs/21_doubt.ipynb #058e463d
 _GROUPS = {
     "levels": "gray levels",
-    "grain": "sharpness or grain or empty margins",
+    "grain": "sharpness or empty margins",
     "place": "where things lie",
     "remainder": "forms that those films do not have",
     "sides": "left and right perhaps exchanged",

@@ -880,8 +880,8 @@ _FINDINGS = dict(
     upside_down="- **{name} ranks every pair of films the wrong way round**: its AUROC is 0.",
     majority="- {name}, accuracy {accuracy:.3f}, does not beat calling every film {answer} ({share:.3f}).",
     kinds="- {} finds {}.", kind="{:.1%} of {} ({})",
-    sets="- Sets of {name} that shall hold the true class of {level:.0%} of patients hold it for {normal:.1%} of "
-         "normal and {pneumonia:.1%} of pneumonia patients.",
+    sets="- Sets of {name} that shall hold the true class of {level:.0%} of patients hold it for "
+         "{normal:.1%} of normal and {pneumonia:.1%} of pneumonia patients.",
     chosen="- A threshold of {chosen_threshold:.3f}, chosen on validation, takes {name} from accuracy "
            "{accuracy:.3f} to {chosen_accuracy:.3f}.",
     probability="- Its probabilities have a Brier score of {:.3f}, where giving every film the prevalence "

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['FILM_ENDINGS', 'UNLISTED', 'OWN_PATIENTS', 'MOST_PIXELS', 'MOST_BYTES', 'LEFT_OUT', 'NO_TEST', 'patient_id',
-           'film_kind', 'naming_series', 'patient_number', 'with_series', 'in_words', 'check_layout', 'write_template',
-           'check_source', 'film_format', 'decode_film', 'read_bytes', 'read_film', 'dicom_remarks', 'dicom_tags',
-           'scan_dataset', 'check_dataset', 'data_fingerprint', 'content_digest', 'sample_films', 'check_gray',
-           'fetch_dataset']
+           'film_kind', 'naming_series', 'patient_number', 'with_series', 'in_words', 'check_layout', 'table_of_films',
+           'possible_films', 'write_template', 'check_source', 'film_format', 'decode_film', 'read_bytes', 'read_film',
+           'dicom_remarks', 'dicom_tags', 'scan_dataset', 'check_dataset', 'data_fingerprint', 'content_digest',
+           'sample_films', 'check_gray', 'fetch_dataset']
 
 # %% ../nbs/04_films.ipynb #b8731d98
 import atexit, hashlib, io, json, logging, math, os, re, stat, struct, subprocess, sys, threading
@@ -222,7 +222,7 @@ def _films_in_folders(root: Path) -> tuple[list[dict], dict[str, str]]: # rows; 
 _TABLE_COLUMNS = ["path", "label", "split", "patient", "kind"]
 _OF_TABLE = ["series", "number", "published"]  # columns that names tell elsewhere
 
-def _table_of_films(file: Path) -> pd.DataFrame: # text; with the line of each row
+def table_of_films(file: Path) -> pd.DataFrame: # text; with the line of each row
     "The table as it is written, its columns checked."
     header, rows = read_cells(file)
     unknown = [name for name in header if name not in _TABLE_COLUMNS]
@@ -270,7 +270,7 @@ def _place_inside(root: Path, path: str) -> str: # "" for a place outside
 # %% ../nbs/04_films.ipynb #0fe237ce
 def _checked_table(file: Path, root: Path) -> pd.DataFrame: # path, label; split, patient and kind as given
     "A table of which every cell is what its column says."
-    table = _table_of_films(file)
+    table = table_of_films(file)
     for column in [name for name in _CELLS if name in table]:
         wanted, fits = _CELLS[column]
         _refuse_rows(file, table[~table[column].map(fits).astype(bool)], column, wanted)
@@ -317,7 +317,7 @@ def _films_in_table(file: Path, root: Path) -> list[dict]: # train first, then v
     return rows.sort_values(["place", "path"])[columns].to_dict("records")
 
 # %% ../nbs/04_films.ipynb #a3607bdf
-def _pictures(root: Path) -> list[Path]: # sorted; without the masks of phantoms
+def possible_films(root: Path) -> list[Path]: # sorted; without the masks of phantoms
     "Pictures anywhere below a folder that could be films."
     masks = root/"masks" if (root/"phantom.json").exists() else None
     return [path for path in walk_files(root) if path.suffix.lower() in FILM_ENDINGS
@@ -341,7 +341,7 @@ def write_template(
     "Begin a table of own films: a row for each picture."
     folder = Path(folder)
     _check_folder(folder)
-    file, pictures = folder/"films.csv", _pictures(folder)
+    file, pictures = folder/"films.csv", possible_films(folder)
     if os.path.lexists(file):
         raise StudyError(f"Expected no films.csv in {folder} yet, found one; fill it in, or move it away.")
     if not pictures:
@@ -370,8 +370,8 @@ OWN_PATIENTS = "film without a patient in the table of films, counted as a patie
 def _table_findings(rows: pd.DataFrame, table: Path, root: Path) -> dict[str, list[str]]: # problem → paths
     "What a table leaves open."
     listed = {row["path"] for row in _films_in_table(table, root)}
-    pictures = [path.relative_to(root).as_posix() for path in _pictures(root)]
-    has_patients = "patient" in _table_of_films(table)
+    pictures = [path.relative_to(root).as_posix() for path in possible_films(root)]
+    has_patients = "patient" in table_of_films(table)
     return {UNLISTED: [in_words(path) for path in pictures if path not in listed],
             OWN_PATIENTS: [] if has_patients else rows.path.tolist()}
 

@@ -1,0 +1,472 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: python3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Another hospital
+#
+# > How good a detector is on films from elsewhere, and what a few labelled films of one's own change
+
+# %%
+#| default_exp hospital
+
+# %%
+#| export
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from pneumo_nb.run import StudyError, rng_for
+from pneumo_nb.style import COLOURS, counted, in_list
+from pneumo_nb.films import film_kind, patient_id, possible_films, scan_dataset, table_of_films
+from pneumo_nb.measures import (
+    RULES, all_measures, calibration_error, calibration_line, honest_calibration_error, intervals, logit,
+    proportion_interval, threshold_interval)
+from pneumo_nb.doubt import conformal_quantiles, coverage_table
+from pneumo_nb.detector import Bundle, Detector, conformal_limits, rule_key
+
+# %%
+#| hide
+from fastcore.test import test_close, test_eq, test_fail
+from pneumo_nb.style import plot_style, show_figure
+from pneumo_nb.phantom import make_dataset
+plot_style()
+
+
+# %% [markdown]
+# A detector learned from the films of one hospital. Elsewhere, machines, children and habits differ. Its
+# ranking often holds, its probabilities and thresholds rarely do. This chapter judges a detector as it is,
+# and adjusts what can be adjusted with few films.
+#
+# ## Local films
+#
+# Local films lie in folders `NORMAL` and `PNEUMONIA`, at any depth, or a `films.csv` lists them as it does
+# for a study. All of them are judged, whichever split a folder or table names, for none was learned from.
+
+# %%
+#| export
+def _named(file: Path) -> dict: # patient, kind
+    "What a film's name tells; a name that tells no patient makes a patient of its own."
+    try: return dict(patient=patient_id(file.name), kind=film_kind(file.name))
+    except StudyError: return dict(patient=file.as_posix(), kind=file.parent.name.lower())
+
+
+# %%
+test_eq(_named(Path("NORMAL/IM-0115-0001.jpeg")), dict(patient="IM-0115", kind="normal"))
+test_eq(_named(Path("PNEUMONIA/a.dcm")), dict(patient="PNEUMONIA/a.dcm", kind="pneumonia"))
+
+
+# %%
+#| export
+def _folder_table(root: Path) -> pd.DataFrame: # path, label, patient, kind
+    "The films in folders NORMAL and PNEUMONIA, as a table of films lists them."
+    films = [file for file in possible_films(root) if file.parent.name in ("NORMAL", "PNEUMONIA")]
+    rows = [dict(path=file.relative_to(root).as_posix(), label=file.parent.name) | _named(file)
+            for file in films]
+    if {row["label"] for row in rows} != {"NORMAL", "PNEUMONIA"}:
+        raise StudyError(f"Expected films in folders NORMAL and PNEUMONIA below {root}, or a films.csv, "
+                         f"found {counted(len(rows), 'such film')}; see `pneumo data template DIR`.")
+    return pd.DataFrame(rows)
+
+
+# %%
+#| export
+def local_films(
+    data_dir: str | Path,            # folder
+    films_csv: str | Path = "",      # table of films; "" for films.csv in the folder, if there is one
+) -> pd.DataFrame: # as from `scan_dataset`; attrs: root, left_out
+    "The labelled films of a hospital, all of them."
+    root = Path(data_dir).resolve()
+    if not root.is_dir(): raise StudyError(f"Expected a folder of films, found none at {root}.")
+    own = Path(films_csv) if films_csv else root/"films.csv"
+    table = table_of_films(own) if films_csv or own.exists() else _folder_table(root)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder)/"films.csv"
+        table.assign(split="train").to_csv(file, index=False)
+        return scan_dataset(root, str(file))
+
+
+# %%
+folder = tempfile.TemporaryDirectory()
+root = make_dataset(Path(folder.name)/"b", n_train=20, n_test=20, n_val=0, seed=3)
+images = local_films(root)
+test_eq((len(images), set(images.label)), (40, {0, 1}))
+test_fail(lambda: local_films(root/"train/NORMAL"), contains="in folders NORMAL and PNEUMONIA below")
+
+
+# %%
+#| export
+def local_answers(
+    detector: Detector,
+    images: pd.DataFrame, # from `local_films`
+) -> pd.DataFrame: # path, label, kind, patient_id, probability, low, high, flags …
+    "What a detector says of local films, with what they show."
+    paths = [str(Path(images.attrs["root"])/path) for path in images.path]
+    said = detector.predict(paths)
+    table = images[["path", "label", "kind", "patient_id"]].reset_index(drop=True)
+    table = table.join(said[["probability", "low", "high", "conformal", "flags", "call"]])
+    return table[table.call != ""].drop(columns="call").reset_index(drop=True)
+
+
+# %% [markdown]
+# ## Judging
+#
+# The detector stays as it is, thresholds and all. Its digest says which one it was.
+
+# %%
+#| export
+JUDGED = ["roc_auc", "accuracy", "sensitivity", "specificity", "ppv", "npv", "brier"]
+
+
+# %%
+#| export
+def judged_rules(
+    answers: pd.DataFrame,        # from `local_answers`
+    thresholds: dict[str, float], # rule → threshold
+    seed: int = 42,
+    draws: int = 1000,
+) -> pd.DataFrame: # a row a rule: threshold, `JUDGED`, each with _low and _high
+    "Measures at every threshold of a card."
+    rows = []
+    for rule, value in thresholds.items():
+        measured, limits = all_measures(answers, value), intervals(answers, value, seed, draws)
+        row = dict(rule=rule, threshold=value)
+        for name in JUDGED:
+            row |= {name: float(measured[name][0]), f"{name}_low": limits[name][0],
+                    f"{name}_high": limits[name][1]}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+# %%
+#| export
+def judged_groups(
+    answers: pd.DataFrame,
+    threshold: float,
+) -> pd.DataFrame: # group, films, called right, with _low and _high
+    "How many films of each kind are called right, and of those with and without a flag."
+    right = (answers.probability >= threshold) == (answers.label == 1)
+    flagged = answers.flags != ""
+    groups = {kind: answers.kind == kind for kind in sorted(answers.kind.unique())}
+    groups |= {"flagged": flagged, "not flagged": ~flagged}
+    rows = [dict(group=name, films=int(of.sum()), right=float(right[of].mean()))
+            | dict(zip(("right_low", "right_high"), proportion_interval(int(right[of].sum()), int(of.sum()))))
+            for name, of in groups.items() if of.any()]
+    return pd.DataFrame(rows)
+
+
+# %%
+#| export
+def judged_calibration(
+    answers: pd.DataFrame,
+    seed: int = 42,
+) -> dict: # ece, ece_honest, slope, intercept, each of the last two with _low and _high
+    "How far probabilities can be believed."
+    return dict(ece=calibration_error(answers.label, answers.probability),
+                ece_honest=honest_calibration_error(answers.probability, seed),
+                **calibration_line(answers, "probability"))
+
+
+# %% [markdown]
+# Is it worse here than on the detector's own test films? The films are others, so the difference of the two
+# numbers has the sum of their variances.
+
+# %%
+#| export
+def compare_with_own(
+    here: dict, # a row of `judged_rules`
+    own: dict,  # `own_test` of a card; {} where there is none
+) -> pd.DataFrame: # measure, own, here, difference, low, high
+    "Measures here and on the detector's own test films, where the threshold matters not or is the same."
+    names = [name for name in ("roc_auc", "accuracy", "sensitivity", "specificity", "brier") if name in own]
+    rows = []
+    for name in names:
+        widths = [(table[f"{name}_high"] - table[f"{name}_low"]) / 2 for table in (here, own)]
+        gap, half = here[name] - own[name], float(np.hypot(*widths))
+        rows.append(dict(measure=name, own=own[name], here=here[name], difference=gap, low=gap - half,
+                         high=gap + half))
+    return pd.DataFrame(rows, columns=["measure", "own", "here", "difference", "low", "high"])
+
+
+# %%
+def with_width(value): return {"roc_auc": value, "roc_auc_low": value - .03, "roc_auc_high": value + .03}
+gap = compare_with_own(with_width(.9), with_width(.95)).iloc[0]
+test_close([gap.difference, gap.low, gap.high], [-.05, -.05 - .03 * 2 ** .5, -.05 + .03 * 2 ** .5])
+test_eq(len(compare_with_own(with_width(.9), {})), 0)
+
+
+# %%
+#| export
+def judge_films(
+    detector: Detector,
+    data_dir: str | Path,
+    films_csv: str | Path = "",
+    rule: str = "sensitivity95",
+    seed: int = 42,
+    draws: int = 1000,
+) -> dict: # answers, rules, groups, calibration, coverage, comparison, left_out
+    "A detector on the films of another hospital, as it is."
+    images = local_films(data_dir, films_csv)
+    answers, card = local_answers(detector, images), detector.card
+    rules = judged_rules(answers, card["thresholds"], seed, draws)
+    at_half = rules.set_index("rule").loc["half"].to_dict()
+    coverage = coverage_table(answers.label, answers.probability, answers.patient_id, conformal_limits(card))
+    return dict(answers=answers, rules=rules, groups=judged_groups(answers, card["thresholds"][rule]),
+                calibration=judged_calibration(answers, seed), coverage=coverage,
+                comparison=compare_with_own(at_half, card["own_test"]), left_out=images.attrs["left_out"])
+
+
+# %% [markdown]
+# ## Recalibrating
+#
+# Logistic recalibration (Cox, 1958) has two numbers: probabilities of the detector become those of log odds
+# a + b × its own. Few films cannot fix two numbers well. So both are drawn towards leaving the detector as it
+# is: a towards 0 and b towards 1, with normal priors of deviation 2 and ½. That also keeps them finite where
+# the films are separated.
+
+# %%
+#| export
+def fit_calibration(
+    labels,   # (n,) 0 or 1
+    log_odds, # (n,) of the detector
+) -> tuple[float, float]: # intercept, slope
+    "The likeliest line, given the films and the priors."
+    y, x = np.asarray(labels, float), np.asarray(log_odds, float)
+    def loss(line):
+        z, (a, b) = line[0] + line[1] * x, line
+        return np.logaddexp(0, z).sum() - y @ z + (a / 2) ** 2 / 2 + ((b - 1) / .5) ** 2 / 2
+    def slope_of_loss(line):
+        gap = expit(line[0] + line[1] * x) - y
+        return np.array([gap.sum() + line[0] / 4, gap @ x + 4 * (line[1] - 1)])
+    return tuple(minimize(loss, [0., 1.], jac=slope_of_loss, method="BFGS").x.tolist())
+
+
+# %% [markdown]
+# With many films the truth comes out; with two, nearly nothing changes.
+
+# %%
+rng = np.random.default_rng(0)
+truth = rng.normal(0, 2, 20_000)
+labels = rng.random(20_000) < expit(truth)
+test_close(fit_calibration(labels, (truth - 1) / .7), (1, .7), eps=.06)
+test_close(fit_calibration([0, 1], [-2, 2]), (0, 1), eps=.2)
+
+# %% [markdown]
+# A threshold that keeps sensitivity at .95 is a quantile. With fewer than 20 pneumonia patients the rule can
+# only take the lowest of them. So fewer than 20 patients of either class are refused. That is the least, not
+# enough: the trial below says what a number of films brings.
+
+# %%
+#| export
+LEAST_PATIENTS = 20  # of each class
+
+
+# %%
+#| export
+def films_needed(
+    labels,   # (n,)
+    patients, # (n,)
+) -> dict[str, int]: # class → patients that are missing; {} where there are enough
+    "How many more patients of each class recalibration needs at least."
+    labels, patients = np.asarray(labels), np.asarray(patients)
+    have = {name: len({*patients[labels == n]}) for n, name in enumerate(("normal", "pneumonia"))}
+    return {name: LEAST_PATIENTS - count for name, count in have.items() if count < LEAST_PATIENTS}
+
+
+# %%
+test_eq(films_needed([0] * 30 + [1] * 19, range(49)), dict(pneumonia=1))
+test_eq(films_needed([0] * 30 + [1] * 30, range(60)), {})
+
+
+# %%
+#| export
+def _check_enough(answers: pd.DataFrame):
+    "Refuse too few films, and say how many would do."
+    missing = films_needed(answers.label, answers.patient_id)
+    if not missing: return
+    words = in_list([f"{count} more {name} {'patient' if count == 1 else 'patients'}"
+                     for name, count in missing.items()])
+    raise StudyError(f"Expected films of at least {LEAST_PATIENTS} normal and {LEAST_PATIENTS} pneumonia "
+                     f"patients, found {counted(len(answers), 'film')} of too few; {words} would do, and 100 "
+                     "films or more are better.")
+
+
+# %%
+#| export
+def recalibrated(
+    bundle: Bundle,
+    answers: pd.DataFrame, # of this bundle's detector, from `local_answers`
+    hospital: str,         # what the films are called
+    seed: int = 42,
+    draws: int = 1000,
+) -> Bundle:
+    "A bundle with probabilities, thresholds and limits for local films, which remembers its parent."
+    _check_enough(answers)
+    a, b = fit_calibration(answers.label, logit(answers.probability))
+    local = answers.assign(probability=expit(a + b * logit(answers.probability)))
+    thresholds = {"half": .5} | {rule_key(name): float(rule(local)) for name, rule in RULES.items()}
+    ranges = {rule_key(name): threshold_interval(local, rule, seed, draws) for name, rule in RULES.items()}
+    before = bundle.card["calibration"]
+    level = bundle.card["conformal"]["level"]
+    limits = conformal_quantiles(local.label, local.probability, local.patient_id, level)
+    facts = dict(films=len(local), patients=int(local.patient_id.nunique()), hospital=hospital,
+                 prevalence=float(local.label.mean()), intercept=a, slope=b, threshold_intervals=ranges)
+    line = dict(intercept=a + b * before["intercept"], slope=b * before["slope"])
+    changed = dict(calibration=line, thresholds=thresholds, conformal=dict(level=level) | limits,
+                   recalibrated_on=facts, parent=bundle.digest,
+                   title=f"{bundle.card['title']}, recalibrated on {hospital}")
+    return replace(bundle, card=bundle.card | changed, digest="")
+
+
+# %%
+#| export
+def recalibrate(
+    bundle: Bundle,              # from `read_bundle`
+    data_dir: str | Path,
+    films_csv: str | Path = "",
+    seed: int = 42,
+) -> Bundle:
+    "A bundle adjusted to the films of a hospital; refuses too few."
+    images = local_films(data_dir, films_csv)
+    return recalibrated(bundle, local_answers(Detector(bundle), images), Path(data_dir).resolve().name, seed)
+
+
+# %% [markdown]
+# ## How many films of one's own
+#
+# The trial plays a hospital with few labelled films. From films that the detector did not learn from,
+# patients are drawn until there are 25, 50, 100 or 200 films. These recalibrate, and all other films judge,
+# with and without. That is repeated.
+
+# %%
+#| export
+TRIAL = ["slope", "intercept", "ece", "ece_honest", "accuracy", "sensitivity", "specificity"]
+
+
+# %%
+#| export
+def _judged_part(films: pd.DataFrame, threshold: float, seed: int) -> dict: # `TRIAL`
+    "Calibration and calls of the films that judge."
+    line = calibration_line(films, "probability")
+    measured = all_measures(films, threshold)
+    named = {name: float(measured[name][0]) for name in ("accuracy", "sensitivity", "specificity")}
+    return named | dict(slope=line["slope"], intercept=line["intercept"],
+                        ece=calibration_error(films.label, films.probability),
+                        ece_honest=honest_calibration_error(films.probability, seed, draws=100))
+
+
+# %%
+#| export
+def _drawn_patients(films: pd.DataFrame, size: int, rng) -> np.ndarray: # (n,) bool
+    "Films of patients in random order, until there are `size`."
+    names = rng.permutation(films.patient_id.unique())
+    counts = films.patient_id.value_counts().reindex(names).cumsum()
+    return films.patient_id.isin(counts.index[counts <= size]).to_numpy()
+
+
+# %%
+#| export
+def recalibration_trial(
+    films: pd.DataFrame,  # label, probability, patient_id, of films that the detector does not know
+    threshold: float,     # the detector's own, by `rule`
+    sizes: tuple = (25, 50, 100, 200),
+    repeats: int = 100,
+    rule=RULES["sensitivity .95"],
+    seed: int = 42,
+) -> pd.DataFrame: # size (0: no recalibration), repeat, `TRIAL`
+    "What recalibration on few films changes on the others."
+    rows, rng = [], rng_for(seed, "trial")
+    for repeat in range(repeats):
+        for size in sizes:
+            local = _drawn_patients(films, size, rng)
+            own, rest = films[local], films[~local]
+            if own.label.nunique() < 2: continue
+            a, b = fit_calibration(own.label, logit(own.probability))
+            line = lambda table: table.assign(probability=expit(a + b * logit(table.probability)))
+            adjusted = _judged_part(line(rest), float(rule(line(own))), seed)
+            rows.append(dict(size=size, repeat=repeat) | adjusted)
+            if size > sizes[0]: continue
+            rows.append(dict(size=0, repeat=repeat) | _judged_part(rest, threshold, seed))
+    return pd.DataFrame(rows)
+
+
+# %%
+#| export
+def trial_table(trial: pd.DataFrame) -> pd.DataFrame: # size, then text of each of `TRIAL`
+    "Medians, with the middle 90 % of the repeats in brackets."
+    def words(values):
+        low, middle, high = np.nanpercentile(values, [5, 50, 95])
+        return f"{middle:.3f} ({low:.3f} to {high:.3f})"
+    table = trial.groupby("size")[TRIAL].agg(words).reset_index()
+    return table.assign(size=table["size"].map(lambda n: "none" if n == 0 else f"{n}"))
+
+
+# %% [markdown]
+# Made-up answers that promise too much pneumonia: 50 films mend most of it.
+
+# %%
+truth = rng.normal(0, 2, 600)
+made_up = pd.DataFrame(dict(label=(rng.random(600) < expit(truth)).astype(int), patient_id=range(600),
+                            probability=expit(truth + 1.5)))
+trial = recalibration_trial(made_up, .5, sizes=(50, 200), repeats=10)
+middle = trial.groupby("size")[TRIAL].median()
+assert middle.loc[0, "intercept"] < -1.2 and abs(middle.loc[200, "intercept"]) < .3
+assert middle.loc[200, "ece"] < middle.loc[0, "ece"] / 2
+trial_table(trial).style.hide(axis="index")
+
+# %%
+#| export
+_PANELS = {"intercept": "calibration intercept", "ece": "calibration error (ECE)",
+           "accuracy": "accuracy at sensitivity .95", "specificity": "specificity there"}
+
+
+# %%
+#| export
+def plot_trial(trial: pd.DataFrame): # matplotlib Figure
+    "What a number of local films brings: median and middle 90 % of the repeats."
+    import matplotlib.pyplot as plt
+    figure, axes = plt.subplots(1, len(_PANELS), figsize=(11, 2.8), layout="constrained")
+    sizes = sorted(trial["size"].unique())
+    for ax, (name, title) in zip(axes, _PANELS.items()):
+        low, middle, high = (trial.groupby("size")[name].quantile(q).loc[sizes] for q in (.05, .5, .95))
+        places = range(len(sizes))
+        ax.vlines(places, low, high, color=COLOURS["normal"], lw=6, alpha=.4)
+        ax.plot(places, middle, "o", color=COLOURS["normal"])
+        if name == "ece":
+            honest = trial.groupby("size").ece_honest.median().loc[sizes]
+            ax.plot(places, honest, "k_", ms=16, label="honest probabilities reach by chance")
+            ax.legend(fontsize=7)
+        if name == "intercept": ax.axhline(0, color="black", lw=.8)
+        ax.set(title=title, xlabel="local films", xticks=places)
+        ax.set_xticklabels(["none" if size == 0 else size for size in sizes])
+    return figure
+
+
+# %%
+png = show_figure(plot_trial(trial), "hospital_trial", "What 50 and 200 films bring, on made-up answers.",
+                  "Intercept, calibration error, accuracy and specificity without and with recalibration.")
+
+# %% [markdown]
+# ## What was tried without labels
+#
+# Two ways need no labels, and neither is built on. Estimating the local prevalence alone from unlabelled
+# films (EM, Saerens et al., 2002) gave .60, .36 and .32 on three sets where .625 was true. Taking batch
+# normalisation's statistics from the new films changed the AUROC by .003 and accuracy by nothing.
+
+# %%
+folder.cleanup()
