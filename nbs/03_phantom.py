@@ -34,6 +34,7 @@ from pneumo_nb.style import CLASS_NAMES
 
 # %%
 #| hide
+import pydicom
 import matplotlib.pyplot as plt
 import pandas as pd
 from fastcore.test import test_eq, test_fail
@@ -708,6 +709,58 @@ show_figure(figure, "phantom_planted", caption,
             "Two drawn chest films, five times each: as they are, with bright text at the lower right, "
             "with a tall R at the upper left, with a border, and brighter as a whole.");
 
+
+# %% [markdown]
+# ## Another hospital
+#
+# A detector should be tried on films from elsewhere. Hospital **A** is the one of all figures so far. At
+# hospital **B** films are larger, softer and brighter, carry another marker, and fewer children are sick.
+# Its children are others, drawn by the same rules.
+
+# %%
+#| export
+@dataclass(frozen=True)
+class Hospital:
+    "How a hospital takes its films."
+    heights: tuple[int, int] = (260, 460) # of films, pixels
+    blur: float = 0.                      # sigma, as a share of the height
+    gamma: float = 1.                     # below 1: brighter
+    marker: str = ""                      # burnt in at the lower right
+    normal_share: float | None = None     # of all films; None: as in the public set, by split
+
+HOSPITALS = {"A": Hospital(), "B": Hospital((420, 640), .004, .75, "AP", .7)}
+
+
+# %%
+#| export
+def as_taken(
+    film: np.ndarray,   # (H, W) uint8, as at hospital A
+    hospital: Hospital,
+) -> np.ndarray: # (H, W) uint8
+    "A film as a hospital's machine would give it."
+    if hospital == Hospital(heights=hospital.heights): return film
+    height, width = film.shape
+    taken = cv2.GaussianBlur(film, (0, 0), hospital.blur * height) if hospital.blur else film
+    taken = np.round(255 * (taken / 255) ** hospital.gamma).astype(np.uint8)
+    if hospital.marker: _burn_in(taken, hospital.marker, (int(.86 * width), int(.93 * height)), height)
+    return taken
+
+
+# %% [markdown]
+# One child at both hospitals, in [the figure](#fig-phantom_hospitals).
+
+# %%
+figure, axes = plt.subplots(1, 2, figsize=(8, 3.2))
+film = draw_film(draw_anatomy(rng_for(7, "bacteria", 2)), "bacteria", rng_for(7, "bacteria", 2, 1))[0]
+for ax, (name, hospital) in zip(axes, HOSPITALS.items()):
+    ax.imshow(as_taken(film, hospital), vmin=0, vmax=255)
+    ax.set_title(f"hospital {name}", loc="left")
+    ax.axis("off")
+show_figure(figure, "phantom_hospitals", "One phantom as two hospitals would take it.",
+            "The same drawn chest film twice; the second is softer and brighter and carries another marker.");
+test_eq(as_taken(film, HOSPITALS["A"]), film)
+assert as_taken(film, HOSPITALS["B"]).mean() > film.mean() + 10
+
 # %% [markdown]
 # ## A whole set
 #
@@ -724,9 +777,11 @@ _BACTERIA_SHARE = .65  # of the films with pneumonia
 def _kind_counts(
     split: str, # train, test or val
     n: int,     # films in it
+    share: float | None = None, # of normal films; None: as in the public set
 ) -> dict[str, int]: # kind → films; every kind once n is 3 or more
     "How many films of each kind a split holds."
-    normal = min(max(1, round(n * _NORMAL_SHARE[split])), max(n - 2, 0))
+    share = _NORMAL_SHARE[split] if share is None else share
+    normal = min(max(1, round(n * share)), max(n - 2, 0))
     bacteria = min(max(1, round((n - normal) * _BACTERIA_SHARE)), max(n - normal - 1, 0))
     return {"normal": normal, "bacteria": bacteria, "virus": n - normal - bacteria}
 
@@ -772,11 +827,12 @@ class _PlannedFilm:
     number: int  # film of this patient, from 1
     name: str    # file name
     shortcuts: list[str] = field(default_factory=list) # planted on it
+    ending: str = ".jpeg"
 
     @property
     def place(self) -> Path:
         "Where the film lies in the set."
-        return Path(self.split, CLASS_NAMES[self.kind != "normal"], self.name)
+        return Path(self.split, CLASS_NAMES[self.kind != "normal"], self.name).with_suffix(self.ending)
 
 
 # %%
@@ -784,17 +840,19 @@ class _PlannedFilm:
 def _plan_films(
     sizes: dict[str, int], # split → number of films
     seed: int,
+    share: float | None = None, # of normal films; None: as in the public set
+    ending: str = ".jpeg",
 ) -> list[_PlannedFilm]:
     "Who is on which film; patients have one to three films and stay in one split."
     rng, films, patient = rng_for(seed, "plan"), [], dict.fromkeys(_DISEASES, 0)
     for split, n in sizes.items():
-        for kind, left in _kind_counts(split, n).items():
+        for kind, left in _kind_counts(split, n, share).items():
             while left:
                 count = min(left, int(rng.choice([1, 1, 1, 2, 3])))
                 patient[kind] += 1
                 for number in range(1, count + 1):
                     name = _file_name(kind, patient[kind], number, count, serial=len(films) + 1)
-                    films.append(_PlannedFilm(split, kind, patient[kind], number, name))
+                    films.append(_PlannedFilm(split, kind, patient[kind], number, name, ending=ending))
                 left -= count
     return films
 
@@ -874,11 +932,46 @@ np.testing.assert_allclose(shares.marker, .5, atol=.03)
 np.testing.assert_allclose(shares.frame, [.05, .90, .90, .05], atol=.03)
 shares.style.format("{:.0%}")
 
+
 # %% [markdown]
 # ## On disk
 #
 # Each film is drawn from its own generator, so the threads that share the work cannot change the result. The
 # masks go to `masks/`, in the same layout, where nothing mistakes them for films.
+
+# %%
+#| export
+def _dicom_bytes(film: np.ndarray, name: str) -> bytes: # (H, W) uint8 → a file; `name`: makes its number
+    "A film as DICOM: 12 bits stored, with a window, and without anything of a patient."
+    import io
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
+    meta, number = FileMetaDataset(), generate_uid(entropy_srcs=[name, film.tobytes().hex()[:256]])
+    meta.TransferSyntaxUID, meta.MediaStorageSOPInstanceUID = ExplicitVRLittleEndian, number
+    meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
+    file = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
+    facts = dict(
+        SOPClassUID=DigitalXRayImageStorageForPresentation, SOPInstanceUID=number, Modality="DX",
+        BodyPartExamined="CHEST", ViewPosition="AP", Manufacturer="drawn", SamplesPerPixel=1,
+        PhotometricInterpretation="MONOCHROME2", Rows=film.shape[0], Columns=film.shape[1],
+        BitsAllocated=16, BitsStored=12, HighBit=11,
+        PixelRepresentation=0, WindowCenter="2048", WindowWidth="4096", BurnedInAnnotation="NO",
+        PixelData=np.round(film * (4095 / 255)).astype("<u2").tobytes())
+    for tag, value in facts.items(): setattr(file, tag, value)
+    written = io.BytesIO()
+    file.save_as(written, enforce_file_format=True)
+    return written.getvalue()
+
+
+# %%
+#| export
+FORMATS = {"jpeg": ".jpeg", "png": ".png", "dicom": ".dcm"}
+
+def _write_picture(path: Path, image: np.ndarray): # (H, W) uint8
+    "Write a picture in the format of its ending."
+    if path.suffix == ".dcm": path.write_bytes(_dicom_bytes(image, path.name))
+    elif not cv2.imwrite(str(path), image): raise OSError(f"could not write {path}: is the disk full?")
+
 
 # %%
 #| export
@@ -888,16 +981,19 @@ def _write_film(
     root: Path, # whose folders are there already
     film: _PlannedFilm,
     seed: int,
+    hospital: str,
 ) -> list[dict]: # a row for each box that was planted: path, shortcut, x0, y0, x1, y1
     "Draw one film and its mask, and write both."
-    child = draw_anatomy(rng_for(seed, film.kind, film.patient))
-    rng = rng_for(seed, film.kind, film.patient, film.number)
+    place = () if hospital == "A" else (hospital,)  # other hospitals have other children
+    child = draw_anatomy(rng_for(seed, *place, film.kind, film.patient))
+    rng = rng_for(seed, *place, film.kind, film.patient, film.number)
     shortcuts = {name: rng_for(seed, "planted", name, film.kind, film.patient, film.number)
                  for name in film.shortcuts}
-    pixels, mask, boxes = _draw_planted(child, film.kind, rng, int(rng.integers(260, 460)), shortcuts)
+    height = int(rng.integers(*HOSPITALS[hospital].heights))
+    pixels, mask, boxes = _draw_planted(child, film.kind, rng, height, shortcuts)
     mask_path = (root/"masks"/film.place).with_suffix(".png")
-    for path, image in ((root/film.place, pixels), (mask_path, mask.astype(np.uint8) * 255)):
-        if not cv2.imwrite(str(path), image): raise OSError(f"could not write {path}: is the disk full?")
+    _write_picture(root/film.place, as_taken(pixels, HOSPITALS[hospital]))
+    _write_picture(mask_path, mask.astype(np.uint8) * 255)
     return [dict(path=film.place.as_posix(), shortcut=name) | dict(zip(_BOX, box))
             for name, places in boxes.items() for box in places]
 
@@ -908,13 +1004,14 @@ def _draw_into(
     root: Path, # an empty folder
     films: list[_PlannedFilm],
     seed: int,
+    hospital: str,
 ) -> list[dict]: # a row for each box that was planted
     "Draw all films and masks, on all threads."
     from concurrent.futures import ThreadPoolExecutor
     for top in (root, root/"masks"):
         for folder in {film.place.parent for film in films}: (top/folder).mkdir(parents=True)
     with ThreadPoolExecutor(threads()) as pool:
-        rows = pool.map(lambda film: _write_film(root, film, seed), films)
+        rows = pool.map(lambda film: _write_film(root, film, seed, hospital), films)
         return [row for of_film in rows for row in of_film]
 
 
@@ -955,6 +1052,23 @@ def _is_drawn(
 
 # %%
 #| export
+def _other_than_usual(hospital: str, file_format: str) -> dict: # what is not hospital A's JPEG
+    "What the record of a set says besides its numbers; refuses what there is not."
+    for what, value, known in (("hospital", hospital, HOSPITALS), ("file format", file_format, FORMATS)):
+        if value not in known:
+            raise StudyError(f"Expected a {what} of {', '.join(known)}, found {shortened(value)}.")
+    usual = dict(hospital="A", file_format="jpeg")
+    asked = dict(hospital=hospital, file_format=file_format)
+    return {name: value for name, value in asked.items() if value != usual[name]}
+
+
+# %%
+test_eq(_other_than_usual("A", "jpeg"), {})
+test_fail(lambda: _other_than_usual("C", "jpeg"), contains="a hospital of A, B, found 'C'")
+
+
+# %%
+#| export
 def make_dataset(
     root: str | Path,    # folder to make; must be absent, empty, or hold the same phantoms already
     n_train: int = 240,  # films
@@ -962,20 +1076,24 @@ def make_dataset(
     seed: int = 42,
     n_val: int = 16,     # may be 0
     shortcuts: dict[str, str] | None = None, # text, marker, frame, exposure → class, balanced, reversed, none
+    hospital: str = "A",       # a key of HOSPITALS
+    file_format: str = "jpeg", # a key of FORMATS
 ) -> Path: # `root`, with {train,test,val}/{NORMAL,PNEUMONIA}/*.jpeg, masks/, and planted.csv if anything is
     "Draw a phantom set in the layout of the public one."
     root, planted = Path(root), _wanted_shortcuts(shortcuts)
     sizes = dict(train=n_train, test=n_test, val=n_val)
     wanted = sizes | dict(seed=seed) | (dict(shortcuts=planted) if planted else {})
+    wanted |= _other_than_usual(hospital, file_format)
     if min(n_train, n_test) < 3 or n_val < 0 or 0 < n_val < 3: raise StudyError(
         f"Expected at least 3 films in train and test (one of each kind; val may have none), found {wanted}.")
     if _is_drawn(root, wanted): return root
     root.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".partial-{os.getpid()}-", dir=root.parent))
     try:
-        films = _plan_films({split: n for split, n in sizes.items() if n}, seed)
+        sizes, share = {split: n for split, n in sizes.items() if n}, HOSPITALS[hospital].normal_share
+        films = _plan_films(sizes, seed, share, FORMATS[file_format])
         _choose_carriers(films, planted, seed)
-        rows = _draw_into(partial, films, seed)
+        rows = _draw_into(partial, films, seed, hospital)
         if planted: _write_planted(partial, rows)
         write_json(partial/"phantom.json", wanted)
         partial.chmod(0o755)
@@ -1013,6 +1131,21 @@ with tempfile.TemporaryDirectory() as folder:
     test_fail(lambda: make_dataset(root, **few), contains="Expected an absent or empty folder")
     test_fail(lambda: make_dataset(root, **few, shortcuts=dict(tube="class")), contains="found {'tube'")
 table.head(6)
+
+# %% [markdown]
+# Hospital B's set in DICOM holds the same gray as in PNG, within rounding, and fewer children with pneumonia.
+
+# %%
+with tempfile.TemporaryDirectory() as folder:
+    at_b = {name: make_dataset(Path(folder)/name, **few, hospital="B", file_format=name)
+            for name in ("png", "dicom")}
+    films = sorted(f.relative_to(at_b["png"]) for f in at_b["png"].glob("t*/*/*.png"))
+    for f in films:
+        stored = pydicom.dcmread(at_b["dicom"]/f.with_suffix(".dcm"))
+        drawn = cv2.imread(str(at_b["png"]/f), cv2.IMREAD_GRAYSCALE)
+        test_eq(np.round(stored.pixel_array / (4095 / 255)), drawn)
+    assert len(list(at_b["png"].glob("train/NORMAL/*"))) > len(list(at_b["png"].glob("train/PNEUMONIA/*")))
+    assert "PatientName" not in stored
 
 # %% [markdown]
 # What the phantoms leave out: the variety of real disease (effusions, collapse, air bronchograms), devices

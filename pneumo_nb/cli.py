@@ -525,10 +525,13 @@ def data():
 @click.option("--train", "n_train", default=240, show_default=True, help="Films in train.")
 @click.option("--test", "n_test", default=60, show_default=True, help="Films in test.")
 @click.option("--seed", default=42, show_default=True)
-def phantom(folder, n_train, n_test, seed):
+@click.option("--hospital", default="A", show_default=True, help="A, or B: softer, brighter, fewer sick.")
+@click.option("--format", "file_format", default="jpeg", show_default=True, help="jpeg, png or dicom.")
+def phantom(folder, n_train, n_test, seed, hospital, file_format):
     "Draw a phantom set."
     from pneumo_nb.phantom import make_dataset
-    click.echo(f"Phantoms in {make_dataset(folder, n_train, n_test, seed)}")
+    root = make_dataset(folder, n_train, n_test, seed, hospital=hospital, file_format=file_format)
+    click.echo(f"Phantoms in {root}")
 
 # %% ../nbs/59_cli.ipynb #eff9dd7b
 @data.command()

@@ -20,7 +20,7 @@ from pneumo_nb.run import StudyError, rng_for
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory):
     "Pixels and patients of phantoms to learn from, and of others."
-    root = make_dataset(tmp_path_factory.mktemp("doubt")/"set", n_train=220, n_test=40, n_val=0, seed=3)
+    root = make_dataset(tmp_path_factory.mktemp("doubt")/"set", n_train=180, n_test=30, n_val=0, seed=3)
     images = scan_dataset(root)
     pixels = np.concatenate(list(decoded(root, images.path, 64)))
     is_test = (images.split == "test").to_numpy()
@@ -67,9 +67,9 @@ def test_a_film_has_words_if_and_only_if_its_score_is_above_the_threshold(refere
     assert flags_of(reference, films[:0]) == []
 
 def test_a_score_does_not_depend_on_the_films_beside(reference, phantoms):
-    films = np.concatenate([phantoms[0][0], phantoms[1][0]])   # more than are measured at a time
-    alone = [unlikeness(reference, films[n:n + 1])[0] for n in (0, 5, 259)]
-    assert unlikeness(reference, films)[[0, 5, 259]] == pytest.approx(alone, rel=1e-5)
+    films = np.concatenate([phantoms[0][0], phantoms[1][0], phantoms[0][0]])   # measured in two parts
+    alone = [unlikeness(reference, films[n:n + 1])[0] for n in (0, 190, 380)]
+    assert unlikeness(reference, films)[[0, 190, 380]] == pytest.approx(alone, rel=1e-5)
 
 def test_a_reference_is_kept_without_pickle_and_is_small(reference, phantoms, tmp_path):
     np.savez(tmp_path/"reference.npz", **reference_arrays(reference))
@@ -123,8 +123,8 @@ def test_each_class_is_covered_even_if_one_is_rare_and_harder():
     coverage = coverage_table(*fresh, limits, draws=20).set_index("class").coverage
     assert (np.abs(coverage - .9) < .06).all()
     pooled = np.quantile(np.where(labels == 1, 1 - probabilities, probabilities)[kept], .9)
-    alike = coverage_table(*fresh, dict(normal=pooled, pneumonia=pooled), draws=20).set_index("class").coverage
-    assert alike["normal"] < .8
+    alike = coverage_table(*fresh, dict(normal=pooled, pneumonia=pooled), draws=20)
+    assert alike.coverage[0] < .8
 
 def test_a_patient_with_many_films_counts_once():
     labels, probabilities, patients = simulated(7, 100)
