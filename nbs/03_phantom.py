@@ -34,10 +34,13 @@ from pneumo_nb.style import CLASS_NAMES
 
 # %%
 #| hide
-import pydicom
+from dataclasses import replace
+from io import BytesIO
 import matplotlib.pyplot as plt
 import pandas as pd
+import pydicom
 from fastcore.test import test_eq, test_fail
+from pydicom.pixels import apply_voi_lut
 from pneumo_nb.style import plot_style, show_figure
 plot_style()
 
@@ -583,18 +586,116 @@ for name, plant in _SHORTCUTS.items():
     assert (film != flat).any() and not (film != flat)[~is_boxed].any()
 
 
+# %% [markdown]
+# ## Two hospitals
+#
+# A network that does well where it learned may do worse elsewhere. Another **hospital** has other machines,
+# other habits, and sees other children. Hospital A is the one described above. Films of hospital B are larger
+# and less sharp, their gray levels are brighter and flatter, the side marker is an L on the other side, and
+# most of its children are healthy.
+#
+# The numbers of B are chosen, not measured at any hospital. Each can be seen on a film or counted.
+
+# %%
+#| export
+@dataclass(frozen=True)
+class Hospital:
+    "How a hospital takes its films, and whom it sees."
+    heights: tuple[int, int] = (260, 460) # of films, in pixels: least, and one more than the most
+    blur: float = 0          # standard deviation of the unsharpness, in heights of a film
+    gamma: float = 1         # of gray levels; below 1 is brighter
+    contrast: float = 1      # about the middle gray
+    brightness: float = 0    # gray levels added
+    marker: str = "R"        # which side it is, burnt in
+    marker_size: float = 1   # 1 makes capitals .04 of the film's height
+    is_right: bool = False   # whether the marker stands at the film's right edge, not at its left
+    normal_share: float | None = None # of all films; None: as in the public set, by split
+
+HOSPITALS = {
+    "A": Hospital(),
+    "B": Hospital(heights=(480, 640), blur=.005, gamma=.8, contrast=.75, brightness=8,
+                  marker="L", marker_size=1.4, is_right=True, normal_share=.7)}
+
+
+# %%
+pd.DataFrame({name: vars(hospital) for name, hospital in HOSPITALS.items()}).map(str)
+
+
+# %%
+#| export
+def _known(what: str, name: str, table: dict): # → what the table has of that name
+    "What a table holds under a name; refuses a name that it has not."
+    if isinstance(name, str) and name in table: return table[name]
+    raise StudyError(f"Expected a {what} among {', '.join(table)}, found {shortened(name)}; "
+                     "choose one of them.")
+
+
+# %%
+test_eq(_known("hospital", "A", HOSPITALS), Hospital())
+test_fail(lambda: _known("hospital", "C", HOSPITALS), contains="a hospital among A, B, found 'C'")
+
+
+# %% [markdown]
+# `as_taken` makes a film of hospital A what another machine would have given. At A it changes nothing.
+
+# %%
+#| export
+def as_taken(
+    film: np.ndarray,   # (H, W) uint8, as at hospital A
+    hospital: Hospital,
+) -> np.ndarray: # (H, W) uint8
+    "A film with the sharpness and the gray levels of a hospital."
+    if hospital.blur: film = cv2.GaussianBlur(film, (0, 0), hospital.blur * len(film))
+    gray = 255 * (np.arange(256) / 255) ** hospital.gamma
+    curve = 127.5 + hospital.contrast * (gray - 127.5) + hospital.brightness
+    return cv2.LUT(film, np.clip(np.round(curve), 0, 255).astype(np.uint8))
+
+
+# %%
+levels = np.arange(256, dtype=np.uint8)[None]
+test_eq(as_taken(levels, HOSPITALS["A"]), levels)
+at_b = as_taken(levels, replace(HOSPITALS["B"], blur=0))[0]
+print("black, middle and white at B:", at_b[[0, 128, 255]])
+assert (np.diff(at_b.astype(int)) >= 0).all() and np.ptp(at_b) < 200
+
+
+# %%
+#| export
+def _mark_side(
+    film: np.ndarray, # (H, W) uint8, written on in place
+    hospital: Hospital,
+    x: float,         # from the film's edge on the marker's side, in pixels
+    y: int,           # the letter's lower end, in pixels
+) -> tuple[float, float, float, float]: # x0, y0, x1, y1, as shares of the sides
+    "Burn in a hospital's side marker."
+    (h, w), size = film.shape, film.shape[0] * hospital.marker_size
+    if hospital.is_right:
+        thickness = max(1, round(size) // 220)
+        (width, _), _ = cv2.getTextSize(hospital.marker, cv2.FONT_HERSHEY_SIMPLEX, size / 520, thickness)
+        x = .98 * w - x - width   # a planted border is narrower than what is left
+    return _burn_in(film, hospital.marker, (int(x), y), size)
+
+
+# %%
+marks = {name: _mark_side(np.zeros((400, 500), np.uint8), hospital, x=30, y=80)
+         for name, hospital in HOSPITALS.items()}
+assert marks["A"][2] < .1 and marks["B"][0] > .85
+np.testing.assert_allclose([y1 - y0 for _, y0, _, y1 in marks.values()], [.04, .056], atol=.01)
+
+
 # %%
 #| export
 def _expose(
     total: np.ndarray, # (H, W) attenuation
     rng: np.random.Generator,
     shortcuts: dict[str, np.random.Generator], # those to plant
+    hospital: Hospital,
 ) -> tuple[np.ndarray, dict[str, list]]: # (H, W) uint8; boxes of each shortcut
     "Turn attenuation into a film with its side marker and what is planted."
-    (h, w), film = total.shape, _develop(total, rng)
-    place = (int(w * rng.uniform(.03, .09)), int(h * rng.uniform(.12, .30)))
+    (h, w), film = total.shape, as_taken(_develop(total, rng), hospital)
+    x, y = w * rng.uniform(.03, .09), int(h * rng.uniform(.12, .30))
     boxes = {name: plant(film, shortcuts[name]) for name, plant in _SHORTCUTS.items() if name in shortcuts}
-    if "marker" not in shortcuts: _burn_in(film, "R", place, h)
+    if "marker" not in shortcuts: _mark_side(film, hospital, x, y)
     return film, boxes
 
 
@@ -626,6 +727,7 @@ def _draw_planted(
     rng: np.random.Generator,
     height: int,             # pixels; the width follows from the anatomy's aspect
     shortcuts: dict[str, np.random.Generator], # those to plant
+    hospital: str = "A",     # of `HOSPITALS`
 ) -> tuple[np.ndarray, np.ndarray, dict[str, list]]: # film (H, W) uint8, mask (H, W) bool, boxes
     "One frontal film of one child, where its disease was drawn, and where its shortcuts were planted."
     shape, size = (224, round(224 * child.aspect)), (round(height * child.aspect), height)
@@ -640,7 +742,7 @@ def _draw_planted(
         mask = cv2.GaussianBlur(opacity, (0, 0), 6) > .15  # the region, not each streak
     total = cv2.resize(total, size, interpolation=cv2.INTER_CUBIC)
     mask = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
-    film, boxes = _expose(total, rng, shortcuts)
+    film, boxes = _expose(total, rng, shortcuts, _known("hospital", hospital, HOSPITALS))
     return film, mask, boxes
 
 
@@ -651,9 +753,10 @@ def draw_film(
     kind: str,               # "normal", "bacteria" or "virus"
     rng: np.random.Generator,
     height: int = 360,       # pixels; the width follows from the anatomy's aspect
+    hospital: str = "A",     # of `HOSPITALS`
 ) -> tuple[np.ndarray, np.ndarray]: # film (H, W) uint8, mask (H, W) bool: where disease was drawn
     "One frontal film of one child, with nothing planted."
-    return _draw_planted(child, kind, rng, height, {})[:2]
+    return _draw_planted(child, kind, rng, height, {}, hospital)[:2]
 
 
 # %% [markdown]
@@ -711,55 +814,38 @@ show_figure(figure, "phantom_planted", caption,
 
 
 # %% [markdown]
-# ## Another hospital
-#
-# A detector should be tried on films from elsewhere. Hospital **A** is the one of all figures so far. At
-# hospital **B** films are larger, softer and brighter, carry another marker, and fewer children are sick.
-# Its children are others, drawn by the same rules.
+# The same children at both hospitals, in [this figure](#fig-phantom_hospitals). Each pair has the same
+# generators, so child, posture and disease agree, and what differs is the hospital. Look at the ribs' edges,
+# at the gray of the lungs, and for the marker.
 
 # %%
-#| export
-@dataclass(frozen=True)
-class Hospital:
-    "How a hospital takes its films."
-    heights: tuple[int, int] = (260, 460) # of films, pixels
-    blur: float = 0.                      # sigma, as a share of the height
-    gamma: float = 1.                     # below 1: brighter
-    marker: str = ""                      # burnt in at the lower right
-    normal_share: float | None = None     # of all films; None: as in the public set, by split
+def at_hospital(name, kind):
+    return draw_film(draw_anatomy(rng_for(7, kind, 1)), kind, rng_for(7, kind, 1, 1), 420, hospital=name)
 
-HOSPITALS = {"A": Hospital(), "B": Hospital((420, 640), .004, .75, "AP", .7)}
-
-
-# %%
-#| export
-def as_taken(
-    film: np.ndarray,   # (H, W) uint8, as at hospital A
-    hospital: Hospital,
-) -> np.ndarray: # (H, W) uint8
-    "A film as a hospital's machine would give it."
-    if hospital == Hospital(heights=hospital.heights): return film
-    height, width = film.shape
-    taken = cv2.GaussianBlur(film, (0, 0), hospital.blur * height) if hospital.blur else film
-    taken = np.round(255 * (taken / 255) ** hospital.gamma).astype(np.uint8)
-    if hospital.marker: _burn_in(taken, hospital.marker, (int(.86 * width), int(.93 * height)), height)
-    return taken
-
+figure, axes = plt.subplots(1, 4, figsize=(12, 2.9))
+for ax, (kind, name) in zip(axes, [(kind, name) for kind in ("normal", "bacteria") for name in HOSPITALS]):
+    ax.imshow(at_hospital(name, kind)[0], vmin=0, vmax=255, aspect="auto")
+    ax.set_title(f"{kind}, hospital {name}", loc="left")
+    ax.axis("off")
+show_figure(figure, "phantom_hospitals", "Two children, each at hospital A and at hospital B.",
+            "Two drawn chest films, twice each: at hospital A crisp with a small R on the left, at hospital B "
+            "soft, paler and flatter, with a larger L on the right.");
 
 # %% [markdown]
-# One child at both hospitals, in [the figure](#fig-phantom_hospitals).
+# The difference can be measured at the size of a network. **Sharpness** is here the mean size of a film's
+# second derivative at 224 pixels, and contrast the standard deviation of its gray.
 
 # %%
-figure, axes = plt.subplots(1, 2, figsize=(8, 3.2))
-film = draw_film(draw_anatomy(rng_for(7, "bacteria", 2)), "bacteria", rng_for(7, "bacteria", 2, 1))[0]
-for ax, (name, hospital) in zip(axes, HOSPITALS.items()):
-    ax.imshow(as_taken(film, hospital), vmin=0, vmax=255)
-    ax.set_title(f"hospital {name}", loc="left")
-    ax.axis("off")
-show_figure(figure, "phantom_hospitals", "One phantom as two hospitals would take it.",
-            "The same drawn chest film twice; the second is softer and brighter and carries another marker.");
-test_eq(as_taken(film, HOSPITALS["A"]), film)
-assert as_taken(film, HOSPITALS["B"]).mean() > film.mean() + 10
+def looks_of(film):
+    small = cv2.resize(film, (224, 224), interpolation=cv2.INTER_AREA).astype(np.float32)
+    return dict(sharpness=np.abs(cv2.Laplacian(small, cv2.CV_32F)).mean(), gray=small.mean(),
+                contrast=small.std())
+
+looks = pd.DataFrame([dict(hospital=name, **looks_of(at_hospital(name, kind)[0]))
+                      for kind in _DISEASES for name in HOSPITALS]).groupby("hospital").mean()
+assert looks.sharpness["B"] < .6 * looks.sharpness["A"] and looks.contrast["B"] < .9 * looks.contrast["A"]
+for kind in _DISEASES: test_eq(at_hospital("A", kind)[1], at_hospital("B", kind)[1])   # the same disease
+looks.round(1)
 
 # %% [markdown]
 # ## A whole set
@@ -789,10 +875,19 @@ def _kind_counts(
 # %%
 test_eq(_kind_counts("test", 624), {"normal": 234, "bacteria": 254, "virus": 136})
 test_eq(_kind_counts("train", 3), {"normal": 1, "bacteria": 1, "virus": 1})
+test_eq(_kind_counts("test", 200, share=.7), {"normal": 140, "bacteria": 39, "virus": 21})
 
 
 # %%
 #| export
+def _patient_name(
+    kind: str,
+    patient: int, # number, apart for each kind
+) -> str:
+    "What a patient is called in names of the public set."
+    if kind != "normal": return f"person{patient}_{kind}"
+    return f"{'IM' if patient % 2 else 'NORMAL2-IM'}-{patient:04d}"
+
 def _file_name(
     kind: str,
     patient: int, # number, apart for each kind
@@ -801,9 +896,9 @@ def _file_name(
     serial: int,  # film of the set, from 1
 ) -> str:
     "A name as in the public set."
-    if kind != "normal": return f"person{patient}_{kind}_{serial}.jpeg"
-    series = "IM" if patient % 2 else "NORMAL2-IM"
-    return f"{series}-{patient:04d}-0001{f'-{number:04d}' if count > 1 else ''}.jpeg"
+    name = _patient_name(kind, patient)
+    if kind != "normal": return f"{name}_{serial}.jpeg"
+    return f"{name}-0001{f'-{number:04d}' if count > 1 else ''}.jpeg"
 
 
 # %%
@@ -818,6 +913,13 @@ test_eq(_file_name("normal", 8, 1, count=1, serial=9), "NORMAL2-IM-0008-0001.jpe
 
 # %%
 #| export
+def _key(seed: int, hospital: str) -> tuple: # what the generators of a set begin with
+    "A seed gives other children at each hospital."
+    return (seed,) if hospital == "A" else (seed, hospital)
+
+
+# %%
+#| export
 @dataclass
 class _PlannedFilm:
     "One film to draw."
@@ -827,12 +929,12 @@ class _PlannedFilm:
     number: int  # film of this patient, from 1
     name: str    # file name
     shortcuts: list[str] = field(default_factory=list) # planted on it
-    ending: str = ".jpeg"
+    hospital: str = "A"
 
     @property
     def place(self) -> Path:
         "Where the film lies in the set."
-        return Path(self.split, CLASS_NAMES[self.kind != "normal"], self.name).with_suffix(self.ending)
+        return Path(self.split, CLASS_NAMES[self.kind != "normal"], self.name)
 
 
 # %%
@@ -840,11 +942,12 @@ class _PlannedFilm:
 def _plan_films(
     sizes: dict[str, int], # split → number of films
     seed: int,
-    share: float | None = None, # of normal films; None: as in the public set
-    ending: str = ".jpeg",
+    hospital: str = "A",   # of `HOSPITALS`
+    ending: str = ".jpeg", # of the names
 ) -> list[_PlannedFilm]:
     "Who is on which film; patients have one to three films and stay in one split."
-    rng, films, patient = rng_for(seed, "plan"), [], dict.fromkeys(_DISEASES, 0)
+    rng, films, patient = rng_for(*_key(seed, hospital), "plan"), [], dict.fromkeys(_DISEASES, 0)
+    share = _known("hospital", hospital, HOSPITALS).normal_share
     for split, n in sizes.items():
         for kind, left in _kind_counts(split, n, share).items():
             while left:
@@ -852,7 +955,8 @@ def _plan_films(
                 patient[kind] += 1
                 for number in range(1, count + 1):
                     name = _file_name(kind, patient[kind], number, count, serial=len(films) + 1)
-                    films.append(_PlannedFilm(split, kind, patient[kind], number, name, ending=ending))
+                    name = name.replace(".jpeg", ending)
+                    films.append(_PlannedFilm(split, kind, patient[kind], number, name, hospital=hospital))
                 left -= count
     return films
 
@@ -936,41 +1040,75 @@ shares.style.format("{:.0%}")
 # %% [markdown]
 # ## On disk
 #
+# A set is written as JPEG, as PNG, or as DICOM, which is what a hospital's archive has. A DICOM file holds
+# stored values of 12 bits and a window that turns them into gray. Black is stored as 600, and each gray level
+# is 10 more, so the window gives the film back exactly. Whoever ignores it sees other gray.
+#
+# Such a file names nobody. Its number for the patient is the one in the file's name, and the fields for name,
+# birth, sex and date are empty.
+
+# %%
+#| export
+FORMATS = {"jpeg": ".jpeg", "png": ".png", "dicom": ".dcm"}
+_BLACK, _STEP = 600, 10  # stored value of gray 0; stored values for each gray level
+
+_ABOUT = dict(
+    SOPClassUID="1.2.840.10008.5.1.4.1.1.1.1", ImageType=["ORIGINAL", "PRIMARY"], Modality="DX",
+    PresentationIntentType="FOR PRESENTATION", Manufacturer="none, a drawn phantom",
+    BodyPartExamined="CHEST", ViewPosition="AP", BurnedInAnnotation="NO", PatientIdentityRemoved="YES",
+    PatientName="", PatientBirthDate="", PatientSex="", StudyDate="", StudyTime="")
+_GRAY = dict(
+    SamplesPerPixel=1, PhotometricInterpretation="MONOCHROME2", PixelRepresentation=0, BitsAllocated=16,
+    BitsStored=12, HighBit=11, WindowCenter=_BLACK + _STEP * 127.5 + .5, WindowWidth=_STEP * 255 + 1)
+
+
+# %%
+#| export
+def _dicom_bytes(
+    film: np.ndarray, # (H, W) uint8
+    patient: str,     # the anonymous number
+    key: tuple,       # what the file's identifiers are made of, so that they are the same each time
+) -> bytes:
+    "A film as a DICOM file of 12 bits with a window."
+    from io import BytesIO
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+    names = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
+    uids = {name: generate_uid(entropy_srcs=[name, *map(str, key)]) for name in names}
+    values, (rows, columns) = film.astype("<u2") * _STEP + _BLACK, film.shape
+    pixels = dict(Rows=rows, Columns=columns, PixelData=values.tobytes())
+    ds = Dataset()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    for name, value in (_ABOUT | uids | dict(PatientID=patient) | _GRAY | pixels).items():
+        setattr(ds, name, value)
+    ds.save_as(file := BytesIO(), enforce_file_format=True)
+    return file.getvalue()
+
+
+# %% [markdown]
+# pydicom reads such a file, applies its window, and finds the film:
+
+# %%
+film, _ = draw_film(draw_anatomy(rng_for(1)), "virus", rng_for(2), height=200, hospital="B")
+content = _dicom_bytes(film, "person12_virus", (42, "B", "a.dcm"))
+ds = pydicom.dcmread(BytesIO(content))
+gray = apply_voi_lut(ds.pixel_array, ds) * (255 / 4095)   # pydicom's windows end at the highest of 12 bits
+assert np.abs(gray - film).max() < .01
+test_eq((ds.PatientID, str(ds.PatientName), ds.Modality, ds.BitsStored), ("person12_virus", "", "DX", 12))
+test_eq(content, _dicom_bytes(film, "person12_virus", (42, "B", "a.dcm")))
+print(f"stored values from {ds.pixel_array.min()} to {ds.pixel_array.max()}")
+
+
+# %% [markdown]
 # Each film is drawn from its own generator, so the threads that share the work cannot change the result. The
 # masks go to `masks/`, in the same layout, where nothing mistakes them for films.
 
 # %%
 #| export
-def _dicom_bytes(film: np.ndarray, name: str) -> bytes: # (H, W) uint8 → a file; `name`: makes its number
-    "A film as DICOM: 12 bits stored, with a window, and without anything of a patient."
-    import io
-    from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
-    meta, number = FileMetaDataset(), generate_uid(entropy_srcs=[name, film.tobytes().hex()[:256]])
-    meta.TransferSyntaxUID, meta.MediaStorageSOPInstanceUID = ExplicitVRLittleEndian, number
-    meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
-    file = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
-    facts = dict(
-        SOPClassUID=DigitalXRayImageStorageForPresentation, SOPInstanceUID=number, Modality="DX",
-        BodyPartExamined="CHEST", ViewPosition="AP", Manufacturer="drawn", SamplesPerPixel=1,
-        PhotometricInterpretation="MONOCHROME2", Rows=film.shape[0], Columns=film.shape[1],
-        BitsAllocated=16, BitsStored=12, HighBit=11,
-        PixelRepresentation=0, WindowCenter="2048", WindowWidth="4096", BurnedInAnnotation="NO",
-        PixelData=np.round(film * (4095 / 255)).astype("<u2").tobytes())
-    for tag, value in facts.items(): setattr(file, tag, value)
-    written = io.BytesIO()
-    file.save_as(written, enforce_file_format=True)
-    return written.getvalue()
-
-
-# %%
-#| export
-FORMATS = {"jpeg": ".jpeg", "png": ".png", "dicom": ".dcm"}
-
-def _write_picture(path: Path, image: np.ndarray): # (H, W) uint8
+def _write_image(path: Path, pixels: np.ndarray): # uint8
     "Write a picture in the format of its ending."
-    if path.suffix == ".dcm": path.write_bytes(_dicom_bytes(image, path.name))
-    elif not cv2.imwrite(str(path), image): raise OSError(f"could not write {path}: is the disk full?")
+    if not cv2.imwrite(str(path), pixels): raise OSError(f"could not write {path}: is the disk full?")
 
 
 # %%
@@ -981,19 +1119,18 @@ def _write_film(
     root: Path, # whose folders are there already
     film: _PlannedFilm,
     seed: int,
-    hospital: str,
 ) -> list[dict]: # a row for each box that was planted: path, shortcut, x0, y0, x1, y1
     "Draw one film and its mask, and write both."
-    place = () if hospital == "A" else (hospital,)  # other hospitals have other children
-    child = draw_anatomy(rng_for(seed, *place, film.kind, film.patient))
-    rng = rng_for(seed, *place, film.kind, film.patient, film.number)
-    shortcuts = {name: rng_for(seed, "planted", name, film.kind, film.patient, film.number)
-                 for name in film.shortcuts}
-    height = int(rng.integers(*HOSPITALS[hospital].heights))
-    pixels, mask, boxes = _draw_planted(child, film.kind, rng, height, shortcuts)
-    mask_path = (root/"masks"/film.place).with_suffix(".png")
-    _write_picture(root/film.place, as_taken(pixels, HOSPITALS[hospital]))
-    _write_picture(mask_path, mask.astype(np.uint8) * 255)
+    key, who = _key(seed, film.hospital), (film.kind, film.patient, film.number)
+    child, rng = draw_anatomy(rng_for(*key, *who[:2])), rng_for(*key, *who)
+    shortcuts = {name: rng_for(*key, "planted", name, *who) for name in film.shortcuts}
+    height = int(rng.integers(*HOSPITALS[film.hospital].heights))
+    pixels, mask, boxes = _draw_planted(child, film.kind, rng, height, shortcuts, film.hospital)
+    _write_image((root/"masks"/film.place).with_suffix(".png"), mask.astype(np.uint8) * 255)
+    if film.place.suffix != FORMATS["dicom"]: _write_image(root/film.place, pixels)
+    else:
+        content = _dicom_bytes(pixels, _patient_name(*who[:2]), (*key, film.place.as_posix()))
+        (root/film.place).write_bytes(content)
     return [dict(path=film.place.as_posix(), shortcut=name) | dict(zip(_BOX, box))
             for name, places in boxes.items() for box in places]
 
@@ -1004,14 +1141,13 @@ def _draw_into(
     root: Path, # an empty folder
     films: list[_PlannedFilm],
     seed: int,
-    hospital: str,
 ) -> list[dict]: # a row for each box that was planted
     "Draw all films and masks, on all threads."
     from concurrent.futures import ThreadPoolExecutor
     for top in (root, root/"masks"):
         for folder in {film.place.parent for film in films}: (top/folder).mkdir(parents=True)
     with ThreadPoolExecutor(threads()) as pool:
-        rows = pool.map(lambda film: _write_film(root, film, seed, hospital), films)
+        rows = pool.map(lambda film: _write_film(root, film, seed), films)
         return [row for of_film in rows for row in of_film]
 
 
@@ -1050,55 +1186,78 @@ def _is_drawn(
                      "remove it or choose another.")
 
 
-# %%
-#| export
-def _other_than_usual(hospital: str, file_format: str) -> dict: # what is not hospital A's JPEG
-    "What the record of a set says besides its numbers; refuses what there is not."
-    for what, value, known in (("hospital", hospital, HOSPITALS), ("file format", file_format, FORMATS)):
-        if value not in known:
-            raise StudyError(f"Expected a {what} of {', '.join(known)}, found {shortened(value)}.")
-    usual = dict(hospital="A", file_format="jpeg")
-    asked = dict(hospital=hospital, file_format=file_format)
-    return {name: value for name, value in asked.items() if value != usual[name]}
-
-
-# %%
-test_eq(_other_than_usual("A", "jpeg"), {})
-test_fail(lambda: _other_than_usual("C", "jpeg"), contains="a hospital of A, B, found 'C'")
-
+# %% [markdown]
+# A hospital that judges a network has films to test on, and none to train with. So elsewhere than at A, only
+# test films are drawn unless train films are asked for. `pneumo judge` takes such a folder as it is. A study
+# needs `train/`, too.
 
 # %%
 #| export
-def make_dataset(
-    root: str | Path,    # folder to make; must be absent, empty, or hold the same phantoms already
-    n_train: int = 240,  # films
-    n_test: int = 60,
-    seed: int = 42,
-    n_val: int = 16,     # may be 0
-    shortcuts: dict[str, str] | None = None, # text, marker, frame, exposure → class, balanced, reversed, none
-    hospital: str = "A",       # a key of HOSPITALS
-    file_format: str = "jpeg", # a key of FORMATS
-) -> Path: # `root`, with {train,test,val}/{NORMAL,PNEUMONIA}/*.jpeg, masks/, and planted.csv if anything is
-    "Draw a phantom set in the layout of the public one."
-    root, planted = Path(root), _wanted_shortcuts(shortcuts)
+def _sizes(
+    hospital: str,
+    n_train: int | None, # None: 240 at A, none elsewhere
+    n_test: int,
+    n_val: int | None,   # None: 16 where there is train, else none
+) -> dict[str, int]: # split → films
+    "How many films to draw."
+    if n_train is None: n_train = 240 if hospital == "A" else 0
+    if n_val is None: n_val = 16 if n_train else 0
     sizes = dict(train=n_train, test=n_test, val=n_val)
-    wanted = sizes | dict(seed=seed) | (dict(shortcuts=planted) if planted else {})
-    wanted |= _other_than_usual(hospital, file_format)
-    if min(n_train, n_test) < 3 or n_val < 0 or 0 < n_val < 3: raise StudyError(
-        f"Expected at least 3 films in train and test (one of each kind; val may have none), found {wanted}.")
-    if _is_drawn(root, wanted): return root
+    if n_test >= 3 and all(n == 0 or n >= 3 for n in sizes.values()): return sizes
+    raise StudyError("Expected at least 3 films in train and test, one of each kind (train and val may have "
+                     f"none), found {sizes}; ask for more.")
+
+
+# %%
+test_eq(_sizes("A", None, 60, None), dict(train=240, test=60, val=16))
+test_eq(_sizes("B", None, 60, None), dict(train=0, test=60, val=0))
+for numbers in ((2, 6, 0), (9, 0, 0), (9, 6, 2), (-1, 6, 0)):
+    test_fail(lambda: _sizes("A", *numbers), contains="at least 3 films in train and test")
+
+
+# %%
+#| export
+def _draw_set(
+    root: Path, # absent or empty
+    films: list[_PlannedFilm],
+    wanted: dict, # for the record
+):
+    "Draw a set beside its place, and put it there when it is whole."
     root.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".partial-{os.getpid()}-", dir=root.parent))
     try:
-        sizes, share = {split: n for split, n in sizes.items() if n}, HOSPITALS[hospital].normal_share
-        films = _plan_films(sizes, seed, share, FORMATS[file_format])
-        _choose_carriers(films, planted, seed)
-        rows = _draw_into(partial, films, seed, hospital)
-        if planted: _write_planted(partial, rows)
+        rows = _draw_into(partial, films, wanted["seed"])
+        if "shortcuts" in wanted: _write_planted(partial, rows)
         write_json(partial/"phantom.json", wanted)
         partial.chmod(0o755)
         os.replace(partial, root)
     finally: shutil.rmtree(partial, ignore_errors=True)
+
+
+# %%
+#| export
+_USUAL = dict(shortcuts={}, hospital="A", file_format="jpeg")  # what a record does not mention
+
+def make_dataset(
+    root: str | Path,    # folder to make; must be absent, empty, or hold the same phantoms already
+    n_train: int | None = None, # films; may be 0. By default 240 at hospital A, and none elsewhere
+    n_test: int = 60,
+    seed: int = 42,
+    n_val: int | None = None,   # may be 0. By default 16 where there are train films
+    shortcuts: dict[str, str] | None = None, # text, marker, frame, exposure → class, balanced, reversed, none
+    hospital: str = "A",        # of `HOSPITALS`
+    file_format: str = "jpeg",  # of `FORMATS`
+) -> Path: # `root`, with {train,test,val}/{NORMAL,PNEUMONIA}/*, masks/, and planted.csv if anything is
+    "Draw a phantom set in the layout of the public one."
+    ending = _known("file format", file_format, FORMATS)
+    _known("hospital", hospital, HOSPITALS)
+    root, planted, sizes = Path(root), _wanted_shortcuts(shortcuts), _sizes(hospital, n_train, n_test, n_val)
+    asked = dict(shortcuts=planted, hospital=hospital, file_format=file_format)
+    wanted = sizes | dict(seed=seed) | {name: value for name, value in asked.items() if value != _USUAL[name]}
+    if _is_drawn(root, wanted): return root
+    films = _plan_films({split: n for split, n in sizes.items() if n}, seed, hospital, ending)
+    _choose_carriers(films, planted, seed)
+    _draw_set(root, films, wanted)
     return root
 
 
@@ -1115,6 +1274,7 @@ with tempfile.TemporaryDirectory() as folder:
     test_eq(make_dataset(one, **few), one)
     test_fail(lambda: make_dataset(one, 9, 6, seed=2), contains="Expected an absent or empty folder")
     test_fail(lambda: make_dataset(two, n_train=2), contains="at least 3 films in train and test")
+    test_fail(lambda: make_dataset(two, file_format="gif"), contains="among jpeg, png, dicom, found 'gif'")
 
 # %% [markdown]
 # Where something is planted, all other films and all masks are still the same, to the byte.
@@ -1133,19 +1293,16 @@ with tempfile.TemporaryDirectory() as folder:
 table.head(6)
 
 # %% [markdown]
-# Hospital B's set in DICOM holds the same gray as in PNG, within rounding, and fewer children with pneumonia.
+# Ten films of hospital B, as DICOM. Without a word about train they are test films, and 7 of them normal.
 
 # %%
 with tempfile.TemporaryDirectory() as folder:
-    at_b = {name: make_dataset(Path(folder)/name, **few, hospital="B", file_format=name)
-            for name in ("png", "dicom")}
-    films = sorted(f.relative_to(at_b["png"]) for f in at_b["png"].glob("t*/*/*.png"))
-    for f in films:
-        stored = pydicom.dcmread(at_b["dicom"]/f.with_suffix(".dcm"))
-        drawn = cv2.imread(str(at_b["png"]/f), cv2.IMREAD_GRAYSCALE)
-        test_eq(np.round(stored.pixel_array / (4095 / 255)), drawn)
-    assert len(list(at_b["png"].glob("train/NORMAL/*"))) > len(list(at_b["png"].glob("train/PNEUMONIA/*")))
-    assert "PatientName" not in stored
+    root = make_dataset(Path(folder)/"B", n_test=10, seed=1, hospital="B", file_format="dicom")
+    films = sorted(file.relative_to(root).as_posix() for file in root.rglob("*.dcm"))
+    rows = [pydicom.dcmread(root/file, stop_before_pixels=True).Rows for file in films]
+assert min(rows) >= 480
+test_eq([sum(file.startswith(f"test/{name}/") for file in films) for name in CLASS_NAMES], [7, 3])
+films[-3:]
 
 # %% [markdown]
 # What the phantoms leave out: the variety of real disease (effusions, collapse, air bronchograms), devices

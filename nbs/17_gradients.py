@@ -415,6 +415,31 @@ test_close(log_odds_gradients(behind, some)[1], slopes, eps=1e-5)
 
 
 # %% [markdown]
+# Measures of maps ask for the log odds of many altered copies, and need no derivative. `asked_log_odds` gives
+# the function for that, compiled once and kept like the others. It checks nothing: a copy that is black but
+# for a few pixels is no film that one would give by hand.
+
+# %%
+#| export
+def asked_log_odds(
+    model,                  # Keras model: (N, H, W, 1) gray 0-255 → (N, outputs)
+    shape: tuple[int, int], # (H, W) of the films
+    output: int,            # which of the outputs, as from `check_explained`
+): # function of films (N, H, W): log odds (N,)
+    "The log odds alone, without a derivative."
+    import tensorflow as tf
+    kept, key = model.__dict__.setdefault("_pneumo_gradients", {}), ("log odds", shape, output)
+    if key not in kept:
+        kept[key] = tf.function(lambda films: _log_odds(_follow(model, films), output), autograph=False,
+                                input_signature=[tf.TensorSpec((None, *shape, 1), tf.float32)])
+    return lambda films: np.asarray(kept[key](np.asarray(films, np.float32)[..., None]))
+
+
+# %%
+test_close(asked_log_odds(linear, (6, 7), 0)(some), odds, eps=1e-5)
+
+
+# %% [markdown]
 # ## A network for the pictures
 #
 # The pictures below are of one small network. It learned for a few seconds to tell phantoms with a drawn

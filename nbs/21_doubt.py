@@ -23,7 +23,6 @@
 # %%
 #| export
 from dataclasses import dataclass, fields
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -62,10 +61,10 @@ def _levels(
     pixels: np.ndarray, # (N, S, S) uint8
 ) -> np.ndarray: # (N, 7)
     "Quantiles of gray, and the logarithm of the black and the white share."
-    flat = pixels.reshape(len(pixels), pixels.shape[1] * pixels.shape[2])
-    quantiles = np.percentile(flat, [2, 25, 50, 75, 98], axis=1).T / 255
-    black, white = (flat <= 4).mean(axis=1), (flat >= 251).mean(axis=1)
-    return np.column_stack([quantiles, np.log(.01 + black), np.log(.01 + white)])
+    counts = [cv2.calcHist([film], [0], None, [256], [0, 256]).ravel() for film in pixels]
+    reached = np.array(counts).reshape(len(pixels), 256).cumsum(axis=1) / (pixels.shape[1] * pixels.shape[2])
+    quantiles = [(reached < share).sum(axis=1) / 255 for share in (.02, .25, .5, .75, .98)]
+    return np.column_stack([*quantiles, np.log(.01 + reached[:, 4]), np.log(1.01 - reached[:, 250])])
 
 
 # %%
@@ -75,18 +74,23 @@ test_close(_levels(black)[0], [0, 0, 0, 0, 0, np.log(1.01), np.log(.01)])
 
 # %%
 #| export
-def _grain(
-    pixels: np.ndarray, # (N, S, S) uint8
-) -> np.ndarray: # (N, 6)
+def _grain_of(
+    film: np.ndarray, # (S, S) uint8
+) -> np.ndarray: # (6,)
     "Logarithms of differences along rows, along columns and of both, of empty rows and columns, of one edge."
-    x = pixels.astype(np.float32)
-    along, down = np.abs(np.diff(x, axis=2)), np.abs(np.diff(x, axis=1))
-    beside = x[:, 1:-1, :-2] + x[:, 1:-1, 2:] + x[:, :-2, 1:-1] + x[:, 2:, 1:-1]
-    second = np.abs(4 * x[:, 1:-1, 1:-1] - beside)
-    size = [np.log(d.mean(axis=(1, 2)) + .1) for d in (along, down, second)]
-    empty = [np.log(.02 + (x.std(axis=axis) < 2).mean(axis=1)) for axis in (2, 1)]
-    edge = np.maximum(along.mean(axis=1).max(axis=1), down.mean(axis=2).max(axis=1))
-    return np.column_stack([*size, *empty, np.log(edge + .1)])
+    along, down = cv2.absdiff(film[:, 1:], film[:, :-1]), cv2.absdiff(film[1:], film[:-1])
+    second = np.abs(cv2.Laplacian(film, cv2.CV_16S, ksize=1)[1:-1, 1:-1])
+    sizes = [difference.mean() for difference in (along, down, second)]
+    empty = [(film.std(axis=axis, dtype=np.float32) < 2).mean() for axis in (1, 0)]
+    edge = max(along.mean(axis=0).max(), down.mean(axis=1).max())
+    return np.log(np.array([*sizes, *empty, edge]) + [.1, .1, .1, .02, .02, .1])
+
+
+# %%
+#| export
+def _grain(pixels: np.ndarray) -> np.ndarray: # (N, S, S) uint8 → (N, 6)
+    "The same of several films."
+    return np.array([_grain_of(film) for film in pixels]).reshape(len(pixels), 6)
 
 
 # %%
@@ -116,26 +120,6 @@ def _pictures(
 
 # %%
 test_eq(_pictures(np.full((2, 64, 64), 7, np.uint8)), np.zeros((2, 32, 32)))
-
-
-# %% [markdown]
-# Differences between pixels need many times the memory of the films. So measures are taken of a few hundred
-# films at a time.
-
-# %%
-#| export
-def _in_parts(
-    measure,            # of films
-    pixels: np.ndarray, # (N, S, S) uint8
-) -> np.ndarray: # (N, ...)
-    "What a measure says of films, a few hundred at a time."
-    return np.concatenate([measure(pixels[n:n + 256]) for n in range(0, max(len(pixels), 1), 256)])
-
-
-# %%
-many = np.random.default_rng(0).integers(0, 256, (300, 16, 16)).astype(np.uint8)
-test_eq(_in_parts(_grain, many), _grain(many))
-test_eq([_in_parts(measure, many[:0]).shape for measure in (_levels, _grain)], [(0, 7), (0, 6)])
 
 
 # %% [markdown]
@@ -252,7 +236,7 @@ _GROUPS = {
 
 # %%
 #| export
-def _values(
+def _group_values(
     reference: Reference,
     pixels: np.ndarray, # (N, S, S) uint8
 ) -> np.ndarray: # (N, 6) in the order of `_GROUPS`; the larger, the stranger
@@ -266,13 +250,6 @@ def _values(
         _distance(_grain(pixels), reference.grain_centre, reference.grain_matrix),
         np.sqrt(((scores / reference.deviations) ** 2).mean(axis=1)), np.log(missed + 1e-3),
         -_odd(pictures, 2) @ reference.sides, -_odd(pictures, 1) @ reference.upright])
-
-
-# %%
-#| export
-def _group_values(reference: Reference, pixels: np.ndarray) -> np.ndarray: # (N, 6)
-    "The same, with memory for a few hundred films."
-    return _in_parts(partial(_values, reference), pixels)
 
 
 # %% [markdown]
@@ -315,12 +292,12 @@ test_eq(upper_quantile(nineteen, np.ones(19), .951), np.inf)
 #| export
 def _describe(pixels: np.ndarray, size: int) -> dict: # fields of a Reference; `size`: most components
     "What some films look like."
-    pictures = _in_parts(_pictures, pixels)
+    pictures = _pictures(pixels)
     flat = pictures.reshape(len(pictures), -1)
     mean = flat.mean(axis=0)
     values, vectors = np.linalg.eigh((flat - mean).T @ (flat - mean) / len(flat))
     kept = np.argsort(values)[::-1][:min(size, len(flat) // 4)]
-    levels, grain = (_ellipse(_in_parts(measure, pixels)) for measure in (_levels, _grain))
+    levels, grain = _ellipse(_levels(pixels)), _ellipse(_grain(pixels))
     return dict(levels_centre=levels[0], levels_matrix=levels[1], grain_centre=grain[0],
                 grain_matrix=grain[1], mean=mean, components=vectors[:, kept].T,
                 deviations=np.sqrt(np.maximum(values[kept], 1e-9)),

@@ -33,12 +33,13 @@ from scipy.special import expit
 
 from pneumo_nb.run import StudyError, rng_for
 from pneumo_nb.style import COLOURS, counted, in_list
-from pneumo_nb.films import film_kind, patient_id, possible_films, scan_dataset, table_of_films
+from pneumo_nb.films import (
+    data_fingerprint, film_kind, patient_id, possible_films, scan_dataset, table_of_films)
 from pneumo_nb.measures import (
     RULES, all_measures, calibration_error, calibration_line, honest_calibration_error, intervals, logit,
     proportion_interval, threshold_interval)
 from pneumo_nb.doubt import conformal_quantiles, coverage_table
-from pneumo_nb.detector import Bundle, Detector, conformal_limits, rule_key
+from pneumo_nb.detector import Bundle, Detector, conformal_limits, rule_key, threshold_of
 
 # %%
 #| hide
@@ -161,7 +162,7 @@ def judged_groups(
 ) -> pd.DataFrame: # group, films, called right, with _low and _high
     "How many films of each kind are called right, and of those with and without a flag."
     right = (answers.probability >= threshold) == (answers.label == 1)
-    flagged = answers.flags != ""
+    flagged = answers["flags"] != ""
     groups = {kind: answers.kind == kind for kind in sorted(answers.kind.unique())}
     groups |= {"flagged": flagged, "not flagged": ~flagged}
     rows = [dict(group=name, films=int(of.sum()), right=float(right[of].mean()))
@@ -219,16 +220,18 @@ def judge_films(
     rule: str = "sensitivity95",
     seed: int = 42,
     draws: int = 1000,
-) -> dict: # answers, rules, groups, calibration, coverage, comparison, left_out
+) -> dict: # answers, rules, groups, calibration, coverage, comparison, left_out, fingerprint
     "A detector on the films of another hospital, as it is."
+    value = threshold_of(detector.card, rule)
     images = local_films(data_dir, films_csv)
     answers, card = local_answers(detector, images), detector.card
     rules = judged_rules(answers, card["thresholds"], seed, draws)
     at_half = rules.set_index("rule").loc["half"].to_dict()
     coverage = coverage_table(answers.label, answers.probability, answers.patient_id, conformal_limits(card))
-    return dict(answers=answers, rules=rules, groups=judged_groups(answers, card["thresholds"][rule]),
+    return dict(answers=answers, rules=rules, groups=judged_groups(answers, value),
                 calibration=judged_calibration(answers, seed), coverage=coverage,
-                comparison=compare_with_own(at_half, card["own_test"]), left_out=images.attrs["left_out"])
+                comparison=compare_with_own(at_half, card["own_test"]), left_out=images.attrs["left_out"],
+                fingerprint=data_fingerprint(images))
 
 
 # %% [markdown]

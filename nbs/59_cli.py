@@ -272,6 +272,9 @@ class Command(click.Command):
 
 Group.command_class = Command
 
+
+# %%
+#| export
 def _check_values(name: str, values):
     "Refuse an option that was given but is empty, as by a shell's unset variable, or is not UTF-8."
     for value in values if isinstance(values, tuple) else (values,):
@@ -532,6 +535,51 @@ def _say_what_was_answered(
     if unread: raise SystemExit(1)
 
 
+# %%
+#| export
+@main.command()
+@click.argument("bundle", metavar="BUNDLE")
+@click.option("--data", metavar="DIR", required=True, help="Films in NORMAL and PNEUMONIA, or a films.csv.")
+@click.option("--films", metavar="FILE", help="Table of own films. Default: films.csv in DIR, if any.")
+@click.option("--out", metavar="DIR", help="Folder to write. Default: judged/NAME, after the films' folder.")
+@click.option("--rule", default="sensitivity95", show_default=True, help="Whose threshold makes the call.")
+def judge(bundle, data, films, out, rule):
+    """Judge a detector as it is on the labelled films of another hospital; counts as a look.
+
+    Writes a page and tables. BUNDLE is a file of `pneumo bundle`, or a run's folder."""
+    detector = _load_detector(bundle)
+    from pneumo_nb.judge import judge as judge_hospital
+    folder = Path(out) if out else Path("judged")/Path(data).resolve().name
+    page = judge_hospital(detector, data, folder, films or "", rule)
+    click.echo(f"Wrote {page} and its tables.\nDetector {detector.digest[:12]}: {detector.card['not']}")
+
+
+# %%
+#| export
+@main.command()
+@click.argument("bundle", metavar="BUNDLE")
+@click.option("--data", metavar="DIR", required=True, help="Labelled films, as for `pneumo judge`.")
+@click.option("--films", metavar="FILE", help="Table of own films. Default: films.csv in DIR, if any.")
+@click.option("--out", metavar="FILE", required=True, help="The new bundle.")
+def recalibrate(bundle, data, films, out):
+    """Adjust a detector's probabilities, thresholds and sets to a few labelled local films.
+
+    The network stays. The new bundle remembers its parent. Too few films are refused."""
+    _load_detector(bundle)
+    from pneumo_nb.detector import read_bundle, write_bundle
+    from pneumo_nb.hospital import recalibrate as adjust
+    if Path(out).exists(): raise StudyError(f"Expected no file yet at {out}, found one; give another --out.")
+    changed = adjust(read_bundle(bundle), data, films or "")
+    digest, on = write_bundle(changed, out), changed.card["recalibrated_on"]
+    lines = [f"{rule}: {changed.card['thresholds'][rule]:.3f} ({low:.3f} to {high:.3f})"
+             for rule, (low, high) in on["threshold_intervals"].items()]
+    click.echo(f"Wrote {out}, digest {digest[:12]}, parent {changed.card['parent'][:12]}, from "
+               f"{counted(on['films'], 'film')} of {counted(on['patients'], 'patient')}.\n"
+               f"Log odds: {on['intercept']:+.2f} + {on['slope']:.2f} × the detector's own.\n"
+               f"Thresholds, with where other patients would have put them: {'; '.join(lines)}.\n"
+               "Judge it on other films than these.")
+
+
 # %% [markdown]
 # The page to try a detector needs packages that the rest does not.
 
@@ -656,6 +704,9 @@ def _films_named(name: str) -> dict[str, str]: # fingerprint → source
     return {entry["fingerprint"]: entry["source"] for entry in read_looks()
             if entry["fingerprint"].startswith(name)}
 
+
+# %%
+#| export
 def _films_of_run(run: Path) -> dict[str, str]:
     "The films of a run."
     if not (run/"metrics/data.json").exists(): raise StudyError(
@@ -663,6 +714,9 @@ def _films_of_run(run: Path) -> dict[str, str]:
     films = read_json(run/"metrics/data.json")
     return {films["fingerprint"]: films["source"]}
 
+
+# %%
+#| export
 def _films_in_folder(folder: str) -> dict[str, str]:
     "The films in a folder."
     import warnings

@@ -10,7 +10,6 @@ __all__ = ['STRANGE', 'CLASSES', 'Reference', 'reference_arrays', 'reference_fro
 
 # %% ../nbs/21_doubt.ipynb #c6e99708
 from dataclasses import dataclass, fields
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -25,24 +24,27 @@ def _levels(
     pixels: np.ndarray, # (N, S, S) uint8
 ) -> np.ndarray: # (N, 7)
     "Quantiles of gray, and the logarithm of the black and the white share."
-    flat = pixels.reshape(len(pixels), pixels.shape[1] * pixels.shape[2])
-    quantiles = np.percentile(flat, [2, 25, 50, 75, 98], axis=1).T / 255
-    black, white = (flat <= 4).mean(axis=1), (flat >= 251).mean(axis=1)
-    return np.column_stack([quantiles, np.log(.01 + black), np.log(.01 + white)])
+    counts = [cv2.calcHist([film], [0], None, [256], [0, 256]).ravel() for film in pixels]
+    reached = np.array(counts).reshape(len(pixels), 256).cumsum(axis=1) / (pixels.shape[1] * pixels.shape[2])
+    quantiles = [(reached < share).sum(axis=1) / 255 for share in (.02, .25, .5, .75, .98)]
+    return np.column_stack([*quantiles, np.log(.01 + reached[:, 4]), np.log(1.01 - reached[:, 250])])
 
 # %% ../nbs/21_doubt.ipynb #b13ceeae
-def _grain(
-    pixels: np.ndarray, # (N, S, S) uint8
-) -> np.ndarray: # (N, 6)
+def _grain_of(
+    film: np.ndarray, # (S, S) uint8
+) -> np.ndarray: # (6,)
     "Logarithms of differences along rows, along columns and of both, of empty rows and columns, of one edge."
-    x = pixels.astype(np.float32)
-    along, down = np.abs(np.diff(x, axis=2)), np.abs(np.diff(x, axis=1))
-    beside = x[:, 1:-1, :-2] + x[:, 1:-1, 2:] + x[:, :-2, 1:-1] + x[:, 2:, 1:-1]
-    second = np.abs(4 * x[:, 1:-1, 1:-1] - beside)
-    size = [np.log(d.mean(axis=(1, 2)) + .1) for d in (along, down, second)]
-    empty = [np.log(.02 + (x.std(axis=axis) < 2).mean(axis=1)) for axis in (2, 1)]
-    edge = np.maximum(along.mean(axis=1).max(axis=1), down.mean(axis=2).max(axis=1))
-    return np.column_stack([*size, *empty, np.log(edge + .1)])
+    along, down = cv2.absdiff(film[:, 1:], film[:, :-1]), cv2.absdiff(film[1:], film[:-1])
+    second = np.abs(cv2.Laplacian(film, cv2.CV_16S, ksize=1)[1:-1, 1:-1])
+    sizes = [difference.mean() for difference in (along, down, second)]
+    empty = [(film.std(axis=axis, dtype=np.float32) < 2).mean() for axis in (1, 0)]
+    edge = max(along.mean(axis=0).max(), down.mean(axis=1).max())
+    return np.log(np.array([*sizes, *empty, edge]) + [.1, .1, .1, .02, .02, .1])
+
+# %% ../nbs/21_doubt.ipynb #1700747a
+def _grain(pixels: np.ndarray) -> np.ndarray: # (N, S, S) uint8 → (N, 6)
+    "The same of several films."
+    return np.array([_grain_of(film) for film in pixels]).reshape(len(pixels), 6)
 
 # %% ../nbs/21_doubt.ipynb #afac558c
 _SIDE = 32  # of the small picture, or less where films are smaller
@@ -57,14 +59,6 @@ def _pictures(
     small = np.array(small, np.float32).reshape(len(pixels), side, side)
     centred = small - small.mean(axis=(1, 2), keepdims=True)
     return centred / (small.std(axis=(1, 2), keepdims=True) + 4)
-
-# %% ../nbs/21_doubt.ipynb #2528f7ce
-def _in_parts(
-    measure,            # of films
-    pixels: np.ndarray, # (N, S, S) uint8
-) -> np.ndarray: # (N, ...)
-    "What a measure says of films, a few hundred at a time."
-    return np.concatenate([measure(pixels[n:n + 256]) for n in range(0, max(len(pixels), 1), 256)])
 
 # %% ../nbs/21_doubt.ipynb #286036bf
 def _odd(
@@ -137,7 +131,7 @@ _GROUPS = {
     "upright": "top and bottom perhaps exchanged"}
 
 # %% ../nbs/21_doubt.ipynb #dc4a36b2
-def _values(
+def _group_values(
     reference: Reference,
     pixels: np.ndarray, # (N, S, S) uint8
 ) -> np.ndarray: # (N, 6) in the order of `_GROUPS`; the larger, the stranger
@@ -151,11 +145,6 @@ def _values(
         _distance(_grain(pixels), reference.grain_centre, reference.grain_matrix),
         np.sqrt(((scores / reference.deviations) ** 2).mean(axis=1)), np.log(missed + 1e-3),
         -_odd(pictures, 2) @ reference.sides, -_odd(pictures, 1) @ reference.upright])
-
-# %% ../nbs/21_doubt.ipynb #dc4aaaa2
-def _group_values(reference: Reference, pixels: np.ndarray) -> np.ndarray: # (N, 6)
-    "The same, with memory for a few hundred films."
-    return _in_parts(partial(_values, reference), pixels)
 
 # %% ../nbs/21_doubt.ipynb #fcf75def
 def patient_weights(
@@ -180,12 +169,12 @@ def upper_quantile(
 # %% ../nbs/21_doubt.ipynb #bdf9ff81
 def _describe(pixels: np.ndarray, size: int) -> dict: # fields of a Reference; `size`: most components
     "What some films look like."
-    pictures = _in_parts(_pictures, pixels)
+    pictures = _pictures(pixels)
     flat = pictures.reshape(len(pictures), -1)
     mean = flat.mean(axis=0)
     values, vectors = np.linalg.eigh((flat - mean).T @ (flat - mean) / len(flat))
     kept = np.argsort(values)[::-1][:min(size, len(flat) // 4)]
-    levels, grain = (_ellipse(_in_parts(measure, pixels)) for measure in (_levels, _grain))
+    levels, grain = _ellipse(_levels(pixels)), _ellipse(_grain(pixels))
     return dict(levels_centre=levels[0], levels_matrix=levels[1], grain_centre=grain[0],
                 grain_matrix=grain[1], mean=mean, components=vectors[:, kept].T,
                 deviations=np.sqrt(np.maximum(values[kept], 1e-9)),

@@ -8,7 +8,7 @@ __all__ = ['RUN_MARK', 'BY_HAND', 'StudyError', 'atomic_path', 'jsonable', 'writ
            'check_value', 'check_parameters', 'file_digest', 'digests', 'is_hidden', 'walk_files', 'films_at',
            'git_commit', 'threads', 'workers', 'machine', 'read_provenance', 'check_run_folder', 'films_folder',
            'films_of', 'check_films', 'Stage', 'open_stage', 'note', 'cache_folder', 'check_cache', 'look',
-           'read_looks', 'enter_looks', 'finish', 'stale_reason', 'stage_words', 'rng_for', 'set_seed']
+           'enter_judged', 'read_looks', 'enter_looks', 'finish', 'stale_reason', 'stage_words', 'rng_for', 'set_seed']
 
 # %% ../nbs/00_run.ipynb #363a3c61
 import ast, csv, hashlib, io, json, operator, os, platform, re, reprlib, shutil, subprocess, sys
@@ -626,6 +626,17 @@ def look(
         films = read_json(facts)
         _append_looks([dict(fingerprint=films["fingerprint"], source=films.get("source", ""),
                             run=stage.folder.name) | seen])
+
+# %% ../nbs/00_run.ipynb #d07f29a1
+def enter_judged(
+    fingerprint: str, # of the films
+    source: str,      # what they are called
+    digest: str,      # of the detector that was judged
+):
+    "Count the look of a detector at the films of another hospital."
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    _append_looks([dict(fingerprint=fingerprint, source=source, run=f"detector {digest[:12]}", stage="judge",
+                        at="all films, by a detector as it is", time=now)])
 
 # %% ../nbs/00_run.ipynb #7f1876fb
 def _append_looks(entries: list[dict]):
