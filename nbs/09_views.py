@@ -367,7 +367,7 @@ test_eq(lend_frame(sick, sick, .1), sick)
 
 # %%
 #| export
-def _box_mask(
+def box_mask(
     size: int,   # side of the film, pixels
     boxes: list, # of x, y, w, h: left and upper edge, width and height, shares of the sides
 ) -> np.ndarray: # (size, size) uint8: 1 in the widened boxes
@@ -381,7 +381,7 @@ def _box_mask(
 
 
 # %%
-test_eq(_box_mask(8, [(.25, .5, .25, .125)])[[2, 3, 5, 6], :5],
+test_eq(box_mask(8, [(.25, .5, .25, .125)])[[2, 3, 5, 6], :5],
         [[0] * 5, [0, 1, 1, 1, 1], [0, 1, 1, 1, 1], [0] * 5])
 
 
@@ -397,7 +397,7 @@ def painted_over(
     boxes: list,      # of x, y, w, h, shares of the sides
 ) -> np.ndarray: # (S, S) uint8
     "The film with boxes filled from their surroundings."
-    mask = _box_mask(len(film), boxes)
+    mask = box_mask(len(film), boxes)
     if not mask.any(): return film
     emptied = np.where(mask == 1, film[mask == 0].mean().astype(np.uint8), film)
     return cv2.inpaint(emptied, mask, 3, cv2.INPAINT_TELEA)
@@ -423,7 +423,7 @@ def pasted(
     boxes: list,       # of x, y, w, h, shares of the sides
 ) -> np.ndarray: # (S, S) uint8
     "The film with the boxes of another."
-    mask = _box_mask(len(film), boxes).astype(np.float32)
+    mask = box_mask(len(film), boxes).astype(np.float32)
     mask = np.maximum(mask, cv2.GaussianBlur(mask, (0, 0), len(film) / 100))
     return np.rint(film + mask * (other.astype(np.float32) - film)).astype(np.uint8)
 

@@ -156,7 +156,8 @@ def _log_odds(flow: _Flow, output: int): # (N,) float32 tensor
 
 # %%
 three = np.array([[1., 2., 4.]])
-test_close(np.array(_log_odds(_Flow(None, "softmax", three), 2)), [4 - np.log(np.exp(1) + np.exp(2))], eps=1e-6)
+by_hand = 4 - np.log(np.exp(1) + np.exp(2))
+test_close(np.array(_log_odds(_Flow(None, "softmax", three), 2)), [by_hand], eps=1e-6)
 test_close(np.array(_log_odds(_Flow(np.array([[.9]]), "probability"), 0)), [np.log(9)], eps=1e-5)
 test_eq(np.isnan(_log_odds(_Flow(np.array([[7.]]), "probability"), 0)), [True])
 
@@ -363,6 +364,22 @@ def _checked_maps(model, answer: _Flow, named: str | None) -> list: # tensors
 
 # %%
 #| export
+def has_feature_map(
+    model,                  # Keras model: (N, H, W, 1) gray 0-255 → (N, outputs)
+    shape: tuple[int, int], # (H, W) of its films
+) -> bool:
+    "Has the network a feature map, so that Grad-CAM can explain it?"
+    return bool(_follow(model, np.zeros((1, *shape, 1), np.float32)).maps)
+
+
+# %%
+test_eq([has_feature_map(net, (32, 32)) for net in (ensemble, pair[0])], [True, True])
+flat = keras.Sequential([keras.Input((32, 32, 1)), layers.Flatten(), layers.Dense(1, "sigmoid")])
+test_eq(has_feature_map(flat, (32, 32)), False)
+
+
+# %%
+#| export
 def _compiled(model, *key): # as for `_differentiate`
     "The model's compiled function, made at its first use and kept with the model."
     kept = model.__dict__.setdefault("_pneumo_gradients", {})   # not by setattr, which Keras watches
@@ -478,7 +495,8 @@ def picture(maps, name, caption, alt):
 
 
 # %%
-print(f"{network(film[..., None])[0, 0]:.2f} for pneumonia, log odds {log_odds_gradients(network, film)[0][0]:.2f}")
+[probability], odds = np.array(network(film[..., None]))[0], log_odds_gradients(network, film)[0][0]
+print(f"{probability:.2f} for pneumonia, log odds {odds:.2f}")
 
 
 # %% [markdown]

@@ -127,7 +127,13 @@ test_close(_slopes(answers, sums)[0, 0, 1], np.polyfit(covers[:, 0, 1], answers[
 
 # %%
 #| export
-def _answers(model, films: np.ndarray, masks: np.ndarray, fill: float, output: int) -> np.ndarray: # (masks, N)
+def _answers(
+    model,
+    films: np.ndarray, # (N, H, W)
+    masks: np.ndarray, # (masks, H, W)
+    fill: float,       # gray of what is covered
+    output: int,
+) -> np.ndarray: # (masks, N)
     "What a model says of each film under each mask."
     def under(film): return (film * masks + fill * (1 - masks))[..., None]
     answers = [np.asarray(model.predict_on_batch(under(film)))[:, output] for film in films]

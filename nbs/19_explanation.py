@@ -27,8 +27,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import signature
 
+import cv2
 import numpy as np
-
 from scipy import ndimage
 
 from pneumo_nb.gradients import gradcam, hirescam, integrated_gradients, smoothgrad
@@ -70,7 +70,8 @@ class Method:
     unit: str          # what a value means
     red: str           # what a value above 0 says, as a clause
     is_control: bool = False  # made without asking the network?
-    floor: float = .05        # the smallest value that may get the full colour, in the unit
+    floor: float = .05        # no smaller value gets the full colour
+    per_pixel: bool = False   # do pixels add up? Then `floor` is for a tenth of the film together
     faint: str = ""           # what it means if all values are small, as a clause
     faint_below: float = 0.   # the largest value of a faint map
 
@@ -93,13 +94,13 @@ _TABLE = [
            faint="their answers do not hang on any one place. A network weighs the film as a whole, or it is "
                  "so sure that a patch cannot move it"),
     Method("gradcam", gradcam, "Grad-CAM map", "weighted features, log odds",
-           "the last feature maps hold what speaks for pneumonia"),
+           "the last feature maps hold what speaks for pneumonia", floor=.5),
     Method("hirescam", hirescam, "HiResCAM map", "log odds of a place, times the places",
-           "a place of the last feature maps speaks for pneumonia"),
+           "a place of the last feature maps speaks for pneumonia", floor=.5),
     Method("integrated_gradients", integrated_gradients, "map of Integrated Gradients", "log odds of a pixel",
-           "a pixel adds to the log odds of pneumonia", floor=.001),
+           "a pixel adds to the log odds of pneumonia", floor=.5, per_pixel=True),
     Method("smoothgrad", smoothgrad, "SmoothGrad map", "derivative of the log odds times gray",
-           "the log odds of pneumonia grow with a pixel", floor=.001),
+           "the log odds of pneumonia grow with a pixel", floor=.5, per_pixel=True),
     Method("rise", rise, "RISE map", "rise in probability when uncovered",
            "uncovering raises the probability of pneumonia"),
     Method("random_map", random_map, "random map", "noise", "a random number is above 0",
@@ -162,52 +163,113 @@ test_fail(lambda: explain(model, film[None], "gaze"), contains="edge_map, found 
 test_fail(lambda: explain(model, film[None], step=3), contains="layer, batch_size, output, found step")
 test_fail(lambda: explain(model, film[None] / -1.), contains="gray values from 0 to 255")
 
-
 # %% [markdown]
 # ## A map on its film
 #
-# The colours diverge from white at no change. On the film they become a tint, so that the anatomy can be seen
-# through it.
+# The map becomes a tint of the film, so that the anatomy stays visible: red above zero, blue below, and none
+# at zero. The mixing is done in CIELAB, in which equal steps look about equal. Both full colours are equally
+# light and equally strong there. So no value stands out because of its colour alone.
 
 # %%
 #| export
+_RED, _BLUE = (58., 46., 26.), (58., 4., -53.)   # lightness, green to red, blue to yellow
+
 def overlay(
     image: np.ndarray,  # (H, W) gray 0-255
     change: np.ndarray, # (H, W) its map
     limit: float,       # value that gets the full colour, above 0
 ) -> np.ndarray: # (H, W, 3) RGB in [0, 1]
     "The film tinted red where the map is above 0 and blue where it is below; untouched at 0."
-    import matplotlib.pyplot as plt
-    strength = np.clip(np.abs(change) / limit, 0, 1)[..., None] * .6
-    tint = plt.get_cmap("RdBu_r")((np.clip(change / limit, -1, 1) + 1) / 2)[..., :3]
-    return (1 - strength) * (np.asarray(image)[..., None] / 255) + strength * tint
+    gray = np.repeat(np.asarray(image, np.float32)[..., None] / 255, 3, axis=-1)
+    strength = np.clip(np.abs(change) / limit, 0, 1)[..., None] * .75
+    full = np.where(np.asarray(change)[..., None] > 0, _RED, _BLUE)
+    mixed = (1 - strength) * cv2.cvtColor(gray, cv2.COLOR_RGB2LAB) + strength * full
+    return np.clip(cv2.cvtColor(mixed.astype(np.float32), cv2.COLOR_LAB2RGB), 0, 1)
 
 
 # %% [markdown]
 # Red must be red. OpenCV's colour maps come as blue, green, red; shown unchanged they have painted many a hot
-# spot blue. Here the channels are checked:
+# spot blue. Here the channels are checked, and that equal steps of a map are equal steps of colour:
 
 # %%
 tinted = overlay(np.full((1, 3), 128), np.array([[1., 0, -1]]), limit=1)
 assert tinted[0, 0, 0] > tinted[0, 0, 2] and tinted[0, 2, 2] > tinted[0, 2, 0]
-test_close(tinted[0, 1], [128 / 255] * 3)
+test_close(tinted[0, 1], [128 / 255] * 3, eps=1e-3)
+steps = overlay(np.full((1, 9), 128), np.linspace(-1, 1, 9)[None], limit=1)
+distances = np.linalg.norm(np.diff(cv2.cvtColor(steps, cv2.COLOR_RGB2LAB), axis=1), axis=-1)
+assert distances.max() / distances.min() < 1.2
 
-
-# %% [markdown]
-# ## Films, maps and overlays
-#
-# **One scale serves all films of a figure**, so a pale map means a model that hardly reacted, not a faint
-# print.
 
 # %%
 #| export
-def _colour_limit(maps) -> float: # above 0
-    "The largest size of any value, which gets the full colour."
-    return max(*(float(np.abs(change).max()) for change in maps), 1e-6)
+def map_colours():
+    "The tints of middle gray as matplotlib's colour map, for colour bars."
+    from matplotlib.colors import ListedColormap
+    return ListedColormap(overlay(np.full((1, 256), 128), np.linspace(-1, 1, 256)[None], 1)[0], "map")
 
 
 # %%
-test_eq(_colour_limit([np.array([.5, -2.])]), 2.)
+test_close(map_colours()(1.)[:3], tinted[0, 0], eps=1e-5)
+
+
+# %% [markdown]
+# ## How much colour
+#
+# One scale serves all films of a figure that are explained by the same method. So a pale map means a model
+# that hardly reacted. A scale that follows the largest value alone would paint noise as vividly as a finding.
+# So each method has a floor, below which no value gets the full colour. A few extreme pixels do not count: the
+# scale ends where one value in 200 is larger.
+
+# %%
+#| export
+def colour_floor(method: str, shape: tuple[int, int]) -> float: # `shape`: (H, W)
+    "The smallest value that may get the full colour."
+    of = METHODS[method]
+    return of.floor * 10 / np.prod(shape) if of.per_pixel else of.floor
+
+def colour_limit(
+    maps,        # several (H, W), sizes may differ
+    method: str, # a key of `METHODS`
+) -> float: # above 0
+    "The value that gets the full colour."
+    sizes = np.concatenate([np.abs(change).ravel() for change in maps])
+    return max(float(np.quantile(sizes, .995)), *(colour_floor(method, change.shape) for change in maps))
+
+
+# %% [markdown]
+# Noise of 0.003 gets a twentieth of the colour on an occlusion map. A map of clear spots uses all of it.
+
+# %%
+noise = np.random.default_rng(0).uniform(-.003, .003, (20, 20))
+test_eq(colour_limit([noise], "occlusion"), .05)
+test_close(colour_limit([noise * 200], "occlusion"), .6, eps=.02)
+test_close(colour_floor("integrated_gradients", (10, 10)) * 100 / 10, .5)   # a tenth of the pixels together
+
+
+# %% [markdown]
+# A line runs round the strongest tenth of a map above zero. It is drawn on the map after smoothing by a
+# thirtieth of the side, since the strongest pixels of a grainy map lie scattered. Where nothing reaches the
+# floor there is no line.
+
+# %%
+#| export
+def strongest_tenth(
+    change: np.ndarray, # (H, W), a map
+    floor: float,       # below which values mean nothing
+) -> tuple[np.ndarray, float | None]: # smoothed map (H, W), and the level of the line; None for no line
+    "Where the line round a map's strongest tenth runs."
+    smooth = cv2.GaussianBlur(np.asarray(change, np.float32), (0, 0), max(change.shape) / 30)
+    level = float(np.quantile(smooth, .9))
+    if np.max(change) < floor or smooth.max() <= 0: return smooth, None
+    return smooth, level if 0 < level < smooth.max() else float(smooth.max()) / 2
+
+
+# %%
+peak = np.zeros((30, 30))
+peak[10:20, 10:20] = 1
+smooth, level = strongest_tenth(peak, .05)
+assert (smooth > level).sum() <= 90 and (smooth[12:18, 12:18] > level).all()
+test_eq(strongest_tenth(noise, .05)[1], None)
 
 
 # %%
@@ -216,85 +278,144 @@ def _show_film(
     ax,
     image: np.ndarray, # (H, W) gray 0-255, or (H, W, 3) RGB in [0, 1]
     title: str = "",
+    mask=None,         # (H, W) bool, where disease is; None: not known
     **place,           # of the title, as for `set_title`
 ):
-    "One picture without axes."
+    "One picture without axes, disease outlined in yellow."
     ax.imshow(image, vmin=0, vmax=255)
-    ax.set_title(title, fontsize=10, **place)
+    if mask is not None and np.any(mask):
+        ax.contour(mask, [.5], colors="#F0E442", linewidths=1.4, linestyles="--")
+    ax.set_title(title, fontsize=9, **place)
     ax.axis("off")
+
+def _show_map(ax, image, change, limit: float, method: str, title: str = "", mask=None):
+    "A film under its map, with a white line round the strongest tenth."
+    _show_film(ax, overlay(image, change, limit), title, mask)
+    smooth, level = strongest_tenth(change, colour_floor(method, change.shape))
+    if level is not None: ax.contour(smooth, [level], colors="white", linewidths=1.1)
 
 
 # %%
 #| export
-def plot_maps(
-    pixels: np.ndarray,        # (N, H, W) gray 0-255
-    maps: np.ndarray,          # (N, H, W) from `explain`
-    captions: list[str],       # N, one a film
-    method: str = "occlusion", # a key of `METHODS`
-): # matplotlib Figure
-    "A row a film: film, map, overlay; one colour scale for all."
+def _colour_bar(figure, axes, limit: float, method: str, label: str = ""):
+    "The scale of a method, under its maps."
     import matplotlib.pyplot as plt
-    limit, words = _colour_limit(maps), METHODS[method]
-    size = (9.4, 3.0 * len(maps))
-    figure, axes = plt.subplots(len(maps), 3, figsize=size, squeeze=False)
-    for n, (row, image, change, text) in enumerate(zip(axes, pixels, maps, captions)):
-        _show_film(row[0], image, text, loc="left")
-        drawn = row[1].imshow(change, cmap="RdBu_r", vmin=-limit, vmax=limit)
-        row[1].axis("off")
-        _show_film(row[2], overlay(image, change, limit), "" if n else "overlay")
-    axes[0, 1].set_title(words.title, fontsize=10)
-    figure.colorbar(drawn, ax=axes[:, 1:], shrink=min(1, 1.6 / len(maps)), label=words.unit)
+    scale = plt.cm.ScalarMappable(plt.Normalize(-limit, limit), map_colours())
+    bar = figure.colorbar(scale, ax=axes, orientation="horizontal", shrink=.75, pad=.015, aspect=24)
+    bar.set_ticks([-limit, 0, limit], labels=[f"{-limit:.2g}", "0", f"{limit:.2g}"])
+    bar.ax.tick_params(labelsize=7, length=2)
+    bar.outline.set_visible(False)
+    if label: bar.set_label(textwrap.fill(label, 34), fontsize=7)
+
+def _panel_title(method: str) -> str:
+    "What stands over a map."
+    of = METHODS[method]
+    return ("control: " if of.is_control else "") + of.title.replace("map of ", "")
+
+
+# %% [markdown]
+# ## One film by all methods
+#
+# A film's page shows the film and its map by each method, with a scale each. Controls are among them. On
+# phantoms a dashed yellow line shows where disease was drawn.
+
+# %%
+#| export
+def plot_film(
+    image: np.ndarray,           # (H, W) gray 0-255
+    maps: dict[str, np.ndarray], # method → (H, W), from `explain`
+    title: str,                  # over the film
+    mask=None,                   # (H, W) bool, where disease is; None: not known
+): # matplotlib Figure
+    "The film and its map by each method, on a scale each."
+    import matplotlib.pyplot as plt
+    rows = -(-(1 + len(maps)) // 3)
+    figure, axes = plt.subplots(rows, 3, figsize=(9.6, 3.75 * rows), squeeze=False)
+    _show_film(axes.flat[0], image, title, mask)
+    for ax, (method, change) in zip(axes.flat[1:], maps.items()):
+        limit = colour_limit([change], method)
+        _show_map(ax, image, change, limit, method, _panel_title(method), mask)
+        _colour_bar(figure, ax, limit, method, METHODS[method].unit)
+    for ax in axes.flat[1 + len(maps):]: ax.axis("off")
     return figure
 
 
+# %%
+#| export
+def panel_boxes(
+    figure,     # from `plot_film`
+    count: int, # panels
+) -> list[list[float]]: # left, top, width, height of each, as shares of the picture
+    "Where the panels lie in the picture."
+    figure.canvas.draw()
+    boxes = [ax.get_position() for ax in figure.axes[:count]]
+    return [[round(float(v), 4) for v in (b.x0, 1 - b.y1, b.width, b.height)] for b in boxes]
+
+
 # %% [markdown]
-# [The figure](#fig-explanation_maps) shows the phantom and the model of above. The red lies on the drawn
-# disease; the rest is a faint blue, since a brighter rest speaks against pneumonia in this model.
+# [The figure](#fig-explanation_film) shows the phantom and the model of above. The model is linear and has no
+# feature map, so Grad-CAM refuses it. Occlusion finds the drawn disease. So do Integrated Gradients, whose
+# values here are weights times gray, but a brighter rest speaks against pneumonia in this model.
 
 # %%
-figure = plot_maps(film[None], toy_map, ["a phantom with\nbacterial pneumonia"])
-alt = "A phantom, its occlusion map with one red spot where the disease was drawn, and both overlaid."
-show_figure(figure, "explanation_maps", "A film, its map and both overlaid.", alt);
+test_fail(lambda: explain(model, film[None]), contains="found no feature map in it; take another method")
+own = dict(occlusion=settings, rise=dict(masks=400), smoothgrad=dict(samples=4))
+linear_methods = [name for name in METHODS if "cam" not in name]
+maps = {name: explain(model, film[None], name, **own.get(name, {}))[0] for name in linear_methods}
+figure = plot_film(film, maps, "a phantom with bacterial pneumonia", mask)
+boxes = panel_boxes(figure, 7)
+test_eq(len(boxes), 7)
+assert all(0 <= x and x + w <= 1 and 0 <= y and y + h <= 1 for x, y, w, h in boxes)
+alt = "A phantom and six maps: four with a red spot on the outlined disease, one of noise, one of edges."
+show_figure(figure, "explanation_film", "One film by all methods that suit the model.", alt);
 
 
 # %% [markdown]
-# ## Two models on one film
+# ## Several films, several models
 #
-# Models are compared on the same film and one scale. They may take films of different sizes. Then each
-# overlay is drawn on the film as that model sees it.
+# To compare films or models, each gets a row and each method a column. A column has one scale. Models may take
+# films of different sizes: then each row shows the film as that model sees it.
 
 # %%
 #| export
-def plot_beside(
-    pixels: list[np.ndarray],  # the film as each model sees it, (H, W) gray 0-255; sizes may differ
-    maps: list[np.ndarray],    # each model's map, of the size of its film
-    captions: list[str],       # one a model
-    method: str = "occlusion", # a key of `METHODS`
+def plot_rows(
+    pixels: list[np.ndarray],          # a film a row, (H, W) gray 0-255
+    maps: list[dict[str, np.ndarray]], # a row: method → (H, W); a method that a row lacks leaves a gap
+    captions: list[str],               # one a row
+    masks=None,                        # a row: (H, W) bool, where disease is; None: not known
 ): # matplotlib Figure
-    "One film, and the overlay of each model on a shared scale."
+    "A row a film or model, a column a method."
     import matplotlib.pyplot as plt
-    limit, count = _colour_limit(maps), 1 + len(maps)
-    figure, axes = plt.subplots(1, count, figsize=(3.3 * count + .8, 3.5))
-    _show_film(axes[0], max(pixels, key=len), "film")
-    for ax, image, change, text in zip(axes[1:], pixels, maps, captions):
-        _show_film(ax, overlay(image, change, limit), text)
-    scale = plt.cm.ScalarMappable(plt.Normalize(-limit, limit), "RdBu_r")
-    figure.colorbar(scale, ax=axes, label=textwrap.fill(METHODS[method].unit, 20), shrink=.8)
+    methods = list(dict.fromkeys(name for row in maps for name in row))
+    size = 2.5 * (1 + len(methods)), 2.75 * len(maps) + .7
+    figure, axes = plt.subplots(len(maps), 1 + len(methods), figsize=size, squeeze=False)
+    masks = [None] * len(maps) if masks is None else masks
+    for row, image, text, mask in zip(axes, pixels, captions, masks):
+        _show_film(row[0], image, text, mask, loc="left")
+    for column, method in zip(axes.T[1:], methods):
+        limit = colour_limit([row[method] for row in maps if method in row], method)
+        for n, (ax, row) in enumerate(zip(column, maps)):
+            ax.axis("off")
+            title = _panel_title(method) if n == 0 else ""
+            if method in row: _show_map(ax, pixels[n], row[method], limit, method, title, masks[n])
+            else: ax.set_title(title, fontsize=9)
+        _colour_bar(figure, list(column), limit, method)
     return figure
 
 
 # %% [markdown]
 # A second toy model takes the phantom at 48 pixels. A patch of the same number of pixels covers more of a
-# small film, so its map is coarser and its values are larger: [side by side](#fig-explanation_beside).
+# small film, so its map is coarser and its values are larger: [side by side](#fig-explanation_rows).
 
 # %%
 small, small_mask = toy_film(48)
 small_map = explain(toy_model(small_mask), small[None], "occlusion", **settings)
-figure = plot_beside([film, small], [toy_map[0], small_map[0]], ["96 pixels", "48 pixels"])
-shapes = [ax.images[0].get_array().shape for ax in figure.axes[:3]]
-test_eq(shapes, [(96, 96), (96, 96, 3), (48, 48, 3)])
-alt = "A phantom, and two overlays: the red spot of the smaller film is wider."
-show_figure(figure, "explanation_beside", "One phantom, explained at two sizes on one scale.", alt);
+rows = [dict(occlusion=toy_map[0]), dict(occlusion=small_map[0])]
+figure = plot_rows([film, small], rows, ["96 pixels", "48 pixels"], [mask, small_mask])
+shapes = [ax.images[0].get_array().shape for ax in figure.axes[:4]]
+test_eq(shapes, [(96, 96), (96, 96, 3), (48, 48), (48, 48, 3)])
+alt = "A phantom twice, and two overlays: the red spot of the smaller film is wider."
+show_figure(figure, "explanation_rows", "One phantom, explained at two sizes on one scale.", alt);
 
 
 # %% [markdown]

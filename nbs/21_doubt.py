@@ -621,11 +621,14 @@ assert low < .05 < high
 f"{share:.1%} ({low:.1%} to {high:.1%}) of {len(flagged)} phantoms in order"
 
 # %% [markdown]
-# On the public films that are not test, at 64 pixels, mirrored films and an adult's format are missed most
-# often. The findings have the table.
+# On the 5,232 public films that are not test, at 64 pixels, 5.3 % of films in order are flagged (4.7 to 6.0):
+# 4.0 % of normal ones and 5.8 % of those with pneumonia. Of 1,500 films of each strange kind, 94.5 % of
+# mirrored ones are flagged, 95.3 % of those in an adult's format, and at least 99.9 % of each other kind.
+# Hands and lateral chests were drawn, so real ones may be harder.
 #
 # A photograph that looks like a chest would pass, as would a chest of an adult in a child's format. The
-# reference knows gray and form, no medicine. A film that is not flagged may still be answered wrong.
+# reference knows gray and form, no medicine. Flagged test films were called right as often as others (18 of
+# 19 and 93 %), so a film without a flag may be answered wrong, and a flag does not mean a wrong answer.
 #
 # ## Sets of answers
 #
@@ -818,10 +821,10 @@ with tempfile.TemporaryDirectory() as folder:
 
 
 # %% [markdown]
-# On other films the promise lapses. In the chapter on evaluation the limits come from films that are not
-# test, and test films of normal children are covered much less often than promised. So a set says what a
-# network cannot rule out **among films like those it knows**. `pneumo recalibrate` sets the limits anew on
-# local films.
+# On other films the promise lapses. A compact network of 64 pixels, trained on public films, covers 90.0 % of
+# normal and 90.1 % of pneumonia patients over a thousand resplits of the films that it left out. On test it
+# covers 48.4 % (41.9 to 54.8) and 96.9 % (94.6 to 98.8). So a set says what a network cannot rule out **among
+# films like those it knows**. `pneumo recalibrate` sets the limits anew on local films.
 #
 # ## Risk against coverage
 #

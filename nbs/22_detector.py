@@ -42,7 +42,8 @@ from pneumo_nb.films import (
 from pneumo_nb.cache import decode_films, squash
 from pneumo_nb.measures import RULES, auroc
 from pneumo_nb.doubt import (
-    Reference, conformal_quantiles, conformal_sets, fit_reference, flags_of, reference_arrays, reference_from)
+    Reference, conformal_quantiles, conformal_sets, fit_reference, flags_of, left_out_answers,
+    reference_arrays, reference_from)
 
 # %%
 #| hide
@@ -61,9 +62,10 @@ from pneumo_nb.training import save_model
 #
 # ## What is in a bundle
 #
-# A bundle is a plain zip with four files. `network.keras` is the network that the run saved, byte by byte.
-# `reference.npz` is what train films look like (chapter on doubt). `card.json` says everything else.
-# `manifest.json` has the SHA-256 sum of each. The sum of the manifest names the bundle: its **digest**.
+# A bundle is a plain zip with four files. The network, `network.keras`, is the one that the run saved, byte
+# by byte. What train films look like is in `reference.npz` (chapter on doubt), and everything else in
+# `card.json`. The manifest, `manifest.json`, has the SHA-256 sum of each. Its own sum names the bundle: the
+# **digest**.
 
 # %%
 #| export
@@ -178,17 +180,6 @@ def _check_is_run(folder: Path):
 
 # %%
 #| export
-def _validation(folder: Path, model: str) -> pd.DataFrame: # label, probability, patient_id
-    "What a model says of films that it did not learn from and that are not test."
-    columns = ["path", "split", "label", "probability"]
-    table = read_table(folder/f"predictions/{model}.csv", columns)
-    table = table[table.split == "validation"]
-    patients = read_table(folder/"images.csv", ["path", "patient_id"]).set_index("path").patient_id
-    return table.assign(patient_id=patients.reindex(table.path).astype(str).to_numpy())
-
-
-# %%
-#| export
 def _chosen_model(folder: Path, model: str | None) -> str:
     "The model asked for, or the best on validation."
     saved = {file.stem for file in folder.glob("models/*.keras")}
@@ -197,7 +188,7 @@ def _chosen_model(folder: Path, model: str | None) -> str:
     if model or not there:
         raise StudyError(f"Expected a model that the run {folder.name} has kept, found {model or 'none'}; "
                          + (f"choose one of {in_list(there)}." if there else "train one of its networks."))
-    tables = {name: _validation(folder, name) for name in there}
+    tables = {name: left_out_answers(folder, name) for name in there}
     score = lambda name: auroc(tables[name].label.to_numpy(), tables[name].probability.to_numpy())
     return max(there, key=score)
 
@@ -309,7 +300,7 @@ def bundle_of_run(
     folder = Path(folder).resolve()
     _check_is_run(folder)
     model = _chosen_model(folder, model)
-    validation = _validation(folder, model)
+    validation = left_out_answers(folder, model)
     network = (folder/f"models/{model}.keras").read_bytes()
     size, seed = _network_size(network), _seed(folder)
     history = pd.read_csv(folder/f"history/{model}.csv")

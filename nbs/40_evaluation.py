@@ -1296,7 +1296,8 @@ else: print("There is no validation beside the films judged, so no limits of set
 # [The curve](#fig-evaluation_risk) leaves films out by doubt: how near a probability is to the threshold, in
 # log odds. On the right all films are answered, and the risk is one less the accuracy. Towards the left only
 # the surest are. A curve that does not fall to the left means that a model does not know when it is wrong. A
-# dot stands where a model answers only films whose set holds one class.
+# dot stands where a model answers only films whose set holds one class, with that class. It may lie above the
+# curve, since sets are made to hold both classes equally often, not to make the fewest mistakes.
 
 # %%
 #| export

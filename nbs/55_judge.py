@@ -186,7 +186,7 @@ _SAID = {
 def _sections(judged: dict) -> list[dict]: # of the template
     "Titles, text, tables and the figure of the page."
     from markupsafe import Markup
-    table = lambda rows, caption: Markup(table_html(rows, caption)) if rows else ""
+    table = lambda rows: Markup(table_html(rows)) if rows else ""
     own = _comparison_rows(judged["comparison"])
     figure = _png(_plot_judged(judged["answers"])) | dict(
         alt="ROC curve, and histograms of the log odds of pneumonia for normal and pneumonia films.")
@@ -194,7 +194,7 @@ def _sections(judged: dict) -> list[dict]: # of the template
     if not own: said["comparison"] = "Its run was not evaluated before it was bundled: nothing to compare."
     rows = dict(rules=_rule_rows(judged["rules"]), comparison=own, groups=_group_rows(judged["groups"]),
                 calibration=[], coverage=_coverage_rows(judged["coverage"]))
-    return [dict(title=_TITLES[name], text=said[name], table=table(rows[name], _TITLES[name]))
+    return [dict(title=_TITLES[name], text=said[name], table=table(rows[name]))
             | (figure if name == "rules" else {}) for name in _TITLES]
 
 

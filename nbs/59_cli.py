@@ -767,14 +767,21 @@ def data():
 # %%
 #| export
 @data.command()
-@click.argument("folder")
-@click.option("--train", "n_train", default=240, show_default=True, help="Films in train.")
-@click.option("--test", "n_test", default=60, show_default=True, help="Films in test.")
-@click.option("--seed", default=42, show_default=True)
-@click.option("--hospital", default="A", show_default=True, help="A, or B: softer, brighter, fewer sick.")
-@click.option("--format", "file_format", default="jpeg", show_default=True, help="jpeg, png or dicom.")
+@click.argument("folder", metavar="DIR")
+@click.option("--train", "n_train", type=int, metavar="N",
+              help="Films in train.  [default: 240 at hospital A, none elsewhere]")
+@click.option("--test", "n_test", default=60, show_default=True, metavar="N", help="Films in test.")
+@click.option("--seed", default=42, show_default=True, metavar="N")
+@click.option("--hospital", default="A", show_default=True, metavar="NAME",
+              help="A, or B: larger and softer films, other gray levels and markers, fewer sick, and other "
+                   "children.")
+@click.option("--format", "file_format", default="jpeg", show_default=True, metavar="NAME",
+              help="jpeg, png or dicom.")
 def phantom(folder, n_train, n_test, seed, hospital, file_format):
-    "Draw a phantom set."
+    """Draw a phantom set in DIR, which must be absent or empty.
+
+    With train and test films it is a set for `pneumo run --data DIR`. Test films alone are what `pneumo judge`
+    and `pneumo recalibrate` take as films of another hospital."""
     from pneumo_nb.phantom import make_dataset
     root = make_dataset(folder, n_train, n_test, seed, hospital=hospital, file_format=file_format)
     click.echo(f"Phantoms in {root}")

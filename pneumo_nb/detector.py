@@ -27,7 +27,8 @@ from .films import (
 from .cache import decode_films, squash
 from .measures import RULES, auroc
 from .doubt import (
-    Reference, conformal_quantiles, conformal_sets, fit_reference, flags_of, reference_arrays, reference_from)
+    Reference, conformal_quantiles, conformal_sets, fit_reference, flags_of, left_out_answers,
+    reference_arrays, reference_from)
 
 # %% ../nbs/22_detector.ipynb #7f70f84f
 @dataclass(frozen=True)
@@ -113,15 +114,6 @@ def _check_is_run(folder: Path):
                                  "name a run that has trained a network.")
 
 # %% ../nbs/22_detector.ipynb #c6ef48b2
-def _validation(folder: Path, model: str) -> pd.DataFrame: # label, probability, patient_id
-    "What a model says of films that it did not learn from and that are not test."
-    columns = ["path", "split", "label", "probability"]
-    table = read_table(folder/f"predictions/{model}.csv", columns)
-    table = table[table.split == "validation"]
-    patients = read_table(folder/"images.csv", ["path", "patient_id"]).set_index("path").patient_id
-    return table.assign(patient_id=patients.reindex(table.path).astype(str).to_numpy())
-
-# %% ../nbs/22_detector.ipynb #723dc28e
 def _chosen_model(folder: Path, model: str | None) -> str:
     "The model asked for, or the best on validation."
     saved = {file.stem for file in folder.glob("models/*.keras")}
@@ -130,7 +122,7 @@ def _chosen_model(folder: Path, model: str | None) -> str:
     if model or not there:
         raise StudyError(f"Expected a model that the run {folder.name} has kept, found {model or 'none'}; "
                          + (f"choose one of {in_list(there)}." if there else "train one of its networks."))
-    tables = {name: _validation(folder, name) for name in there}
+    tables = {name: left_out_answers(folder, name) for name in there}
     score = lambda name: auroc(tables[name].label.to_numpy(), tables[name].probability.to_numpy())
     return max(there, key=score)
 
@@ -208,7 +200,7 @@ def bundle_of_run(
     folder = Path(folder).resolve()
     _check_is_run(folder)
     model = _chosen_model(folder, model)
-    validation = _validation(folder, model)
+    validation = left_out_answers(folder, model)
     network = (folder/f"models/{model}.keras").read_bytes()
     size, seed = _network_size(network), _seed(folder)
     history = pd.read_csv(folder/f"history/{model}.csv")

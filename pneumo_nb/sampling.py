@@ -51,7 +51,13 @@ def _slopes(
     return ((both - mean[:, None, None] * mask) / varies).astype(np.float32)
 
 # %% ../nbs/18_sampling.ipynb #d4e03618
-def _answers(model, films: np.ndarray, masks: np.ndarray, fill: float, output: int) -> np.ndarray: # (masks, N)
+def _answers(
+    model,
+    films: np.ndarray, # (N, H, W)
+    masks: np.ndarray, # (masks, H, W)
+    fill: float,       # gray of what is covered
+    output: int,
+) -> np.ndarray: # (masks, N)
     "What a model says of each film under each mask."
     def under(film): return (film * masks + fill * (1 - masks))[..., None]
     answers = [np.asarray(model.predict_on_batch(under(film)))[:, output] for film in films]

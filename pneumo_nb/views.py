@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['AUGMENTATION', 'FRAME_WIDTHS', 'RECIPE', 'RECIPE_RANGES', 'SHAPE_GAP', 'affine_matrix', 'warp', 'check_ranges',
            'draw_matrices', 'as_they_are', 'augmented', 'level_counts', 'match_levels', 'band_scatters', 'match_bands',
-           'frame_mask', 'lend_frame', 'painted_over', 'pasted', 'check_recipe', 'recipe_views', 'swapped_levels',
-           'swapped_bands', 'swapped_frames', 'swapped_shape', 'shape_gaps']
+           'frame_mask', 'lend_frame', 'box_mask', 'painted_over', 'pasted', 'check_recipe', 'recipe_views',
+           'swapped_levels', 'swapped_bands', 'swapped_frames', 'swapped_shape', 'shape_gaps']
 
 # %% ../nbs/09_views.ipynb #11ca4a37
 from functools import lru_cache
@@ -164,7 +164,7 @@ def lend_frame(
     return np.rint(film + mask * (other.astype(np.float32) - film)).astype(np.uint8)
 
 # %% ../nbs/09_views.ipynb #69bcf199
-def _box_mask(
+def box_mask(
     size: int,   # side of the film, pixels
     boxes: list, # of x, y, w, h: left and upper edge, width and height, shares of the sides
 ) -> np.ndarray: # (size, size) uint8: 1 in the widened boxes
@@ -182,7 +182,7 @@ def painted_over(
     boxes: list,      # of x, y, w, h, shares of the sides
 ) -> np.ndarray: # (S, S) uint8
     "The film with boxes filled from their surroundings."
-    mask = _box_mask(len(film), boxes)
+    mask = box_mask(len(film), boxes)
     if not mask.any(): return film
     emptied = np.where(mask == 1, film[mask == 0].mean().astype(np.uint8), film)
     return cv2.inpaint(emptied, mask, 3, cv2.INPAINT_TELEA)
@@ -194,7 +194,7 @@ def pasted(
     boxes: list,       # of x, y, w, h, shares of the sides
 ) -> np.ndarray: # (S, S) uint8
     "The film with the boxes of another."
-    mask = _box_mask(len(film), boxes).astype(np.float32)
+    mask = box_mask(len(film), boxes).astype(np.float32)
     mask = np.maximum(mask, cv2.GaussianBlur(mask, (0, 0), len(film) / 100))
     return np.rint(film + mask * (other.astype(np.float32) - film)).astype(np.uint8)
 

@@ -150,3 +150,50 @@ def bundle(evaluated, tmp_path_factory):
         make_bundle(evaluated.folder, out=file)
         return file
     return made_once(tmp_path_factory, "bundle", make)
+
+# ---- phantoms with planted text
+
+@pytest.fixture(scope="session")
+def planted(tmp_path_factory):
+    "Films with text on those of pneumonia, in train and test; where it is, and where markers are found."
+    return made_once(tmp_path_factory, "planted", draw_planted)
+
+def draw_planted(home):
+    "Films of 64 pixels, and a table of text and markers."
+    import numpy as np, pandas as pd
+    from pneumo_nb.appearance import burnt_in
+    from pneumo_nb.cache import decode_films
+    from pneumo_nb.films import read_film, scan_dataset
+    from pneumo_nb.phantom import make_dataset
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PNEUMO_CACHE", str(home/"cache"))
+        root = make_dataset(home/"set", 120, 60, seed=3, n_val=0, shortcuts=dict(text="class"))
+        images = scan_dataset(root).reset_index(drop=True)
+        images.attrs["root"] = str(root)
+        films = decode_films(images, 64)
+        films.pixels = np.array(films.pixels)
+    text = pd.read_csv(root/"planted.csv").rename(columns=dict(x0="x", y0="y")).assign(kind="text")
+    text = text.assign(w=text.x1 - text.x, h=text.y1 - text.y)
+    markers = [dict(path=path) | place for path in images.path for place in burnt_in(read_film(root/path))
+               if place["kind"] == "marker"]
+    return films, pd.concat([text[["path", "kind", *"xywh"]], pd.DataFrame(markers)], ignore_index=True)
+
+@pytest.fixture(scope="session")
+def corner_reader(planted, tmp_path_factory):
+    "A network that sees the lower right corner alone, trained for seconds."
+    return made_once(tmp_path_factory, "corner_reader", lambda _: train_corner_reader(planted[0]))
+
+def train_corner_reader(films):
+    "A network on a film's lower right corner."
+    import keras
+    from keras import layers as L
+    from pneumo_nb.run import set_seed
+    set_seed(1)
+    inputs = keras.Input((films.size, films.size, 1))
+    x = L.Rescaling(1 / 255)(L.Cropping2D(((films.size - 10, 0), (films.size // 2, 0)))(inputs))
+    x = L.GlobalMaxPooling2D()(L.Conv2D(8, 3, activation="relu")(x))
+    network = keras.Model(inputs, L.Dense(1, "sigmoid")(x))
+    network.compile(keras.optimizers.Adam(.02), "binary_crossentropy")
+    train = films.rows("train")
+    network.fit(films.pixels[train, ..., None], films.labels[train], epochs=60, batch_size=32, verbose=0)
+    return network

@@ -1,6 +1,6 @@
 """What moves the answers without touching the lung: phantoms with planted text, and networks that are known.
 
-The set is drawn and decoded once, and one network is trained on its lower right corner: all of it in 15 s."""
+The set is drawn and decoded once, and one network is trained on its lower right corner (`conftest.py`)."""
 import keras
 import numpy as np
 import pandas as pd
@@ -8,48 +8,14 @@ import pytest
 from keras import layers as L
 
 from pneumo_nb import shortcuts
-from pneumo_nb.appearance import burnt_in
-from pneumo_nb.cache import decode_films, take
-from pneumo_nb.films import read_film, scan_dataset
+from pneumo_nb.cache import take
 from pneumo_nb.measures import auroc
-from pneumo_nb.phantom import make_dataset
-from pneumo_nb.run import StudyError, set_seed
+from pneumo_nb.run import StudyError
 from pneumo_nb.shortcuts import (
     ALTERATIONS, _boxes, alteration_rows, altered_films, with_corrected)
 from pneumo_nb.views import painted_over
 
 SIZE = 64
-
-@pytest.fixture(scope="module")
-def planted(tmp_path_factory):
-    "Films with text on those of pneumonia, in train and test; where it is, and where markers are found."
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PNEUMO_CACHE", str(tmp_path_factory.mktemp("cache")))
-        root = make_dataset(tmp_path_factory.mktemp("films")/"set", 120, 60, seed=3, n_val=0,
-                            shortcuts=dict(text="class"))
-        images = scan_dataset(root).reset_index(drop=True)
-        images.attrs["root"] = str(root)
-        films = decode_films(images, SIZE)
-        films.pixels = np.array(films.pixels)
-    text = pd.read_csv(root/"planted.csv").rename(columns=dict(x0="x", y0="y")).assign(kind="text")
-    text = text.assign(w=text.x1 - text.x, h=text.y1 - text.y)
-    markers = [dict(path=path) | place for path in images.path for place in burnt_in(read_film(root/path))
-               if place["kind"] == "marker"]
-    return films, pd.concat([text[["path", "kind", *"xywh"]], pd.DataFrame(markers)], ignore_index=True)
-
-@pytest.fixture(scope="module")
-def corner_reader(planted):
-    "A network that sees the lower right corner alone, trained for seconds."
-    films, _ = planted
-    set_seed(1)
-    inputs = keras.Input((SIZE, SIZE, 1))
-    x = L.Rescaling(1 / 255)(L.Cropping2D(((SIZE - 10, 0), (SIZE // 2, 0)))(inputs))
-    x = L.GlobalMaxPooling2D()(L.Conv2D(8, 3, activation="relu")(x))
-    network = keras.Model(inputs, L.Dense(1, "sigmoid")(x))
-    network.compile(keras.optimizers.Adam(.02), "binary_crossentropy")
-    train = films.rows("train")
-    network.fit(films.pixels[train, ..., None], films.labels[train], epochs=60, batch_size=32, verbose=0)
-    return network
 
 def asked(network, films, places, rows=None):
     "The rows of one network, by alteration, on test films."
