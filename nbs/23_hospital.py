@@ -410,14 +410,23 @@ def recalibration_trial(
 
 # %%
 #| export
-def trial_table(trial: pd.DataFrame) -> pd.DataFrame: # size, then text of each of `TRIAL`
-    "Medians, with the middle 90 % of the repeats in brackets."
-    def words(values):
-        low, middle, high = np.nanpercentile(values, [5, 50, 95])
-        return f"{middle:.3f} ({low:.3f} to {high:.3f})"
-    table = trial.groupby("size")[TRIAL].agg(words).reset_index()
-    return table.assign(size=table["size"].map(lambda n: "none" if n == 0 else f"{n}"))
+def trial_quantiles(trial: pd.DataFrame) -> pd.DataFrame: # size, measure, low, middle, high
+    "Medians of the repeats, and the middle 90 %."
+    table = trial.groupby("size")[TRIAL].quantile([.05, .5, .95]).stack().unstack(1).reset_index()
+    table.columns = ["size", "measure", "low", "middle", "high"]
+    return table
 
+
+# %%
+#| export
+def trial_table(quantiles: pd.DataFrame) -> pd.DataFrame: # local films, then text of each measure
+    "Medians, with the middle 90 % of the repeats in brackets."
+    words = quantiles.apply(lambda row: f"{row.middle:.3f} ({row.low:.3f} to {row.high:.3f})", axis=1)
+    table = quantiles.assign(words=words).pivot(index="size", columns="measure", values="words")[TRIAL]
+    table.insert(0, "local films", ["none" if size == 0 else str(size) for size in table.index])
+    return table.rename(columns=_TITLES).reset_index(drop=True)
+
+_TITLES = {"ece": "ECE", "ece_honest": "ECE by chance"}
 
 # %% [markdown]
 # Made-up answers that promise too much pneumonia: 50 films mend most of it.
@@ -430,7 +439,7 @@ trial = recalibration_trial(made_up, .5, sizes=(50, 200), repeats=10)
 middle = trial.groupby("size")[TRIAL].median()
 assert middle.loc[0, "intercept"] < -1.2 and abs(middle.loc[200, "intercept"]) < .3
 assert middle.loc[200, "ece"] < middle.loc[0, "ece"] / 2
-trial_table(trial).style.hide(axis="index")
+trial_table(trial_quantiles(trial)).style.hide(axis="index")
 
 # %%
 #| export
@@ -440,28 +449,27 @@ _PANELS = {"intercept": "calibration intercept", "ece": "calibration error (ECE)
 
 # %%
 #| export
-def plot_trial(trial: pd.DataFrame): # matplotlib Figure
+def plot_trial(quantiles: pd.DataFrame): # from `trial_quantiles` → matplotlib Figure
     "What a number of local films brings: median and middle 90 % of the repeats."
     import matplotlib.pyplot as plt
     figure, axes = plt.subplots(1, len(_PANELS), figsize=(11, 2.8), layout="constrained")
-    sizes = sorted(trial["size"].unique())
     for ax, (name, title) in zip(axes, _PANELS.items()):
-        low, middle, high = (trial.groupby("size")[name].quantile(q).loc[sizes] for q in (.05, .5, .95))
-        places = range(len(sizes))
-        ax.vlines(places, low, high, color=COLOURS["normal"], lw=6, alpha=.4)
-        ax.plot(places, middle, "o", color=COLOURS["normal"])
-        if name == "ece":
-            honest = trial.groupby("size").ece_honest.median().loc[sizes]
-            ax.plot(places, honest, "k_", ms=16, label="honest probabilities reach by chance")
-            ax.legend(fontsize=7)
+        rows = quantiles[quantiles.measure == name]
+        places = range(len(rows))
+        ax.vlines(places, rows.low, rows.high, color=COLOURS["normal"], lw=6, alpha=.4)
+        ax.plot(places, rows.middle, "o", color=COLOURS["normal"])
         if name == "intercept": ax.axhline(0, color="black", lw=.8)
         ax.set(title=title, xlabel="local films", xticks=places)
-        ax.set_xticklabels(["none" if size == 0 else size for size in sizes])
+        ax.set_xticklabels(["none" if size == 0 else size for size in rows["size"]])
+    honest = quantiles[quantiles.measure == "ece_honest"].middle
+    axes[1].plot(range(len(honest)), honest, "k_", ms=16, label="reached by chance")
+    axes[1].legend(fontsize=7)
     return figure
 
 
 # %%
-png = show_figure(plot_trial(trial), "hospital_trial", "What 50 and 200 films bring, on made-up answers.",
+png = show_figure(plot_trial(trial_quantiles(trial)), "hospital_trial",
+                  "What 50 and 200 films bring, on made-up answers.",
                   "Intercept, calibration error, accuracy and specificity without and with recalibration.")
 
 # %% [markdown]

@@ -37,8 +37,8 @@
 # say nothing about real films.
 #
 # For **real films**, `.venv/bin/pneumo data fetch films` downloads the public set (1.2 GB, no account needed)
-# and prints its folder. Another runs the recipe on it, two to three hours on two cores, or the reference
-# study's settings with `PARAMS=params/reference.yaml`:
+# and prints its folder. Another runs the recipe on it, two to three hours on two cores (reference
+# study: `PARAMS=params/reference.yaml`):
 #
 # ```sh
 # PNEUMO_WORKERS=2 make report DATA=FOLDER PARAMS=params/best.yaml RUN=real
@@ -94,27 +94,35 @@
 #
 # ```sh
 # .venv/bin/pneumo run -p cnn.learning_rate=3e-4 --run slow   # a new run
-# .venv/bin/pneumo report slow                                # its report
 # .venv/bin/pneumo data check FOLDER                          # faults of films
 # .venv/bin/papermill nbs/34_cnn.ipynb runs/cnn.ipynb -p epochs 2   # a chapter
 # .venv/bin/jupyter lab nbs                                   # interactively
 # ```
 #
-# ```python
-# import keras, pneumo_nb.networks   # the second knows the layers
-# from pneumo_nb.cache import squash
-# from pneumo_nb.films import read_film
-# from pneumo_nb.occlusion import occlusion_map
+# ## Your own films
 #
-# model = keras.saving.load_model("runs/quick/models/compact.keras")
-# film = squash(read_film("FILM.jpeg"), 64)[None]   # (1, 64, 64), gray 0-255
-# print(model.predict(film[..., None]))             # probability of pneumonia
-# maps = occlusion_map(model, film, patch_size=12, stride=6)
+# ```sh
+# .venv/bin/pneumo bundle quick --out quick.pneumo   # one file
+# .venv/bin/pneumo predict quick.pneumo FILMS --out answers.csv   # DICOM too
+# .venv/bin/pneumo judge quick.pneumo --data FOLDER   # another hospital's
+# .venv/bin/pneumo recalibrate quick.pneumo --data FOLDER --out local.pneumo
+# .venv/bin/pneumo serve quick.pneumo
 # ```
 #
-# `PNEUMO_THREADS` limits the threads: the same numbers need the same number of threads. `PNEUMO_WORKERS`
-# trains networks of an ensemble side by side. Decoded films are kept in `PNEUMO_CACHE`, by default your cache
-# folder; `pneumo data clean` empties it.
+# ```python
+# from pneumo_nb.detector import Detector
+#
+# detector = Detector.load("quick.pneumo")
+# detector.predict(["FILM.jpeg"])   # probability, range, call, flags
+# detector.explain("FILM.jpeg")   # (H, W)
+# ```
+#
+# Films unlike those learned from are flagged.
+#
+# ## Settings
+#
+# `PNEUMO_THREADS` limits the threads: the same numbers need as many. `PNEUMO_WORKERS` trains networks side by
+# side. `PNEUMO_CACHE` keeps decoded films; `pneumo data clean` empties it.
 #
 # ## Where things are
 #

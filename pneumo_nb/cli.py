@@ -576,10 +576,10 @@ def data():
 @click.option("--format", "file_format", default="jpeg", show_default=True, metavar="NAME",
               help="jpeg, png or dicom.")
 def phantom(folder, n_train, n_test, seed, hospital, file_format):
-    """Draw a phantom set in DIR, which must be absent or empty.
+    """Draw a phantom set in DIR: a new folder, an empty one, or one with the same set.
 
-    With train and test films it is a set for `pneumo run --data DIR`. Test films alone are what `pneumo judge`
-    and `pneumo recalibrate` take as films of another hospital."""
+    With train and test films it is a set for `pneumo run --data DIR`. Test films alone are what
+    `pneumo judge` and `pneumo recalibrate` take as films of another hospital."""
     from pneumo_nb.phantom import make_dataset
     root = make_dataset(folder, n_train, n_test, seed, hospital=hospital, file_format=file_format)
     click.echo(f"Phantoms in {root}")

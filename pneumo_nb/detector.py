@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['LEVEL', 'COLUMNS', 'Bundle', 'write_bundle', 'read_bundle', 'rule_key', 'bundle_of_run', 'make_bundle', 'find_films',
-           'Read', 'threshold_of', 'conformal_limits', 'Detector', 'write_map', 'about', 'write_answers']
+           'Read', 'threshold_of', 'conformal_limits', 'Detector', 'map_file', 'write_map', 'about', 'write_answers']
 
 # %% ../nbs/22_detector.ipynb #898ce84b
 import csv, hashlib, io, json, os, tempfile, time, zipfile
-from collections import deque
+from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from .run import (
 from .style import counted, in_list, model_title
 from .films import (
     FILM_ENDINGS, check_gray, decode_film, dicom_remarks, dicom_tags, in_words, read_bytes, read_film)
-from .cache import decode_films, squash
+from .cache import decode_films, squash, take
 from .measures import RULES, auroc
 from .doubt import (
     Reference, conformal_quantiles, conformal_sets, fit_reference, flags_of, left_out_answers,
@@ -75,29 +76,35 @@ def write_bundle(
     return hashlib.sha256(_manifest(contents)).hexdigest()
 
 # %% ../nbs/22_detector.ipynb #e74a4a27
-_MOST_BYTES = 2 << 30  # of one file in a bundle
+_MEMBERS = {"card.json", "network.keras", "reference.npz"}
+_MOST_BYTES = 2 << 30  # of a bundle
 
 # %% ../nbs/22_detector.ipynb #7bcf53e9
 def _zip_contents(packed: bytes) -> dict[str, bytes]: # name → content; {} for no zip that could be a bundle
-    "The files of a zip."
+    "The files of a zip that is no longer unpacked than packed."
     try:
         with zipfile.ZipFile(io.BytesIO(packed)) as archive:
-            if max((i.file_size for i in archive.infolist()), default=0) > _MOST_BYTES: return {}
-            names = archive.namelist()
-            return {name: archive.read(name) for name in names} if len({*names}) == len(names) else {}
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError): return {}
+            entries = archive.infolist()
+            is_stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+            if not is_stored or sum(entry.file_size for entry in entries) > len(packed): return {}
+            return {entry.filename: archive.read(entry) for entry in entries}
+    except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile): return {}
 
 # %% ../nbs/22_detector.ipynb #6401c574
-def read_bundle(file: str | Path) -> Bundle:
-    "The bundle in a file, if it is as it was written."
-    file = Path(file)
+def _file_bytes(file: Path) -> bytes: # none of a file too large for a bundle
+    "What is in a file that should be a bundle."
     if not file.is_file():
         raise StudyError(f"Expected a bundle or a run's folder, found nothing at {file}; "
                          "make a bundle with `pneumo bundle RUN --out FILE.pneumo`.")
-    packed = file.read_bytes()
+    return file.read_bytes() if file.stat().st_size <= _MOST_BYTES else b""
+
+# %% ../nbs/22_detector.ipynb #676d6d36
+def read_bundle(file: str | Path) -> Bundle:
+    "The bundle in a file, if it is as it was written."
+    packed = _file_bytes(Path(file))
     contents = _zip_contents(packed)
     manifest = contents.pop("manifest.json", b"")
-    if not contents or manifest != _manifest(contents) or packed != _packed(contents):
+    if {*contents} != _MEMBERS or manifest != _manifest(contents) or packed != _packed(contents):
         raise StudyError(f"Expected {file} to be a bundle as it was written, found one that was changed, "
                          "cut short, or something else; copy it again, or make it anew with `pneumo bundle`.")
     with np.load(io.BytesIO(contents["reference.npz"]), allow_pickle=False) as arrays:
@@ -152,9 +159,10 @@ def _some_patients(images: pd.DataFrame, seed: int) -> pd.DataFrame:
 def _run_reference(folder: Path, size: int, seed: int) -> Reference:
     "The reference of a run's films that are not test."
     images = pd.read_csv(folder/"images.csv", dtype=dict(path=str, patient_id=str), keep_default_na=False)
-    known = _some_patients(images[images.split != "test"], seed).reset_index(drop=True)
-    known.attrs["root"] = str(folder/read_json(folder/"metrics/data.json")["root"])
-    return fit_reference(decode_films(known, size).pixels, known.patient_id, seed)
+    images.attrs["root"] = str(folder/read_json(folder/"metrics/data.json")["root"])
+    known = _some_patients(images[images.split != "test"], seed)
+    pixels = take(decode_films(images, size).pixels, known.index.to_numpy())  # decoded by the run already
+    return fit_reference(pixels, known.patient_id.to_numpy(), seed)
 
 # %% ../nbs/22_detector.ipynb #3d9eb4f1
 _INTENDED = "Research and teaching: how likely a frontal chest film of a child shows pneumonia."
@@ -235,7 +243,10 @@ def _load_network(content: bytes): # keras.Model
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder)/"network.keras"
         file.write_bytes(content)
-        return keras.saving.load_model(file, compile=False, safe_mode=True)
+        try: return keras.saving.load_model(file, compile=False, safe_mode=True)
+        except (ValueError, TypeError, KeyError, OSError) as e: raise StudyError(
+            f"Expected a network that Keras loads in its safe mode, found one that it refuses "
+            f"({type(e).__name__}); make the bundle anew with `pneumo bundle`.") from None
 
 # %% ../nbs/22_detector.ipynb #68a94155
 def _network_size(content: bytes) -> int:
@@ -256,25 +267,26 @@ def _with_members(network): # → keras.Model with the input of the last unit; w
     return before, weights[:, 0].astype(np.float64), float(constant[0]), members
 
 # %% ../nbs/22_detector.ipynb #54e23840
-def _walk(folder: str): # yields paths
-    "Films in a folder and below, in the order of names."
-    entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    for entry in entries:
-        if entry.name.startswith("."): continue
-        if entry.is_dir(): yield from _walk(entry.path)
-        elif entry.name.lower().endswith(FILM_ENDINGS): yield entry.path
+def _walk(folder: str, above: tuple = ()): # yields paths; `above`: folders that it lies in
+    "Films in a folder and below, in the order of names; a link that leads back up is not followed."
+    real = os.path.realpath(folder)
+    if real in above: return
+    with os.scandir(folder) as entries:
+        names = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+    for name, is_folder in names:
+        if is_folder: yield from _walk(os.path.join(folder, name), (*above, real))
+        elif name.lower().endswith(FILM_ENDINGS): yield os.path.join(folder, name)
 
 # %% ../nbs/22_detector.ipynb #b7d55237
 def find_films(
     places: list, # files and folders
-): # yields paths, as text
-    "The films at some places; refuses what is not there."
+): # iterator of paths, as text
+    "The films at some places; refuses at once what is not there."
     for place in map(str, places):
         if not os.path.exists(place):
             raise StudyError(f"Expected a film or a folder, found nothing at {in_words(place)}.")
-    for place in map(str, places):
-        if os.path.isdir(place): yield from _walk(place)
-        else: yield place
+    found = (_walk(place) if os.path.isdir(place) else [place] for place in map(str, places))
+    return chain.from_iterable(found)
 
 # %% ../nbs/22_detector.ipynb #c21ecf70
 COLUMNS = ["file", "probability", "low", "high", "call", "conformal", "flags", "seconds"]
@@ -284,37 +296,42 @@ _BATCH = 32
 @dataclass
 class Read:
     "A film that was read, or why it could not be."
-    name: str                  # of the file, or of the array
+    name: str                  # of the file in words, or of the array
     pixels: np.ndarray | None  # (S, S) uint8
-    remarks: list[str]         # of its DICOM tags
-    problem: str = ""
-    tags: dict | None = None
+    flags: list[str]           # what its DICOM tags and its looks say against believing an answer
+    path: str | None = None    # of the file
+    tags: dict | None = None   # DICOM tags asked for
 
 # %% ../nbs/22_detector.ipynb #37095eba
-def _read(item, size: int, tags: tuple) -> Read: # `item`: a path, or a name and an array
-    "Decode and squash one film."
-    if not isinstance(item, str):
-        name, film = item
-        return Read(name, squash(np.ascontiguousarray(film), size), [])
+def _read_file(path: str, detector, tags: tuple) -> Read:
+    "Decode and squash the film in a file, and see what speaks against it."
     try:
-        content = read_bytes(Path(item))
-        pixels = squash(decode_film(content, in_words(item)), size)
-        found = dicom_tags(content, tags) if tags else {}
-        return Read(in_words(item), pixels, dicom_remarks(content), tags=found)
+        content = read_bytes(Path(path))
+        pixels = squash(decode_film(content, in_words(path)), detector.size)
+        said = {name: in_words(value) for name, value in dicom_tags(content, tags).items()} if tags else {}
+        return Read(in_words(path), pixels, dicom_remarks(content) + detector.doubts(pixels), path, said)
     except (StudyError, OSError) as e:
         reason = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
-        return Read(in_words(item), None, [], " ".join(reason.split()))
+        return Read(in_words(path), None, [f"could not be read: {' '.join(reason.split())}"], path)
+
+# %% ../nbs/22_detector.ipynb #f645b188
+def _read(item, detector, tags: tuple) -> Read: # `item`: a path, or a name and an array
+    "One film, ready for the network."
+    if isinstance(item, str): return _read_file(item, detector, tags)
+    pixels = squash(np.ascontiguousarray(item[1]), detector.size)
+    return Read(item[0], pixels, detector.doubts(pixels))
 
 # %% ../nbs/22_detector.ipynb #552783b2
-def _read_ahead(items, size: int, tags: tuple = ()): # yields Read, in order
+def _read_ahead(items, detector, tags: tuple = ()): # yields Read, in order
     "Films in order, decoded on all cores, with few in memory."
-    items = iter(items)
-    with ThreadPoolExecutor(threads()) as pool:
-        submit = lambda item: pool.submit(_read, item, size, tags)
+    items, pool = iter(items), ThreadPoolExecutor(threads())
+    submit = lambda item: pool.submit(_read, item, detector, tags)
+    try:
         waiting = deque(map(submit, islice(items, 8 * _BATCH)))
         while waiting:
             yield waiting.popleft().result()
             waiting.extend(map(submit, islice(items, 1)))
+    finally: pool.shutdown(cancel_futures=True)  # who stops does not wait for films that nobody asks for
 
 # %% ../nbs/22_detector.ipynb #1ba9acb5
 def _named(films): # yields paths as text, or (name, array)
@@ -387,10 +404,14 @@ class Detector:
         line = self.card["calibration"]
         return expit(line["intercept"] + line["slope"] * np.column_stack([answer, each]).T)
 
+    def doubts(self, pixels: np.ndarray) -> list[str]: # (size, size) uint8
+        "How a film is unlike those that it learned from, in words; none where it is not."
+        return flags_of(self.bundle.reference, pixels[None])[0]
+
     def stream(self, films, rule: str = "sensitivity95", tags: tuple = ()): # yields lists of rows
-        "Answers in the order of the films; memory does not grow with their number."
+        "Answers in the order of the films, with each film's `path`; memory does not grow with their number."
         threshold = threshold_of(self.card, rule)
-        reads = _read_ahead(_named(films), self.size, tuple(tags))
+        reads = _read_ahead(_named(films), self, tuple(tags))
         while batch := list(islice(reads, _BATCH)): yield _answer_batch(self, batch, threshold)
 
     def predict(self, films, rule: str = "sensitivity95") -> pd.DataFrame: # `COLUMNS`; one row a film
@@ -406,43 +427,45 @@ def _answer_batch(detector: Detector, batch: list[Read], threshold: float) -> li
     "Rows of answers for some films."
     began, read = time.perf_counter(), [film for film in batch if film.pixels is not None]
     answers = iter(_answers(detector, read, threshold) if read else [])
-    rows = [next(answers) if film.pixels is not None else _no_answer(film) for film in batch]
-    seconds = (time.perf_counter() - began) / len(batch)
-    return [row | dict(seconds=round(seconds, 4)) | (film.tags or {}) for row, film in zip(rows, batch)]
+    nothing = dict.fromkeys(("probability", "low", "high"), float("nan")) | dict(call="", conformal="")
+    said = [next(answers) if film.pixels is not None else nothing for film in batch]
+    seconds = round((time.perf_counter() - began) / len(batch), 4)
+    return [dict(file=film.name) | row | dict(flags="; ".join(film.flags), seconds=seconds, path=film.path)
+            | (film.tags or {}) for film, row in zip(batch, said)]
 
 # %% ../nbs/22_detector.ipynb #ba8b23b6
 def _answers(detector: Detector, read: list[Read], threshold: float): # yields rows
     "What the detector says of films that could be read."
-    pixels = np.stack([film.pixels for film in read])
-    answer, *each = detector.probabilities(pixels)
+    answer, *each = detector.probabilities(np.stack([film.pixels for film in read]))
     low, high = np.min(each, axis=0), np.max(each, axis=0)
     sets = conformal_sets(answer, conformal_limits(detector.card))
-    for n, flags in enumerate(flags_of(detector.bundle.reference, pixels)):
-        yield dict(file=read[n].name, probability=round(float(answer[n]), 7), low=round(float(low[n]), 7),
-                   high=round(float(high[n]), 7), call="pneumonia" if answer[n] >= threshold else "normal",
-                   conformal=sets[n], flags="; ".join(read[n].remarks + flags))
-
-# %% ../nbs/22_detector.ipynb #ffc7fa27
-def _no_answer(film: Read) -> dict:
-    "The row of a film that could not be read."
-    nothing = dict.fromkeys(("probability", "low", "high"), float("nan"))
-    return dict(file=film.name, **nothing, call="", conformal="", flags=f"could not be read: {film.problem}")
+    for n in range(len(read)):
+        numbers = (round(float(value[n]), 7) for value in (answer, low, high))
+        call = "pneumonia" if answer[n] >= threshold else "normal"
+        yield dict(zip(("probability", "low", "high"), numbers)) | dict(call=call, conformal=sets[n])
 
 # %% ../nbs/22_detector.ipynb #e30afd84
+def map_file(folder: Path, film: str) -> Path: # `film`: path
+    "Where the map of a film goes: FOLDER/PATH.png."
+    parts = ["up" if part == ".." else in_words(part) for part in Path(film).parts]
+    return folder.joinpath(*(part for part in parts if part != "/")).with_name(f"{parts[-1]}.png")
+
+# %% ../nbs/22_detector.ipynb #cc64d1d8
 def write_map(
     detector: Detector,
     film: str,     # path
     folder: Path,
     method: str = "occlusion",
-): # writes FOLDER/NAME.png, with the folders of the film in its name
-    "A film with its map over it."
+) -> Path:
+    "Write a film with its map over it."
     import cv2
     from pneumo_nb.explanation import overlay
-    found = detector.explain(film, method)
+    found, file = detector.explain(film, method), map_file(Path(folder), film)
     shown = overlay(read_film(film), found, max(float(np.abs(found).max()), .05))
-    name = "_".join(part for part in Path(film).with_suffix("").parts if part not in ("/", ".."))
-    with atomic_path(folder/f"{name}.png") as partial:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(file) as partial:
         partial.write_bytes(cv2.imencode(".png", np.uint8(shown[..., ::-1] * 255))[1])
+    return file
 
 # %% ../nbs/22_detector.ipynb #39ac7305
 _KINDS = (".csv", ".jsonl", ".parquet")
@@ -451,27 +474,34 @@ _KINDS = (".csv", ".jsonl", ".parquet")
 def about(detector: Detector, rule: str, tags: tuple = ()) -> dict:
     "What a file of answers must say besides."
     card = detector.card
+    dicom_tags(b"", tags)  # refuses those that may tell who is on a film
     said = {name: card[name] for name in ("title", "trained_on", "intended", "not")}
     asked = dict(rule=rule, threshold=threshold_of(card, rule), tags=list(tags))
     return dict(detector=detector.digest) | asked | said
 
 # %% ../nbs/22_detector.ipynb #97ed5a12
-def _lines(file: Path) -> tuple[int, str, int]: # whole answers, the film of the last, bytes of all
-    "How far a file of answers got."
-    count, last, size = 0, "", 0
-    with open(file, "rb") as f:
-        for line in f:
-            if not line.endswith(b"\n"): break
-            size, last, count = size + len(line), line.decode("utf-8", "replace"), count + 1
-    if file.suffix == ".jsonl": return count, json.loads(last)["file"] if count else "", size
-    return count - 1, next(csv.reader([last]))[0] if count > 1 else "", size
+def _said_of(line: bytes, kind: str) -> tuple[str, str, str]: # film, call, flags
+    "What a line of a file says; nothing if it is no answer."
+    try:
+        if kind == ".jsonl": row = json.loads(line)
+        else: row = dict(zip(COLUMNS, next(csv.reader([line.decode()]))))
+        return row["file"], row["call"], row["flags"]
+    except (ValueError, KeyError, TypeError, csv.Error): return "", "", ""
 
 # %% ../nbs/22_detector.ipynb #4e543fb8
-def _text_of(rows: list[dict], kind: str, columns: list[str], with_header: bool) -> str:
+def _whole_lines(file: Path): # yields lines and where they end
+    "Lines of a file but one that was cut short."
+    end = 0
+    with open(file, "rb") as f:
+        for line in f:
+            end += len(line)
+            if line.endswith(b"\n"): yield line, end
+
+# %% ../nbs/22_detector.ipynb #98f7a9fe
+def _text_of(rows: list[dict], kind: str, columns: list[str]) -> str:
     "Rows as lines of a file."
     if kind == ".csv":
-        table = pd.DataFrame(rows, columns=columns)
-        return table.to_csv(index=False, header=with_header, lineterminator="\n")
+        return pd.DataFrame(rows, columns=columns).to_csv(index=False, header=False, lineterminator="\n")
     return "".join(json.dumps(jsonable({name: row.get(name) for name in columns}), ensure_ascii=False) + "\n"
                    for row in rows)
 
@@ -489,28 +519,50 @@ def _check_out(out: Path):
             "or write .csv or .jsonl.") from None
 
 # %% ../nbs/22_detector.ipynb #68b96af1
-def _begun(lines: Path, asked: dict) -> tuple[int, str, int]: # as from `_lines`
-    "How far an earlier call got; refuses a file that holds other answers."
-    note = lines.with_name(lines.name + ".about.json")
-    if not lines.exists():
-        write_json(note, asked)
-        return 0, "", 0
-    same = note.exists() and read_json(note) == jsonable(asked)
-    if not same:
-        raise StudyError(f"Expected {lines.name} to hold answers of the same detector, rule and tags, found "
-                         "others; give another --out, or remove it and its .about.json.")
-    return _lines(lines)
+def _note_of(file: Path) -> Path:
+    "Where stands what answers are not."
+    return file.with_name(file.name + ".about.json")
 
 # %% ../nbs/22_detector.ipynb #41e31dd9
-def _skipped(films, count: int, last: str): # yields the rest
-    "The films after those that have an answer."
-    films = iter(films)
-    before = list(deque(islice(films, count), maxlen=1))
-    if count and (not before or in_words(before[0]) != last):
-        found = in_words(before[0]) if before else "fewer films"
-        raise StudyError(f"Expected film {count} to be {last} as when the answers were begun, found "
-                         f"{found}; give the same films, or another --out.")
-    return films
+def _begin(lines: Path, asked: dict): # `asked`: from `about`
+    "Begin a file of answers, or refuse one that holds others."
+    note = _note_of(lines)
+    if lines.exists() and not (note.exists() and read_json(note) == jsonable(asked)):
+        raise StudyError(f"Expected {lines.name} to hold answers of the same detector, rule and tags, found "
+                         "others; give another --out, or remove it and its .about.json.")
+    write_json(note, asked)
+    lines.touch()
+
+# %% ../nbs/22_detector.ipynb #8c3e15eb
+def _check_same(place: int, film: str, now: str):
+    "Refuse to go on with other films than an earlier call had."
+    if film != now: raise StudyError(
+        f"Expected film {place:,} to be {film or 'named'} as in the answers that there are, found {now}; "
+        "give the same films, or another --out.")
+
+# %% ../nbs/22_detector.ipynb #09fb12a3
+def _taken_up(lines: Path, head: str, films) -> tuple[Counter, int]: # films, unread, flagged; bytes to keep
+    "Pass over the films that have an answer; refuse others than these."
+    seen, end = Counter(), 0
+    for n, (line, end) in enumerate(_whole_lines(lines)):
+        if head and not n: continue
+        film, call, flags = _said_of(line, lines.suffix)
+        _check_same(seen["films"] + 1, film, in_words(next(films, "no more")))
+        seen.update(films=1, unread=not call, flagged=bool(call and flags))
+    return seen, end
+
+# %% ../nbs/22_detector.ipynb #e9524d3d
+@contextmanager
+def _alone(lines: Path):
+    "While no other process writes the same file."
+    from filelock import FileLock, Timeout
+    lock = lines.with_name(f".{lines.name}.lock")
+    try:
+        with FileLock(lock, timeout=0):
+            yield
+            lock.unlink(missing_ok=True)
+    except Timeout: raise StudyError(f"Another process is writing {lines.name}; wait for it, "
+                                     "or give another --out.") from None
 
 # %% ../nbs/22_detector.ipynb #a0c43f17
 def _to_parquet(lines: Path, out: Path, columns: list[str]):
@@ -527,36 +579,43 @@ def _to_parquet(lines: Path, out: Path, columns: list[str]):
             writer.write_table(pyarrow.Table.from_pylist(rows, schema))
 
 # %% ../nbs/22_detector.ipynb #e3e7ba0f
+def _finish_parquet(lines: Path, out: Path, columns: list[str]):
+    "The Parquet file and its note, in place of the lines and theirs."
+    write_json(_note_of(out), read_json(_note_of(lines)))
+    _to_parquet(lines, out, columns)
+    for done in (lines, _note_of(lines)): done.unlink()
+
+# %% ../nbs/22_detector.ipynb #27ee2e46
+def _lines_of(out: Path) -> Path:
+    "Where answers are written as they come."
+    if out.suffix != ".parquet": return out
+    if out.exists(): raise StudyError(f"Expected no file yet at {out}, found one; give another --out.")
+    return out.with_name(f".{out.name}.jsonl")
+
+# %% ../nbs/22_detector.ipynb #8a151d58
 def write_answers(
     detector: Detector,
     places: list,                # files and folders
     out: str | Path,             # .csv, .jsonl or .parquet
     rule: str = "sensitivity95",
     tags: tuple = (),            # DICOM tags to add
-    each=lambda rows: None,      # called after every batch, with its rows
-) -> int: # answers that an earlier call had written
-    "Write answers film by film; go on where an earlier call was interrupted."
-    out = Path(out)
+    each=lambda rows: None,      # called with the rows of every batch, before they are written
+    earlier=lambda seen: None,   # called once, with what an earlier call had written: films, unread, flagged
+):
+    "Write answers batch by batch; go on where an earlier call was interrupted."
+    out, asked, columns = Path(out), about(detector, rule, tags), [*COLUMNS, *tags]
     _check_out(out)
-    lines = out.with_name(f".{out.name}.jsonl") if out.suffix == ".parquet" else out
-    if lines != out and out.exists():
-        raise StudyError(f"Expected no file yet at {out}, found one; give another --out.")
-    columns = COLUMNS + list(tags)
-    count, last, size = _begun(lines, about(detector, rule, tags))
-    rest = _skipped(find_films(places), max(count, 0), last)
-    with open(lines, "ab") as f:
-        f.truncate(size)
-        for rows in detector.stream(rest, rule, tags):
-            f.write(_text_of(rows, lines.suffix, columns, with_header=f.tell() == 0).encode())
-            f.flush()
-            each(rows)
-    if lines != out: _finish_parquet(lines, out, columns)
-    return max(count, 0)
-
-# %% ../nbs/22_detector.ipynb #27ee2e46
-def _finish_parquet(lines: Path, out: Path, columns: list[str]):
-    "The Parquet file in place of the lines."
-    _to_parquet(lines, out, columns)
-    note = lines.with_name(lines.name + ".about.json")
-    os.replace(note, out.with_name(out.name + ".about.json"))
-    lines.unlink()
+    lines, films = _lines_of(out), find_films(places)
+    head = ",".join(columns) + "\n" if lines.suffix == ".csv" else ""
+    with _alone(lines):
+        _begin(lines, asked)
+        seen, end = _taken_up(lines, head, films)
+        earlier(seen)
+        with open(lines, "ab") as f:
+            f.truncate(end)
+            if not end: f.write(head.encode())
+            for rows in detector.stream(films, rule, tags):
+                each(rows)
+                f.write(_text_of(rows, lines.suffix, columns).encode())
+                f.flush()
+        if lines != out: _finish_parquet(lines, out, columns)

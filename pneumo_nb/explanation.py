@@ -145,17 +145,19 @@ def _show_film(
     ax.axis("off")
 
 def _show_map(ax, image, change, limit: float, method: str, title: str = "", mask=None):
-    "A film under its map, with a white line round the strongest tenth."
+    "A film under its map, with a white line, edged black, round the strongest tenth."
     _show_film(ax, overlay(image, change, limit), title, mask)
     smooth, level = strongest_tenth(change, colour_floor(method, change.shape))
-    if level is not None: ax.contour(smooth, [level], colors="white", linewidths=1.1)
+    if level is None: return
+    for colour, width in (("black", 2.2), ("white", 1.)):
+        ax.contour(smooth, [level], colors=colour, linewidths=width)
 
 # %% ../nbs/19_explanation.ipynb #8e2f6a0e
-def _colour_bar(figure, axes, limit: float, method: str, label: str = ""):
-    "The scale of a method, under its maps."
+def _colour_bar(figure, place: dict, limit: float, label: str = ""): # `place`: of the bar, for `colorbar`
+    "A scale from blue to red."
     import matplotlib.pyplot as plt
     scale = plt.cm.ScalarMappable(plt.Normalize(-limit, limit), map_colours())
-    bar = figure.colorbar(scale, ax=axes, orientation="horizontal", shrink=.75, pad=.015, aspect=24)
+    bar = figure.colorbar(scale, orientation="horizontal", **place)
     bar.set_ticks([-limit, 0, limit], labels=[f"{-limit:.2g}", "0", f"{limit:.2g}"])
     bar.ax.tick_params(labelsize=7, length=2)
     bar.outline.set_visible(False)
@@ -181,7 +183,8 @@ def plot_film(
     for ax, (method, change) in zip(axes.flat[1:], maps.items()):
         limit = colour_limit([change], method)
         _show_map(ax, image, change, limit, method, _panel_title(method), mask)
-        _colour_bar(figure, ax, limit, method, METHODS[method].unit)
+        place = dict(ax=ax, shrink=.75, pad=.015, aspect=24)
+        _colour_bar(figure, place, limit, METHODS[method].unit)
     for ax in axes.flat[1 + len(maps):]: ax.axis("off")
     return figure
 
@@ -205,19 +208,21 @@ def plot_rows(
     "A row a film or model, a column a method."
     import matplotlib.pyplot as plt
     methods = list(dict.fromkeys(name for row in maps for name in row))
-    size = 2.5 * (1 + len(methods)), 2.75 * len(maps) + .7
-    figure, axes = plt.subplots(len(maps), 1 + len(methods), figsize=size, squeeze=False)
-    masks = [None] * len(maps) if masks is None else masks
+    count, masks = len(maps), [None] * len(maps) if masks is None else masks
+    size = 2.5 * (1 + len(methods)), 2.85 * count + .4
+    figure, axes = plt.subplots(count + 1, 1 + len(methods), figsize=size, squeeze=False,
+                                height_ratios=[1] * count + [.03])
+    for ax in axes.flat: ax.axis("off")
     for row, image, text, mask in zip(axes, pixels, captions, masks):
         _show_film(row[0], image, text, mask, loc="left")
     for column, method in zip(axes.T[1:], methods):
         limit = colour_limit([row[method] for row in maps if method in row], method)
-        for n, (ax, row) in enumerate(zip(column, maps)):
-            ax.axis("off")
-            title = _panel_title(method) if n == 0 else ""
-            if method in row: _show_map(ax, pixels[n], row[method], limit, method, title, masks[n])
-            else: ax.set_title(title, fontsize=9)
-        _colour_bar(figure, list(column), limit, method)
+        column[0].set_title(_panel_title(method), fontsize=9)
+        for ax, image, row, mask in zip(column, pixels, maps, masks):
+            title = ax.get_title()
+            if method in row: _show_map(ax, image, row[method], limit, method, title, mask)
+        column[-1].axis("on")
+        _colour_bar(figure, dict(cax=column[-1]), limit)
     return figure
 
 # %% ../nbs/19_explanation.ipynb #0de66004

@@ -611,8 +611,8 @@ def audit_sentence(
     title = _plural(method)
     if not audit["films"]: return f"No film shows {region}, so {title} cannot be asked about it."
     words = "point at" if audit["low"] > 1 else "avoid" if audit["high"] < 1 else "do not single out"
-    return (f"{title[0].upper()}{title[1:]} {words} {region}: {audit['weight']:.1%} of their weight lies on {audit['area']:.1%} of "
-            f"the film, {audit['ratio']:.1f} times its share ({audit['low']:.1f} to {audit['high']:.1f}, "
+    return (f"{title[0].upper()}{title[1:]} {words} {region}: "
+            f"{audit['weight']:.1%} of their weight lies on {audit['area']:.1%} of the film, {audit['ratio']:.1f} times its share ({audit['low']:.1f} to {audit['high']:.1f}, "
             f"{counted(audit['films'], 'film')}).")
 
 # %% ../nbs/20_faithfulness.ipynb #f3beee85

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['JUDGED', 'LEAST_PATIENTS', 'TRIAL', 'local_films', 'local_answers', 'judged_rules', 'judged_groups',
            'judged_calibration', 'compare_with_own', 'judge_films', 'fit_calibration', 'films_needed', 'recalibrated',
-           'recalibrate', 'recalibration_trial', 'trial_table', 'plot_trial']
+           'recalibrate', 'recalibration_trial', 'trial_quantiles', 'trial_table', 'plot_trial']
 
 # %% ../nbs/23_hospital.ipynb #46312d15
 import tempfile
@@ -273,34 +273,40 @@ def recalibration_trial(
     return pd.DataFrame(rows)
 
 # %% ../nbs/23_hospital.ipynb #10351a15
-def trial_table(trial: pd.DataFrame) -> pd.DataFrame: # size, then text of each of `TRIAL`
+def trial_quantiles(trial: pd.DataFrame) -> pd.DataFrame: # size, measure, low, middle, high
+    "Medians of the repeats, and the middle 90 %."
+    table = trial.groupby("size")[TRIAL].quantile([.05, .5, .95]).stack().unstack(1).reset_index()
+    table.columns = ["size", "measure", "low", "middle", "high"]
+    return table
+
+# %% ../nbs/23_hospital.ipynb #8f5abb15
+def trial_table(quantiles: pd.DataFrame) -> pd.DataFrame: # local films, then text of each measure
     "Medians, with the middle 90 % of the repeats in brackets."
-    def words(values):
-        low, middle, high = np.nanpercentile(values, [5, 50, 95])
-        return f"{middle:.3f} ({low:.3f} to {high:.3f})"
-    table = trial.groupby("size")[TRIAL].agg(words).reset_index()
-    return table.assign(size=table["size"].map(lambda n: "none" if n == 0 else f"{n}"))
+    words = quantiles.apply(lambda row: f"{row.middle:.3f} ({row.low:.3f} to {row.high:.3f})", axis=1)
+    table = quantiles.assign(words=words).pivot(index="size", columns="measure", values="words")[TRIAL]
+    table.insert(0, "local films", ["none" if size == 0 else str(size) for size in table.index])
+    return table.rename(columns=_TITLES).reset_index(drop=True)
+
+_TITLES = {"ece": "ECE", "ece_honest": "ECE by chance"}
 
 # %% ../nbs/23_hospital.ipynb #d5d8b2ad
 _PANELS = {"intercept": "calibration intercept", "ece": "calibration error (ECE)",
            "accuracy": "accuracy at sensitivity .95", "specificity": "specificity there"}
 
 # %% ../nbs/23_hospital.ipynb #bf9d2dfa
-def plot_trial(trial: pd.DataFrame): # matplotlib Figure
+def plot_trial(quantiles: pd.DataFrame): # from `trial_quantiles` → matplotlib Figure
     "What a number of local films brings: median and middle 90 % of the repeats."
     import matplotlib.pyplot as plt
     figure, axes = plt.subplots(1, len(_PANELS), figsize=(11, 2.8), layout="constrained")
-    sizes = sorted(trial["size"].unique())
     for ax, (name, title) in zip(axes, _PANELS.items()):
-        low, middle, high = (trial.groupby("size")[name].quantile(q).loc[sizes] for q in (.05, .5, .95))
-        places = range(len(sizes))
-        ax.vlines(places, low, high, color=COLOURS["normal"], lw=6, alpha=.4)
-        ax.plot(places, middle, "o", color=COLOURS["normal"])
-        if name == "ece":
-            honest = trial.groupby("size").ece_honest.median().loc[sizes]
-            ax.plot(places, honest, "k_", ms=16, label="honest probabilities reach by chance")
-            ax.legend(fontsize=7)
+        rows = quantiles[quantiles.measure == name]
+        places = range(len(rows))
+        ax.vlines(places, rows.low, rows.high, color=COLOURS["normal"], lw=6, alpha=.4)
+        ax.plot(places, rows.middle, "o", color=COLOURS["normal"])
         if name == "intercept": ax.axhline(0, color="black", lw=.8)
         ax.set(title=title, xlabel="local films", xticks=places)
-        ax.set_xticklabels(["none" if size == 0 else size for size in sizes])
+        ax.set_xticklabels(["none" if size == 0 else size for size in rows["size"]])
+    honest = quantiles[quantiles.measure == "ece_honest"].middle
+    axes[1].plot(range(len(honest)), honest, "k_", ms=16, label="reached by chance")
+    axes[1].legend(fontsize=7)
     return figure

@@ -176,7 +176,8 @@ def test_parquet_holds_the_same(detector, evaluated, tmp_path):
     from pneumo_nb.detector import write_answers
     folder = films_of(evaluated)/"test"
     for name in ("a.csv", "a.parquet"): write_answers(detector, [folder], tmp_path/name)
-    table, parquet = pd.read_csv(tmp_path/"a.csv", keep_default_na=False), pd.read_parquet(tmp_path/"a.parquet")
+    table = pd.read_csv(tmp_path/"a.csv", keep_default_na=False)
+    parquet = pd.read_parquet(tmp_path/"a.parquet")
     assert parquet[SAID].equals(table[SAID]) and sorted(f.name for f in tmp_path.iterdir()) == [
         "a.csv", "a.csv.about.json", "a.parquet", "a.parquet.about.json"]
     np.testing.assert_allclose(parquet.probability, table.probability, atol=1e-6)

@@ -18,7 +18,8 @@ def detector(bundle): return Detector.load(bundle)
 
 @pytest.fixture(scope="module")
 def hospital(tmp_path_factory):
-    return make_dataset(tmp_path_factory.mktemp("b")/"hospital_b", 110, 60, 5, 0, hospital="B", file_format="dicom")
+    place = tmp_path_factory.mktemp("b")/"hospital_b"
+    return make_dataset(place, 110, 60, 5, 0, hospital="B", file_format="dicom")
 
 @pytest.fixture(scope="module")
 def answers(detector, hospital): return local_answers(detector, local_films(hospital))
@@ -53,12 +54,13 @@ def test_recalibration_remembers_its_parent_and_mends_other_films(bundle, detect
     rest = answers[~local]
     odds = lambda p: np.log(p / (1 - p))
     line = changed.card["calibration"]
-    mended = rest.assign(probability=1 / (1 + np.exp(-line["intercept"] - line["slope"] * odds(rest.probability))))
+    adjusted = lambda p: 1 / (1 + np.exp(-line["intercept"] - line["slope"] * odds(p)))
+    mended = rest.assign(probability=adjusted(rest.probability))
     before, after = (abs(calibration_line(table, "probability")["intercept"]) for table in (rest, mended))
     assert after < max(before, .8)
     noise = np.random.default_rng(0).integers(0, 256, (40, 40), np.uint8)
     p, q = (float(one.predict(noise).probability[0]) for one in (detector, again))
-    assert q == pytest.approx(1 / (1 + np.exp(-line["intercept"] - line["slope"] * odds(p))), abs=1e-5)
+    assert q == pytest.approx(adjusted(p), abs=1e-5)
 
 def test_too_few_films_are_refused_and_the_missing_counted(bundle, tmp_path):
     root = make_dataset(tmp_path/"few", 12, 12, 5, 0, hospital="B", file_format="png")
