@@ -1,4 +1,4 @@
-"""A bundle answers as its run did, anywhere; what was changed is refused; killed answers go on. About 25 s."""
+"""A bundle answers as its run did, anywhere; what was changed is refused; killed answers go on."""
 import json, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A detector on the films of hospital B, which are drawn and written as DICOM: judged, and adjusted. About 10 s."""
+"""A detector on the films of hospital B, drawn, as DICOM: judged, and adjusted."""
 import re
 
 import numpy as np
