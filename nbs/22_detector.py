@@ -623,7 +623,7 @@ def _answers(detector: Detector, read: list[Read], threshold: float): # yields r
     low, high = np.min(each, axis=0), np.max(each, axis=0)
     sets = conformal_sets(answer, conformal_limits(detector.card))
     for n in range(len(read)):
-        numbers = (round(float(value[n]), 7) for value in (answer, low, high))
+        numbers = (float(f"{value[n]:.12g}") for value in (answer, low, high))
         call = "pneumonia" if answer[n] >= threshold else "normal"
         yield dict(zip(("probability", "low", "high"), numbers)) | dict(call=call, conformal=sets[n])
 
@@ -781,9 +781,9 @@ def _whole_lines(file: Path): # yields lines and where they end
 
 
 # %%
-with tempfile.TemporaryDirectory() as folder:
-    Path(folder, "a.csv").write_bytes(b"one\ntwo\nthr")             # killed while it wrote
-    test_eq(list(_whole_lines(Path(folder, "a.csv"))), [(b"one\n", 4), (b"two\n", 8)])
+torn = Path(folder.name)/"torn.csv"
+torn.write_bytes(b"one\ntwo\nthr")                             # killed while it wrote
+test_eq(list(_whole_lines(torn)), [(b"one\n", 4), (b"two\n", 8)])
 test_eq(_said_of(b'"a, b.png",.7,.6,.8,normal,both,,0.1\n', ".csv"), ("a, b.png", "normal", ""))
 test_eq(_said_of(b"[1]\n", ".jsonl"), ("", "", ""))
 

@@ -38,7 +38,7 @@ from pneumo_nb.films import (
 from pneumo_nb.measures import (
     RULES, all_measures, calibration_error, calibration_line, honest_calibration_error, intervals, logit,
     proportion_interval, threshold_interval)
-from pneumo_nb.doubt import conformal_quantiles, coverage_table
+from pneumo_nb.doubt import conformal_quantiles, coverage_table, share_interval
 from pneumo_nb.detector import Bundle, Detector, conformal_limits, rule_key, threshold_of
 
 # %%
@@ -46,6 +46,7 @@ from pneumo_nb.detector import Bundle, Detector, conformal_limits, rule_key, thr
 from fastcore.test import test_close, test_eq, test_fail
 from pneumo_nb.style import plot_style, show_figure
 from pneumo_nb.phantom import make_dataset
+import shutil
 plot_style()
 
 
@@ -61,28 +62,42 @@ plot_style()
 
 # %%
 #| export
-def _named(file: Path) -> dict: # patient, kind
+def _named(file: Path, label: str) -> dict: # patient, kind
     "What a film's name tells; a name that tells no patient makes a patient of its own."
     try: return dict(patient=patient_id(file.name), kind=film_kind(file.name))
-    except StudyError: return dict(patient=file.as_posix(), kind=file.parent.name.lower())
+    except StudyError: return dict(patient=file.as_posix(), kind=label.lower())
 
 
 # %%
-test_eq(_named(Path("NORMAL/IM-0115-0001.jpeg")), dict(patient="IM-0115", kind="normal"))
-test_eq(_named(Path("PNEUMONIA/a.dcm")), dict(patient="PNEUMONIA/a.dcm", kind="pneumonia"))
+test_eq(_named(Path("NORMAL/IM-0115-0001.jpeg"), "NORMAL"), dict(patient="IM-0115", kind="normal"))
+test_eq(_named(Path("PNEUMONIA/a.dcm"), "PNEUMONIA"), dict(patient="PNEUMONIA/a.dcm", kind="pneumonia"))
 
 
 # %%
 #| export
-def _folder_table(root: Path) -> pd.DataFrame: # path, label, patient, kind
+def _class_of(path: Path) -> str: # NORMAL, PNEUMONIA, or "" where folders name neither or both
+    "The class that a film's folders name."
+    named = {*path.parts[:-1]} & {"NORMAL", "PNEUMONIA"}
+    return named.pop() if len(named) == 1 else ""
+
+
+# %%
+paths = "PNEUMONIA/child 1/a.dcm", "other/a.dcm", "NORMAL/PNEUMONIA/a.dcm"
+test_eq([_class_of(Path(path)) for path in paths], ["PNEUMONIA", "", ""])
+
+
+# %%
+#| export
+def _folder_table(root: Path) -> tuple[pd.DataFrame, dict]: # path, label, patient, kind; what is left out
     "The films in folders NORMAL and PNEUMONIA, as a table of films lists them."
-    films = [file for file in possible_films(root) if file.parent.name in ("NORMAL", "PNEUMONIA")]
-    rows = [dict(path=file.relative_to(root).as_posix(), label=file.parent.name) | _named(file)
-            for file in films]
+    films = [(file, _class_of(file.relative_to(root))) for file in possible_films(root)]
+    rows = [dict(path=file.relative_to(root).as_posix(), label=label) | _named(file, label)
+            for file, label in films if label]
     if {row["label"] for row in rows} != {"NORMAL", "PNEUMONIA"}:
         raise StudyError(f"Expected films in folders NORMAL and PNEUMONIA below {root}, or a films.csv, "
                          f"found {counted(len(rows), 'such film')}; see `pneumo data template DIR`.")
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows), {file.relative_to(root).as_posix(): "in no folder of one class"
+                                for file, label in films if not label}
 
 
 # %%
@@ -95,11 +110,15 @@ def local_films(
     root = Path(data_dir).resolve()
     if not root.is_dir(): raise StudyError(f"Expected a folder of films, found none at {root}.")
     own = Path(films_csv) if films_csv else root/"films.csv"
-    table = table_of_films(own) if films_csv or own.exists() else _folder_table(root)
+    has_table = bool(films_csv) or own.exists()
+    table, left_out = (table_of_films(own), {}) if has_table else _folder_table(root)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder)/"films.csv"
         table.assign(split="train").to_csv(file, index=False)
-        return scan_dataset(root, str(file))
+        images = scan_dataset(root, str(file))
+    images.attrs["left_out"] |= left_out
+    images.attrs["films_csv"] = str(own) if has_table else ""  # by which films in folders are known again
+    return images
 
 
 # %%
@@ -108,6 +127,45 @@ root = make_dataset(Path(folder.name)/"b", n_train=20, n_test=20, n_val=0, seed=
 images = local_films(root)
 test_eq((len(images), set(images.label)), (40, {0, 1}))
 test_fail(lambda: local_films(root/"train/NORMAL"), contains="in folders NORMAL and PNEUMONIA below")
+
+# %% [markdown]
+# The ledger of looks knows films by their fingerprint. It is the one that a study of the same folder has.
+
+# %%
+test_eq(data_fingerprint(images), data_fingerprint(scan_dataset(root)))
+
+# %% [markdown]
+# Films of a class may lie in folders of their own, as one for each child. A film in no folder of a class is
+# left out, and named.
+
+# %%
+child, stray = root/"train/NORMAL/child 1", root/"train/other"
+for place in (child, stray):
+    place.mkdir()
+    shutil.copy(root/images.path[0], place/"a.jpeg")
+test_eq(len(local_films(root)), 41)
+test_eq(local_films(root).attrs["left_out"], {"train/other/a.jpeg": "in no folder of one class"})
+
+
+# %% [markdown]
+# A detector knows the fingerprint of the films that its run used. These are refused: most of them it learned
+# from. Single films of them, among others or under other names, are not found.
+
+# %%
+#| export
+def _check_elsewhere(
+    card: dict,
+    images: pd.DataFrame, # from `local_films`
+):
+    "Refuse the films that a detector's own run used."
+    if data_fingerprint(images) != card["provenance"]["fingerprint"]: return
+    raise StudyError(f"Expected films that the detector did not learn from, found at {images.attrs['root']} "
+                     "the set of its own run; its test is in the run's evaluation, so name other films.")
+
+
+# %%
+test_fail(lambda: _check_elsewhere(dict(provenance=dict(fingerprint=data_fingerprint(images))), images),
+          contains="the set of its own run")
 
 
 # %%
@@ -120,8 +178,11 @@ def local_answers(
     paths = [str(Path(images.attrs["root"])/path) for path in images.path]
     said = detector.predict(paths)
     table = images[["path", "label", "kind", "patient_id"]].reset_index(drop=True)
-    table = table.join(said[["probability", "low", "high", "conformal", "flags", "call"]])
-    return table[table.call != ""].drop(columns="call").reset_index(drop=True)
+    lost = said[said.call == ""]
+    if len(lost): raise StudyError(
+        f"Expected films that stay as they were found, found {lost.file.iloc[0]} changed: "
+        f"{lost['flags'].iloc[0]}; start again when they are at rest.")
+    return table.join(said[["probability", "low", "high", "conformal", "flags"]])
 
 
 # %% [markdown]
@@ -159,14 +220,17 @@ def judged_rules(
 def judged_groups(
     answers: pd.DataFrame,
     threshold: float,
-) -> pd.DataFrame: # group, films, called right, with _low and _high
-    "How many films of each kind are called right, and of those with and without a flag."
+    seed: int = 42,
+    draws: int = 1000,
+) -> pd.DataFrame: # group, films, patients, right, with _low and _high
+    "How many films of each kind are called right, and of those with and without a flag; patients redrawn."
     right = (answers.probability >= threshold) == (answers.label == 1)
     flagged = answers["flags"] != ""
     groups = {kind: answers.kind == kind for kind in sorted(answers.kind.unique())}
     groups |= {"flagged": flagged, "not flagged": ~flagged}
-    rows = [dict(group=name, films=int(of.sum()), right=float(right[of].mean()))
-            | dict(zip(("right_low", "right_high"), proportion_interval(int(right[of].sum()), int(of.sum()))))
+    measured = lambda of: share_interval(right[of], answers.patient_id[of], seed, draws)
+    rows = [dict(group=name, films=int(of.sum()), patients=int(answers.patient_id[of].nunique()))
+            | dict(zip(("right", "right_low", "right_high"), measured(of)))
             for name, of in groups.items() if of.any()]
     return pd.DataFrame(rows)
 
@@ -184,23 +248,25 @@ def judged_calibration(
 
 
 # %% [markdown]
-# Is it worse here than on the detector's own test films? The films are others, so the difference of the two
-# numbers has the sum of their variances.
+# Is it worse here than on the detector's own test films? The films are others, so both uncertainties count.
+# Each side of the two intervals is squared and added to its counterpart (Newcombe, 1998). A difference near 1
+# or 0 then keeps an interval that is possible.
 
 # %%
 #| export
 def compare_with_own(
-    here: dict, # a row of `judged_rules`
+    here: dict, # a row of `judged_rules`, at the threshold of the test
     own: dict,  # `own_test` of a card; {} where there is none
 ) -> pd.DataFrame: # measure, own, here, difference, low, high
-    "Measures here and on the detector's own test films, where the threshold matters not or is the same."
+    "Measures here and on the detector's own test films."
     names = [name for name in ("roc_auc", "accuracy", "sensitivity", "specificity", "brier") if name in own]
     rows = []
     for name in names:
-        widths = [(table[f"{name}_high"] - table[f"{name}_low"]) / 2 for table in (here, own)]
-        gap, half = here[name] - own[name], float(np.hypot(*widths))
-        rows.append(dict(measure=name, own=own[name], here=here[name], difference=gap, low=gap - half,
-                         high=gap + half))
+        gap = here[name] - own[name]
+        down = np.hypot(here[name] - here[f"{name}_low"], own[f"{name}_high"] - own[name])
+        up = np.hypot(here[f"{name}_high"] - here[name], own[name] - own[f"{name}_low"])
+        rows.append(dict(measure=name, own=own[name], here=here[name], difference=gap,
+                         low=gap - float(down), high=gap + float(up)))
     return pd.DataFrame(rows, columns=["measure", "own", "here", "difference", "low", "high"])
 
 
@@ -209,6 +275,9 @@ def with_width(value): return {"roc_auc": value, "roc_auc_low": value - .03, "ro
 gap = compare_with_own(with_width(.9), with_width(.95)).iloc[0]
 test_close([gap.difference, gap.low, gap.high], [-.05, -.05 - .03 * 2 ** .5, -.05 + .03 * 2 ** .5])
 test_eq(len(compare_with_own(with_width(.9), {})), 0)
+skewed = {"roc_auc": .99, "roc_auc_low": .95, "roc_auc_high": 1.}
+gap = compare_with_own(skewed, skewed).iloc[0]
+test_close([gap.low, gap.high], [-np.hypot(.04, .01), np.hypot(.01, .04)])
 
 
 # %%
@@ -222,15 +291,16 @@ def judge_films(
     draws: int = 1000,
 ) -> dict: # answers, rules, groups, calibration, coverage, comparison, left_out, fingerprint
     "A detector on the films of another hospital, as it is."
-    value = threshold_of(detector.card, rule)
-    images = local_films(data_dir, films_csv)
-    answers, card = local_answers(detector, images), detector.card
+    value, card = threshold_of(detector.card, rule), detector.card
+    images, own = local_films(data_dir, films_csv), card["own_test"]
+    _check_elsewhere(card, images)
+    answers = local_answers(detector, images)
     rules = judged_rules(answers, card["thresholds"], seed, draws)
-    at_half = rules.set_index("rule").loc["half"].to_dict()
+    as_tested = judged_rules(answers, dict(own=own.get("threshold", .5)), seed, draws).iloc[0].to_dict()
     coverage = coverage_table(answers.label, answers.probability, answers.patient_id, conformal_limits(card))
-    return dict(answers=answers, rules=rules, groups=judged_groups(answers, value),
+    return dict(answers=answers, rules=rules, groups=judged_groups(answers, value, seed, draws),
                 calibration=judged_calibration(answers, seed), coverage=coverage,
-                comparison=compare_with_own(at_half, card["own_test"]), left_out=images.attrs["left_out"],
+                comparison=compare_with_own(as_tested, own), left_out=images.attrs["left_out"],
                 fingerprint=data_fingerprint(images))
 
 
@@ -272,7 +342,8 @@ test_close(fit_calibration([0, 1], [-2, 2]), (0, 1), eps=.2)
 # %% [markdown]
 # A threshold that keeps sensitivity at .95 is a quantile. With fewer than 20 pneumonia patients the rule can
 # only take the lowest of them. So fewer than 20 patients of either class are refused. That is the least, not
-# enough: the trial below says what a number of films brings.
+# enough: with 20, a sensitivity of .95 may be anything from .76 to .99. The trial below says what a number of
+# films brings.
 
 # %%
 #| export
@@ -292,6 +363,7 @@ def films_needed(
 
 
 # %%
+test_close(proportion_interval(19, LEAST_PATIENTS), (.764, .991), eps=.001)
 test_eq(films_needed([0] * 30 + [1] * 19, range(49)), dict(pneumonia=1))
 test_eq(films_needed([0] * 30 + [1] * 30, range(60)), {})
 
@@ -309,6 +381,36 @@ def _check_enough(answers: pd.DataFrame):
                      "films or more are better.")
 
 
+# %% [markdown]
+# A slope below 0 would turn every answer round. The detector then ranks local films the wrong way, or their
+# labels are exchanged. Neither is a matter of calibration.
+
+# %%
+#| export
+def _check_rises(slope: float):
+    "Refuse a line that turns answers round."
+    if slope > 0: return
+    raise StudyError(f"Expected answers that rise with pneumonia on the local films, found a slope of "
+                     f"{slope:.2f}; look whether the classes are exchanged, or judge the detector as it is.")
+
+
+# %%
+test_fail(lambda: _check_rises(fit_calibration([1] * 30 + [0] * 30, [-3.] * 30 + [3.] * 30)[1]),
+          contains="a slope of -")
+
+
+# %% [markdown]
+# Thresholds and probabilities are no longer those of the detector's own test. Its ranking is. So the new card
+# keeps the AUROC of that test alone.
+
+# %%
+#| export
+def _ranking_alone(own: dict) -> dict: # `own_test` of a card
+    "What a test says that no rising line changes."
+    kept = "films", "prevalence", "roc_auc", "roc_auc_low", "roc_auc_high"
+    return {name: own[name] for name in kept if name in own}
+
+
 # %%
 #| export
 def recalibrated(
@@ -321,6 +423,7 @@ def recalibrated(
     "A bundle with probabilities, thresholds and limits for local films, which remembers its parent."
     _check_enough(answers)
     a, b = fit_calibration(answers.label, logit(answers.probability))
+    _check_rises(b)
     local = answers.assign(probability=expit(a + b * logit(answers.probability)))
     thresholds = {"half": .5} | {rule_key(name): float(rule(local)) for name, rule in RULES.items()}
     ranges = {rule_key(name): threshold_interval(local, rule, seed, draws) for name, rule in RULES.items()}
@@ -328,10 +431,12 @@ def recalibrated(
     level = bundle.card["conformal"]["level"]
     limits = conformal_quantiles(local.label, local.probability, local.patient_id, level)
     facts = dict(films=len(local), patients=int(local.patient_id.nunique()), hospital=hospital,
-                 prevalence=float(local.label.mean()), intercept=a, slope=b, threshold_intervals=ranges)
+                 prevalence=float(local.label.mean()), intercept=a, slope=b, threshold_intervals=ranges,
+                 line_before=calibration_line(answers, "probability"))
     line = dict(intercept=a + b * before["intercept"], slope=b * before["slope"])
     changed = dict(calibration=line, thresholds=thresholds, conformal=dict(level=level) | limits,
                    recalibrated_on=facts, parent=bundle.digest,
+                   own_test=_ranking_alone(bundle.card["own_test"]),
                    title=f"{bundle.card['title']}, recalibrated on {hospital}")
     return replace(bundle, card=bundle.card | changed, digest="")
 
@@ -346,6 +451,7 @@ def recalibrate(
 ) -> Bundle:
     "A bundle adjusted to the films of a hospital; refuses too few."
     images = local_films(data_dir, films_csv)
+    _check_elsewhere(bundle.card, images)
     return recalibrated(bundle, local_answers(Detector(bundle), images), Path(data_dir).resolve().name, seed)
 
 
@@ -391,7 +497,7 @@ def recalibration_trial(
     repeats: int = 100,
     rule=RULES["sensitivity .95"],
     seed: int = 42,
-) -> pd.DataFrame: # size (0: no recalibration), repeat, `TRIAL`
+) -> pd.DataFrame: # size (0: no recalibration), repeat, refused, `TRIAL`, and each _before on the same films
     "What recalibration on few films changes on the others."
     rows, rng = [], rng_for(seed, "trial")
     for repeat in range(repeats):
@@ -402,7 +508,9 @@ def recalibration_trial(
             a, b = fit_calibration(own.label, logit(own.probability))
             line = lambda table: table.assign(probability=expit(a + b * logit(table.probability)))
             adjusted = _judged_part(line(rest), float(rule(line(own))), seed)
-            rows.append(dict(size=size, repeat=repeat) | adjusted)
+            before = {f"{name}_before": value for name, value in _judged_part(rest, threshold, seed).items()}
+            refused = bool(films_needed(own.label, own.patient_id))
+            rows.append(dict(size=size, repeat=repeat, refused=refused) | adjusted | before)
             if size > sizes[0]: continue
             rows.append(dict(size=0, repeat=repeat) | _judged_part(rest, threshold, seed))
     return pd.DataFrame(rows)
@@ -428,8 +536,27 @@ def trial_table(quantiles: pd.DataFrame) -> pd.DataFrame: # local films, then te
 
 _TITLES = {"ece": "ECE", "ece_honest": "ECE by chance"}
 
+
 # %% [markdown]
-# Made-up answers that promise too much pneumonia: 50 films mend most of it.
+# Medians hide how often it goes wrong: an intercept as often far above 0 as far below has a median of 0. So
+# repeats are counted, too, each against the same films without recalibration. Numbers of films that
+# `recalibrate` refuses take part, to show why it does.
+
+# %%
+#| export
+def trial_shares(trial: pd.DataFrame) -> pd.DataFrame: # a row a size
+    "In which share of the repeats recalibration is refused, and leaves films worse than it found them."
+    trial = trial[trial["size"] > 0]
+    worse = {"refused": trial.refused,
+             "intercept farther from 0": trial.intercept.abs() > trial.intercept_before.abs(),
+             "ECE larger": trial.ece > trial.ece_before,
+             "accuracy lower": trial.accuracy < trial.accuracy_before,
+             "sensitivity below .90": trial.sensitivity < .9}
+    return pd.DataFrame(worse).astype(float).groupby(trial["size"]).mean().reset_index()
+
+
+# %% [markdown]
+# Made-up answers promise far too much pneumonia. There 50 films mend most of it.
 
 # %%
 truth = rng.normal(0, 2, 600)
@@ -440,6 +567,11 @@ middle = trial.groupby("size")[TRIAL].median()
 assert middle.loc[0, "intercept"] < -1.2 and abs(middle.loc[200, "intercept"]) < .3
 assert middle.loc[200, "ece"] < middle.loc[0, "ece"] / 2
 trial_table(trial_quantiles(trial)).style.hide(axis="index")
+
+# %%
+shares = trial_shares(trial)
+test_eq(shares["intercept farther from 0"].tolist(), [0, 0])
+shares
 
 # %%
 #| export

@@ -320,27 +320,50 @@ def _load_detector(place: str): # → Detector
 
 # %% ../nbs/59_cli.ipynb #bb829825
 def _write_maps(detector, folder: str, method: str):
-    "A function that draws the map of each film of some rows over it, as FOLDER/NAME.png."
+    "A function that draws the map of each film of some rows over it, into a folder."
     from pneumo_nb.detector import write_map
     Path(folder).mkdir(parents=True, exist_ok=True)
     def write(rows):
         for row in rows:
-            if row["call"]: write_map(detector, row["file"], Path(folder), method)
+            if row["call"]: write_map(detector, row["path"], Path(folder), method)
     return write
 
 # %% ../nbs/59_cli.ipynb #c15d4e1d
-def _answer(detector, places, out, rule, tags, each): # out: None for the screen
-    "Write answers, or print them where there is no file to write."
-    from pneumo_nb.detector import COLUMNS, find_films, write_answers
-    if out: return write_answers(detector, places, out, rule, tags, each)
-    import pandas as pd
-    for n, rows in enumerate(detector.stream(find_films(places), rule, tags)):
-        table = pd.DataFrame(rows, columns=COLUMNS + list(tags))
-        click.echo(table.to_csv(index=False, header=n == 0, lineterminator="\n"), nl=False)
-        each(rows)
-    return 0
+def _check_maps(folder: str, places: tuple):
+    "Refuse to draw maps where they would be taken for films."
+    for place in places:
+        if Path(folder).resolve().is_relative_to(Path(place).resolve()): raise StudyError(
+            f"Expected a folder for maps outside the films in {place}, found {folder}; give another --maps.")
 
 # %% ../nbs/59_cli.ipynb #6e3bacdb
+def _print_answers(detector, places, rule, tags, each):
+    "Print answers as they come."
+    from pneumo_nb.detector import COLUMNS, find_films
+    import pandas as pd
+    for n, rows in enumerate(detector.stream(find_films(places), rule, tags)):
+        each(rows)
+        table = pd.DataFrame(rows, columns=COLUMNS + list(tags))
+        click.echo(table.to_csv(index=False, header=n == 0, lineterminator="\n"), nl=False)
+
+# %% ../nbs/59_cli.ipynb #e25248de
+def _answer(detector, places, out, rule, tags, draw, bar) -> Counter: # films, unread, flagged, earlier
+    "Write or print answers, draw maps, move the bar, and name on stderr what could not be read."
+    from pneumo_nb.detector import write_answers
+    counts = Counter()
+    def each(rows):
+        draw(rows)
+        for row in rows:
+            if not row["call"]: bar.write(f"{row['file']}: {row['flags']}", file=sys.stderr)
+            counts.update(films=1, unread=not row["call"], flagged=bool(row["call"] and row["flags"]))
+        bar.update(len(rows))
+    def earlier(seen):
+        counts.update(seen, earlier=seen["films"])
+        bar.n = bar.initial = seen["films"]
+    if out: write_answers(detector, places, out, rule, tags, each, earlier)
+    else: _print_answers(detector, places, rule, tags, each)
+    return counts
+
+# %% ../nbs/59_cli.ipynb #07ada036
 @main.command()
 @click.argument("bundle", metavar="BUNDLE")
 @click.argument("places", metavar="FILES-OR-FOLDERS...", nargs=-1, required=True)
@@ -352,36 +375,33 @@ def _answer(detector, places, out, rule, tags, each): # out: None for the screen
 def predict(bundle, places, out, rule, maps, method, tags):
     """Answer for films: probability, range, call, conformal set, and flags against believing it.
 
-    BUNDLE is a file of `pneumo bundle`, or a run's folder. An interrupted FILE is gone on with."""
+    BUNDLE is a file of `pneumo bundle`, or a run's folder. An interrupted FILE is gone on with. Exit status
+    1 says that a film could not be read."""
     from tqdm import tqdm
     from pneumo_nb.detector import about, find_films
+    if maps: _check_maps(maps, places)
     total = sum(1 for _ in find_films(places))
     if not total: raise StudyError("Expected films, found none in those folders; give others.")
     detector, names = _load_detector(bundle), tuple(tags.split(",")) if tags else ()
-    draw, seen = _write_maps(detector, maps, method) if maps else lambda rows: None, [0, 0, 0]
+    said = about(detector, rule, names)
+    draw = _write_maps(detector, maps, method) if maps else lambda rows: None
     with tqdm(total=total, unit=" films", disable=None) as bar:
-        def each(rows):
-            for row in rows: seen[:] = seen[0] + 1, seen[1] + (not row["call"]), seen[2] + bool(row["flags"])
-            draw(rows)
-            bar.update(len(rows))
-        before = _answer(detector, places, out, rule, names, each)
-    _say_what_was_answered(seen, before, about(detector, rule), out)
+        counts = _answer(detector, places, out, rule, names, draw, bar)
+    click.echo(_summary(counts, said, out), err=True)
+    if counts["unread"]: raise SystemExit(1)
 
-# %% ../nbs/59_cli.ipynb #e25248de
-def _say_what_was_answered(
-    seen: list[int], # films, of these not read, flagged
-    before: int,     # answers of an earlier call
+# %% ../nbs/59_cli.ipynb #9ec1b5b1
+def _summary(
+    counts: Counter, # films, of these unread, flagged, and answered by an earlier call
     said: dict,      # from `about`
     out: str | None,
-):
-    "Counts, what the answers are not, and exit status 1 if a file could not be read."
-    answered, unread, flagged = seen
-    earlier = f", {before:,} more by an earlier call" if before else ""
+) -> str:
+    "How many films got an answer, and what the answers are not."
+    earlier = f" ({counts['earlier']:,} by an earlier call)" if counts["earlier"] else ""
     place = f"; see {out}" if out else ""
-    click.echo(f"{counted(answered, 'film')}{earlier}; {flagged - unread:,} flagged, {unread:,} could not be "
-               f"read{place}. {said['title']}; learned from {said['trained_on']}. "
-               f"{said['not']}", err=True)
-    if unread: raise SystemExit(1)
+    return (f"{counted(counts['films'], 'film')}{earlier}: {counts['flagged']:,} flagged, "
+            f"{counts['unread']:,} could not be read{place}. {said['title']}; "
+            f"learned from {said['trained_on']}. {said['not']}")
 
 # %% ../nbs/59_cli.ipynb #c50bda05
 @main.command()
@@ -410,11 +430,11 @@ def recalibrate(bundle, data, films, out):
     """Adjust a detector's probabilities, thresholds and sets to a few labelled local films.
 
     The network stays. The new bundle remembers its parent. Too few films are refused."""
-    _load_detector(bundle)
-    from pneumo_nb.detector import read_bundle, write_bundle
-    from pneumo_nb.hospital import recalibrate as adjust
     if Path(out).exists(): raise StudyError(f"Expected no file yet at {out}, found one; give another --out.")
-    changed = adjust(read_bundle(bundle), data, films or "")
+    detector = _load_detector(bundle)
+    from pneumo_nb.detector import write_bundle
+    from pneumo_nb.hospital import recalibrate as adjust
+    changed = adjust(detector.bundle, data, films or "")
     digest, on = write_bundle(changed, out), changed.card["recalibrated_on"]
     lines = [f"{rule}: {changed.card['thresholds'][rule]:.3f} ({low:.3f} to {high:.3f})"
              for rule, (low, high) in on["threshold_intervals"].items()]

@@ -440,7 +440,7 @@ def _answers(detector: Detector, read: list[Read], threshold: float): # yields r
     low, high = np.min(each, axis=0), np.max(each, axis=0)
     sets = conformal_sets(answer, conformal_limits(detector.card))
     for n in range(len(read)):
-        numbers = (round(float(value[n]), 7) for value in (answer, low, high))
+        numbers = (float(f"{value[n]:.12g}") for value in (answer, low, high))
         call = "pneumonia" if answer[n] >= threshold else "normal"
         yield dict(zip(("probability", "low", "high"), numbers)) | dict(call=call, conformal=sets[n])
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['JUDGED', 'LEAST_PATIENTS', 'TRIAL', 'local_films', 'local_answers', 'judged_rules', 'judged_groups',
            'judged_calibration', 'compare_with_own', 'judge_films', 'fit_calibration', 'films_needed', 'recalibrated',
-           'recalibrate', 'recalibration_trial', 'trial_quantiles', 'trial_table', 'plot_trial']
+           'recalibrate', 'recalibration_trial', 'trial_quantiles', 'trial_table', 'trial_shares', 'plot_trial']
 
 # %% ../nbs/23_hospital.ipynb #46312d15
 import tempfile
@@ -24,27 +24,34 @@ from .films import (
 from .measures import (
     RULES, all_measures, calibration_error, calibration_line, honest_calibration_error, intervals, logit,
     proportion_interval, threshold_interval)
-from .doubt import conformal_quantiles, coverage_table
+from .doubt import conformal_quantiles, coverage_table, share_interval
 from .detector import Bundle, Detector, conformal_limits, rule_key, threshold_of
 
 # %% ../nbs/23_hospital.ipynb #28d0d40c
-def _named(file: Path) -> dict: # patient, kind
+def _named(file: Path, label: str) -> dict: # patient, kind
     "What a film's name tells; a name that tells no patient makes a patient of its own."
     try: return dict(patient=patient_id(file.name), kind=film_kind(file.name))
-    except StudyError: return dict(patient=file.as_posix(), kind=file.parent.name.lower())
+    except StudyError: return dict(patient=file.as_posix(), kind=label.lower())
 
 # %% ../nbs/23_hospital.ipynb #548a0244
-def _folder_table(root: Path) -> pd.DataFrame: # path, label, patient, kind
+def _class_of(path: Path) -> str: # NORMAL, PNEUMONIA, or "" where folders name neither or both
+    "The class that a film's folders name."
+    named = {*path.parts[:-1]} & {"NORMAL", "PNEUMONIA"}
+    return named.pop() if len(named) == 1 else ""
+
+# %% ../nbs/23_hospital.ipynb #74d71750
+def _folder_table(root: Path) -> tuple[pd.DataFrame, dict]: # path, label, patient, kind; what is left out
     "The films in folders NORMAL and PNEUMONIA, as a table of films lists them."
-    films = [file for file in possible_films(root) if file.parent.name in ("NORMAL", "PNEUMONIA")]
-    rows = [dict(path=file.relative_to(root).as_posix(), label=file.parent.name) | _named(file)
-            for file in films]
+    films = [(file, _class_of(file.relative_to(root))) for file in possible_films(root)]
+    rows = [dict(path=file.relative_to(root).as_posix(), label=label) | _named(file, label)
+            for file, label in films if label]
     if {row["label"] for row in rows} != {"NORMAL", "PNEUMONIA"}:
         raise StudyError(f"Expected films in folders NORMAL and PNEUMONIA below {root}, or a films.csv, "
                          f"found {counted(len(rows), 'such film')}; see `pneumo data template DIR`.")
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows), {file.relative_to(root).as_posix(): "in no folder of one class"
+                                for file, label in films if not label}
 
-# %% ../nbs/23_hospital.ipynb #1bfc844d
+# %% ../nbs/23_hospital.ipynb #f85fec37
 def local_films(
     data_dir: str | Path,            # folder
     films_csv: str | Path = "",      # table of films; "" for films.csv in the folder, if there is one
@@ -53,13 +60,27 @@ def local_films(
     root = Path(data_dir).resolve()
     if not root.is_dir(): raise StudyError(f"Expected a folder of films, found none at {root}.")
     own = Path(films_csv) if films_csv else root/"films.csv"
-    table = table_of_films(own) if films_csv or own.exists() else _folder_table(root)
+    has_table = bool(films_csv) or own.exists()
+    table, left_out = (table_of_films(own), {}) if has_table else _folder_table(root)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder)/"films.csv"
         table.assign(split="train").to_csv(file, index=False)
-        return scan_dataset(root, str(file))
+        images = scan_dataset(root, str(file))
+    images.attrs["left_out"] |= left_out
+    images.attrs["films_csv"] = str(own) if has_table else ""  # by which films in folders are known again
+    return images
 
-# %% ../nbs/23_hospital.ipynb #96cae042
+# %% ../nbs/23_hospital.ipynb #bd7795bc
+def _check_elsewhere(
+    card: dict,
+    images: pd.DataFrame, # from `local_films`
+):
+    "Refuse the films that a detector's own run used."
+    if data_fingerprint(images) != card["provenance"]["fingerprint"]: return
+    raise StudyError(f"Expected films that the detector did not learn from, found at {images.attrs['root']} "
+                     "the set of its own run; its test is in the run's evaluation, so name other films.")
+
+# %% ../nbs/23_hospital.ipynb #4749297c
 def local_answers(
     detector: Detector,
     images: pd.DataFrame, # from `local_films`
@@ -68,8 +89,11 @@ def local_answers(
     paths = [str(Path(images.attrs["root"])/path) for path in images.path]
     said = detector.predict(paths)
     table = images[["path", "label", "kind", "patient_id"]].reset_index(drop=True)
-    table = table.join(said[["probability", "low", "high", "conformal", "flags", "call"]])
-    return table[table.call != ""].drop(columns="call").reset_index(drop=True)
+    lost = said[said.call == ""]
+    if len(lost): raise StudyError(
+        f"Expected films that stay as they were found, found {lost.file.iloc[0]} changed: "
+        f"{lost['flags'].iloc[0]}; start again when they are at rest.")
+    return table.join(said[["probability", "low", "high", "conformal", "flags"]])
 
 # %% ../nbs/23_hospital.ipynb #da215507
 JUDGED = ["roc_auc", "accuracy", "sensitivity", "specificity", "ppv", "npv", "brier"]
@@ -96,14 +120,17 @@ def judged_rules(
 def judged_groups(
     answers: pd.DataFrame,
     threshold: float,
-) -> pd.DataFrame: # group, films, called right, with _low and _high
-    "How many films of each kind are called right, and of those with and without a flag."
+    seed: int = 42,
+    draws: int = 1000,
+) -> pd.DataFrame: # group, films, patients, right, with _low and _high
+    "How many films of each kind are called right, and of those with and without a flag; patients redrawn."
     right = (answers.probability >= threshold) == (answers.label == 1)
     flagged = answers["flags"] != ""
     groups = {kind: answers.kind == kind for kind in sorted(answers.kind.unique())}
     groups |= {"flagged": flagged, "not flagged": ~flagged}
-    rows = [dict(group=name, films=int(of.sum()), right=float(right[of].mean()))
-            | dict(zip(("right_low", "right_high"), proportion_interval(int(right[of].sum()), int(of.sum()))))
+    measured = lambda of: share_interval(right[of], answers.patient_id[of], seed, draws)
+    rows = [dict(group=name, films=int(of.sum()), patients=int(answers.patient_id[of].nunique()))
+            | dict(zip(("right", "right_low", "right_high"), measured(of)))
             for name, of in groups.items() if of.any()]
     return pd.DataFrame(rows)
 
@@ -119,17 +146,18 @@ def judged_calibration(
 
 # %% ../nbs/23_hospital.ipynb #5b89b00e
 def compare_with_own(
-    here: dict, # a row of `judged_rules`
+    here: dict, # a row of `judged_rules`, at the threshold of the test
     own: dict,  # `own_test` of a card; {} where there is none
 ) -> pd.DataFrame: # measure, own, here, difference, low, high
-    "Measures here and on the detector's own test films, where the threshold matters not or is the same."
+    "Measures here and on the detector's own test films."
     names = [name for name in ("roc_auc", "accuracy", "sensitivity", "specificity", "brier") if name in own]
     rows = []
     for name in names:
-        widths = [(table[f"{name}_high"] - table[f"{name}_low"]) / 2 for table in (here, own)]
-        gap, half = here[name] - own[name], float(np.hypot(*widths))
-        rows.append(dict(measure=name, own=own[name], here=here[name], difference=gap, low=gap - half,
-                         high=gap + half))
+        gap = here[name] - own[name]
+        down = np.hypot(here[name] - here[f"{name}_low"], own[f"{name}_high"] - own[name])
+        up = np.hypot(here[f"{name}_high"] - here[name], own[name] - own[f"{name}_low"])
+        rows.append(dict(measure=name, own=own[name], here=here[name], difference=gap,
+                         low=gap - float(down), high=gap + float(up)))
     return pd.DataFrame(rows, columns=["measure", "own", "here", "difference", "low", "high"])
 
 # %% ../nbs/23_hospital.ipynb #bc3488db
@@ -142,15 +170,16 @@ def judge_films(
     draws: int = 1000,
 ) -> dict: # answers, rules, groups, calibration, coverage, comparison, left_out, fingerprint
     "A detector on the films of another hospital, as it is."
-    value = threshold_of(detector.card, rule)
-    images = local_films(data_dir, films_csv)
-    answers, card = local_answers(detector, images), detector.card
+    value, card = threshold_of(detector.card, rule), detector.card
+    images, own = local_films(data_dir, films_csv), card["own_test"]
+    _check_elsewhere(card, images)
+    answers = local_answers(detector, images)
     rules = judged_rules(answers, card["thresholds"], seed, draws)
-    at_half = rules.set_index("rule").loc["half"].to_dict()
+    as_tested = judged_rules(answers, dict(own=own.get("threshold", .5)), seed, draws).iloc[0].to_dict()
     coverage = coverage_table(answers.label, answers.probability, answers.patient_id, conformal_limits(card))
-    return dict(answers=answers, rules=rules, groups=judged_groups(answers, value),
+    return dict(answers=answers, rules=rules, groups=judged_groups(answers, value, seed, draws),
                 calibration=judged_calibration(answers, seed), coverage=coverage,
-                comparison=compare_with_own(at_half, card["own_test"]), left_out=images.attrs["left_out"],
+                comparison=compare_with_own(as_tested, own), left_out=images.attrs["left_out"],
                 fingerprint=data_fingerprint(images))
 
 # %% ../nbs/23_hospital.ipynb #10d917b2
@@ -193,6 +222,19 @@ def _check_enough(answers: pd.DataFrame):
                      "films or more are better.")
 
 # %% ../nbs/23_hospital.ipynb #bcf7d906
+def _check_rises(slope: float):
+    "Refuse a line that turns answers round."
+    if slope > 0: return
+    raise StudyError(f"Expected answers that rise with pneumonia on the local films, found a slope of "
+                     f"{slope:.2f}; look whether the classes are exchanged, or judge the detector as it is.")
+
+# %% ../nbs/23_hospital.ipynb #7c1eaa5b
+def _ranking_alone(own: dict) -> dict: # `own_test` of a card
+    "What a test says that no rising line changes."
+    kept = "films", "prevalence", "roc_auc", "roc_auc_low", "roc_auc_high"
+    return {name: own[name] for name in kept if name in own}
+
+# %% ../nbs/23_hospital.ipynb #566c22c6
 def recalibrated(
     bundle: Bundle,
     answers: pd.DataFrame, # of this bundle's detector, from `local_answers`
@@ -203,6 +245,7 @@ def recalibrated(
     "A bundle with probabilities, thresholds and limits for local films, which remembers its parent."
     _check_enough(answers)
     a, b = fit_calibration(answers.label, logit(answers.probability))
+    _check_rises(b)
     local = answers.assign(probability=expit(a + b * logit(answers.probability)))
     thresholds = {"half": .5} | {rule_key(name): float(rule(local)) for name, rule in RULES.items()}
     ranges = {rule_key(name): threshold_interval(local, rule, seed, draws) for name, rule in RULES.items()}
@@ -210,14 +253,16 @@ def recalibrated(
     level = bundle.card["conformal"]["level"]
     limits = conformal_quantiles(local.label, local.probability, local.patient_id, level)
     facts = dict(films=len(local), patients=int(local.patient_id.nunique()), hospital=hospital,
-                 prevalence=float(local.label.mean()), intercept=a, slope=b, threshold_intervals=ranges)
+                 prevalence=float(local.label.mean()), intercept=a, slope=b, threshold_intervals=ranges,
+                 line_before=calibration_line(answers, "probability"))
     line = dict(intercept=a + b * before["intercept"], slope=b * before["slope"])
     changed = dict(calibration=line, thresholds=thresholds, conformal=dict(level=level) | limits,
                    recalibrated_on=facts, parent=bundle.digest,
+                   own_test=_ranking_alone(bundle.card["own_test"]),
                    title=f"{bundle.card['title']}, recalibrated on {hospital}")
     return replace(bundle, card=bundle.card | changed, digest="")
 
-# %% ../nbs/23_hospital.ipynb #b6aced0c
+# %% ../nbs/23_hospital.ipynb #efe0f5a6
 def recalibrate(
     bundle: Bundle,              # from `read_bundle`
     data_dir: str | Path,
@@ -226,6 +271,7 @@ def recalibrate(
 ) -> Bundle:
     "A bundle adjusted to the films of a hospital; refuses too few."
     images = local_films(data_dir, films_csv)
+    _check_elsewhere(bundle.card, images)
     return recalibrated(bundle, local_answers(Detector(bundle), images), Path(data_dir).resolve().name, seed)
 
 # %% ../nbs/23_hospital.ipynb #f120a69b
@@ -256,7 +302,7 @@ def recalibration_trial(
     repeats: int = 100,
     rule=RULES["sensitivity .95"],
     seed: int = 42,
-) -> pd.DataFrame: # size (0: no recalibration), repeat, `TRIAL`
+) -> pd.DataFrame: # size (0: no recalibration), repeat, refused, `TRIAL`, and each _before on the same films
     "What recalibration on few films changes on the others."
     rows, rng = [], rng_for(seed, "trial")
     for repeat in range(repeats):
@@ -267,7 +313,9 @@ def recalibration_trial(
             a, b = fit_calibration(own.label, logit(own.probability))
             line = lambda table: table.assign(probability=expit(a + b * logit(table.probability)))
             adjusted = _judged_part(line(rest), float(rule(line(own))), seed)
-            rows.append(dict(size=size, repeat=repeat) | adjusted)
+            before = {f"{name}_before": value for name, value in _judged_part(rest, threshold, seed).items()}
+            refused = bool(films_needed(own.label, own.patient_id))
+            rows.append(dict(size=size, repeat=repeat, refused=refused) | adjusted | before)
             if size > sizes[0]: continue
             rows.append(dict(size=0, repeat=repeat) | _judged_part(rest, threshold, seed))
     return pd.DataFrame(rows)
@@ -288,6 +336,17 @@ def trial_table(quantiles: pd.DataFrame) -> pd.DataFrame: # local films, then te
     return table.rename(columns=_TITLES).reset_index(drop=True)
 
 _TITLES = {"ece": "ECE", "ece_honest": "ECE by chance"}
+
+# %% ../nbs/23_hospital.ipynb #ca3c44b2
+def trial_shares(trial: pd.DataFrame) -> pd.DataFrame: # a row a size
+    "In which share of the repeats recalibration is refused, and leaves films worse than it found them."
+    trial = trial[trial["size"] > 0]
+    worse = {"refused": trial.refused,
+             "intercept farther from 0": trial.intercept.abs() > trial.intercept_before.abs(),
+             "ECE larger": trial.ece > trial.ece_before,
+             "accuracy lower": trial.accuracy < trial.accuracy_before,
+             "sensitivity below .90": trial.sensitivity < .9}
+    return pd.DataFrame(worse).astype(float).groupby(trial["size"]).mean().reset_index()
 
 # %% ../nbs/23_hospital.ipynb #d5d8b2ad
 _PANELS = {"intercept": "calibration intercept", "ece": "calibration error (ECE)",

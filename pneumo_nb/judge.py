@@ -54,7 +54,8 @@ def _comparison_rows(comparison: pd.DataFrame) -> list[dict]: # from `compare_wi
 # %% ../nbs/55_judge.ipynb #c3adfae8
 def _coverage_rows(coverage: pd.DataFrame) -> list[dict]: # from `coverage_table`
     "What conformal sets hold, for reading."
-    return [{"true class": row["class"], "films": f"{row['films']:,}", "holds it": f"{row['coverage']:.1%}",
+    return [{"true class": row["class"], "films": f"{row['films']:,}",
+             "holds it": value_with_interval(row, "coverage", 3),
              "both": f"{row['both']:.1%}", "neither": f"{row['neither']:.1%}"}
             for row in coverage.to_dict("records")]
 
@@ -120,8 +121,8 @@ _TITLES = {"rules": "How well it ranks and calls", "comparison": "Beside its own
 _SAID = {
     "rules": "The thresholds are the detector's own, chosen where it learned. In brackets 95 % intervals, "
              "patients redrawn.",
-    "comparison": "At a threshold of .5. The films are others, so both uncertainties count.",
-    "groups": "Called right at the chosen rule, with Wilson's intervals.",
+    "comparison": "At the threshold of that test. The films are others, so both uncertainties count.",
+    "groups": "Called right at the chosen rule. In brackets 95 % intervals, patients redrawn.",
     "coverage": "The share of patients whose set holds the true class, and of films whose set says nothing. "
                 "The limits promise 90 % on films like those learned from."}
 
@@ -152,9 +153,10 @@ def judge_page(
     assets, card = project_folder()/"nbs/assets", detector.card
     read = lambda name: Markup((assets/name).read_text(encoding="utf-8"))
     left_out = [f"{path} was left out: {reason}." for path, reason in judged["left_out"].items()]
+    if len(left_out) > 20: left_out[20:] = [f"And {len(left_out) - 20:,} more, named in judgement.json."]
     return fill("judge", styles=read("layout.css") + read("study.css"), script=read("sortable.auto.min.js"),
                 hospital=hospital, detector=card["title"], digest=detector.digest,
-                trained_on=card["trained_on"], headline=_headline(judged, rule), left_out=left_out[:20],
+                trained_on=card["trained_on"], headline=_headline(judged, rule), left_out=left_out,
                 films=_films_words(judged["answers"]), sections=_sections(judged), not_for=card["not"])
 
 # %% ../nbs/55_judge.ipynb #0ee2b91d
