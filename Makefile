@@ -29,7 +29,7 @@ test: export PNEUMO_THREADS = 1
 test: export TF_CPP_MIN_LOG_LEVEL = 3
 test: $(BIN)/.installed
 	$(BIN)/nbdev_test --n_workers $(WORKERS)
-	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --durations 10 tests
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 10 tests
 	@rm -rf .test-cache
 	@$(MAKE) --no-print-directory sync-check
 

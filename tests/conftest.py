@@ -9,6 +9,12 @@ from filelock import FileLock
 
 PNEUMO = str(Path(sys.executable).with_name("pneumo"))
 
+LONGEST = ["test_site", "test_damage", "test_benchmarks", "test_training", "test_cli", "test_detector"]
+
+def pytest_collection_modifyitems(items):
+    "The files that take longest come first, so that no process is left alone with one of them at the end."
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("PNEUMO_CACHE", str(tmp_path/"cache"))
