@@ -114,7 +114,7 @@ def local_films(
     table, left_out = (table_of_films(own), {}) if has_table else _folder_table(root)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder)/"films.csv"
-        table.assign(split="train").to_csv(file, index=False)
+        table.drop(columns="line", errors="ignore").assign(split="train").to_csv(file, index=False)
         images = scan_dataset(root, str(file))
     images.attrs["left_out"] |= left_out
     images.attrs["films_csv"] = str(own) if has_table else ""  # by which films in folders are known again

@@ -303,34 +303,47 @@ class Read:
     tags: dict | None = None   # DICOM tags asked for
 
 # %% ../nbs/22_detector.ipynb #37095eba
-def _read_file(path: str, detector, tags: tuple) -> Read:
-    "Decode and squash the film in a file, and see what speaks against it."
+def _read_file(path: str, size: int, tags: tuple) -> Read:
+    "Decode and squash the film in a file."
+    name = in_words(path)
     try:
         content = read_bytes(Path(path))
-        pixels = squash(decode_film(content, in_words(path)), detector.size)
-        said = {name: in_words(value) for name, value in dicom_tags(content, tags).items()} if tags else {}
-        return Read(in_words(path), pixels, dicom_remarks(content) + detector.doubts(pixels), path, said)
+        pixels = squash(decode_film(content, name), size)
+        said = {tag: in_words(value) for tag, value in dicom_tags(content, tags).items()} if tags else {}
+        return Read(name, pixels, dicom_remarks(content), path, said)
     except (StudyError, OSError) as e:
         reason = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
-        return Read(in_words(path), None, [f"could not be read: {' '.join(reason.split())}"], path)
+        return Read(name, None, [f"could not be read: {' '.join(reason.split())}"], path)
 
 # %% ../nbs/22_detector.ipynb #f645b188
-def _read(item, detector, tags: tuple) -> Read: # `item`: a path, or a name and an array
+def _read(item, size: int, tags: tuple) -> Read: # `item`: a path, or a name and an array
     "One film, ready for the network."
-    if isinstance(item, str): return _read_file(item, detector, tags)
-    pixels = squash(np.ascontiguousarray(item[1]), detector.size)
-    return Read(item[0], pixels, detector.doubts(pixels))
+    if isinstance(item, str): return _read_file(item, size, tags)
+    return Read(item[0], squash(np.ascontiguousarray(item[1]), size), [])
+
+# %% ../nbs/22_detector.ipynb #63349a96
+def _read_group(items: list, bundle: Bundle, tags: tuple) -> list[Read]:
+    "Some films, with how they are unlike those learned from."
+    films = [_read(item, bundle.card["image_size"], tags) for item in items]
+    read = [film for film in films if film.pixels is not None]
+    if read: doubts = flags_of(bundle.reference, np.stack([film.pixels for film in read]))
+    for n, film in enumerate(read): film.flags.extend(doubts[n])
+    return films
 
 # %% ../nbs/22_detector.ipynb #552783b2
-def _read_ahead(items, detector, tags: tuple = ()): # yields Read, in order
-    "Films in order, decoded on all cores, with few in memory."
+_GROUP = 4  # films that a thread reads at a time: half the work on their looks that single ones need
+
+# %% ../nbs/22_detector.ipynb #ed8b88d1
+def _read_ahead(items, bundle: Bundle, tags: tuple = ()): # yields Read, in order
+    "Films in order, read on all cores, with few in memory."
     items, pool = iter(items), ThreadPoolExecutor(threads())
-    submit = lambda item: pool.submit(_read, item, detector, tags)
+    groups = iter(lambda: list(islice(items, _GROUP)), [])
+    submit = lambda group: pool.submit(_read_group, group, bundle, tags)
     try:
-        waiting = deque(map(submit, islice(items, 8 * _BATCH)))
+        waiting = deque(map(submit, islice(groups, 8 * _BATCH // _GROUP)))
         while waiting:
-            yield waiting.popleft().result()
-            waiting.extend(map(submit, islice(items, 1)))
+            yield from waiting.popleft().result()
+            waiting.extend(map(submit, islice(groups, 1)))
     finally: pool.shutdown(cancel_futures=True)  # who stops does not wait for films that nobody asks for
 
 # %% ../nbs/22_detector.ipynb #1ba9acb5
@@ -339,8 +352,9 @@ def _named(films): # yields paths as text, or (name, array)
     if isinstance(films, (str, os.PathLike)): films = [films]
     if isinstance(films, np.ndarray) and films.ndim == 2: films = films[None]
     for n, film in enumerate(films):
-        if isinstance(film, (str, os.PathLike)): yield from find_films([film])
-        else: yield f"array {n}", _checked_array(film)
+        if not isinstance(film, (str, os.PathLike)): yield f"array {n}", _checked_array(film)
+        elif os.path.isdir(film): yield from _walk(os.fspath(film))
+        else: yield os.fspath(film)
 
 # %% ../nbs/22_detector.ipynb #55fe3516
 def _checked_array(film) -> np.ndarray: # (H, W) uint8
@@ -404,18 +418,15 @@ class Detector:
         line = self.card["calibration"]
         return expit(line["intercept"] + line["slope"] * np.column_stack([answer, each]).T)
 
-    def doubts(self, pixels: np.ndarray) -> list[str]: # (size, size) uint8
-        "How a film is unlike those that it learned from, in words; none where it is not."
-        return flags_of(self.bundle.reference, pixels[None])[0]
-
     def stream(self, films, rule: str = "sensitivity95", tags: tuple = ()): # yields lists of rows
         "Answers in the order of the films, with each film's `path`; memory does not grow with their number."
         threshold = threshold_of(self.card, rule)
-        reads = _read_ahead(_named(films), self, tuple(tags))
+        reads = _read_ahead(_named(films), self.bundle, tuple(tags))
         while batch := list(islice(reads, _BATCH)): yield _answer_batch(self, batch, threshold)
 
     def predict(self, films, rule: str = "sensitivity95") -> pd.DataFrame: # `COLUMNS`; one row a film
         "Answers for films. A file that cannot be read has no probability, and a flag that says why."
+        if isinstance(films, (str, os.PathLike)): films = find_films([films])  # refuses what is not there
         return pd.DataFrame([row for rows in self.stream(films, rule) for row in rows], columns=COLUMNS)
 
     def explain(self, film, method: str = "occlusion", **own) -> np.ndarray: # (H, W) float32, film's own size
@@ -509,7 +520,8 @@ def _text_of(rows: list[dict], kind: str, columns: list[str]) -> str:
 def _check_out(out: Path):
     "Refuse a file that cannot be written."
     if out.suffix not in _KINDS:
-        raise StudyError(f"Expected a file that ends in {in_list(list(_KINDS), 'or')}, found {out.name}.")
+        raise StudyError(f"Expected a file that ends in {', '.join(_KINDS)}, found {out.name}; "
+                         "rename it.")
     if not out.parent.is_dir():
         raise StudyError(f"Expected a folder to write {out.name} into, found none at {out.parent}.")
     if out.suffix == ".parquet":

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LIGHT', 'MEASURES', 'fill_films', 'perturbation_curves', 'deletion', 'insertion', 'random_blocks', 'removal_changes',
            'mu_fidelity', 'random_squares', 'infidelity', 'noisy_films', 'max_sensitivity', 'rank_correlation',
-           'structural_similarity', 'randomisation', 'other_films_correlation', 'sanity_verdict', 'sanity',
+           'structural_similarity', 'forget', 'randomisation', 'other_films_correlation', 'sanity_verdict', 'sanity',
            'plot_sanity', 'shuffled_labels', 'weight_share', 'localisation', 'chance_localisation', 'lesion_groups',
            'outside_body', 'burnt_in_regions', 'interval_of', 'region_audit', 'audit_sentence', 'agreement', 'Measure',
            'Removed', 'ask_removed', 'film_measures', 'measure_methods', 'faithfulness_table', 'shown_faithfulness',
@@ -287,11 +287,12 @@ def max_sensitivity(
     draws: int = 4,      # of noise
     seed: int = 42,
     settings: dict | None = None, # of the method
+    maps=None,           # those of the films, if they are there already
 ) -> np.ndarray: # (N,) 0 or above, small where the map is stable
     "The largest relative change of a map over tiny noise."
     own = settings or {}
     images, _ = check_explained(model, images, own.get("output"))
-    maps = explain(model, images, method, **own)
+    maps = explain(model, images, method, **own) if maps is None else maps
     noisy = [noisy_films(images, radius, seed + n) for n in range(draws)]
     changes = [_relative_change(maps, explain(model, films, method, **own)) for films in noisy]
     return np.max(changes, axis=0)
@@ -381,27 +382,41 @@ def _cascade(
         yield mine[-1].name, copy
 
 # %% ../nbs/20_faithfulness.ipynb #44b63d88
-def randomisation(
-    model,           # Keras model: (N, H, W, 1) gray 0-255 → (N, 1) probability; stays as it is
-    images,          # (N, H, W) or (N, H, W, 1), gray 0-255
-    method: str,     # a key of `METHODS`
+def forget(
+    model,           # Keras model; stays as it is
+    images,          # (N, H, W) gray 0-255
+    maps: dict,      # method → its maps of the model, (N, H, W)
+    settings: dict,  # method → settings
     seed: int = 42,  # of the new weights
     draws: int = 1,  # of new weights; the mean over them counts
     rows: int = 16,  # at most
     signed: bool = False, # keep the sign of maps; otherwise sizes are compared
+) -> pd.DataFrame: # method, step, layer, correlation, ssim
+    "How alike the maps of several methods stay while the network forgets."
+    made = []
+    for draw in range(draws):
+        for step, (layer, network) in enumerate(_cascade(model, seed + draw, rows)):
+            for method, before in maps.items():
+                now = explain(network, images, method, **settings.get(method, {}))
+                made.append(dict(method=method, step=step, layer=layer,
+                                 correlation=rank_correlation(before, now, signed).mean(),
+                                 ssim=structural_similarity(before, now, signed).mean()))
+    groups = pd.DataFrame(made).groupby(["method", "step"], sort=False)
+    return groups.agg(dict(layer="first", correlation="mean", ssim="mean")).reset_index()
+
+# %% ../nbs/20_faithfulness.ipynb #bb8ad8fe
+def randomisation(
+    model,           # Keras model: (N, H, W, 1) gray 0-255 → (N, 1) probability; stays as it is
+    images,          # (N, H, W) or (N, H, W, 1), gray 0-255
+    method: str,     # a key of `METHODS`
     settings: dict | None = None, # of the method
+    **own,           # seed, draws, rows, signed: as for `forget`
 ) -> pd.DataFrame: # layer (the lowest with new weights), correlation, ssim: means over films
     "How alike maps stay while the network forgets, from the answer down to the film."
-    own = settings or {}
-    images, _ = check_explained(model, images, own.get("output"))
-    maps, made = explain(model, images, method, **own), []
-    for draw in range(draws):
-        for n, (layer, network) in enumerate(_cascade(model, seed + draw, rows)):
-            now = explain(network, images, method, **own)
-            made.append(dict(step=n, layer=layer, correlation=rank_correlation(maps, now, signed).mean(),
-                             ssim=structural_similarity(maps, now, signed).mean()))
-    table = pd.DataFrame(made).groupby("step").agg(dict(layer="first", correlation="mean", ssim="mean"))
-    return table.reset_index(drop=True)
+    settings = settings or {}
+    images, _ = check_explained(model, images, settings.get("output"))
+    maps = {method: explain(model, images, method, **settings)}
+    return forget(model, images, maps, {method: settings}, **own)[["layer", "correlation", "ssim"]]
 
 # %% ../nbs/20_faithfulness.ipynb #4e725fa9
 def other_films_correlation(
@@ -440,20 +455,18 @@ def sanity(
 ) -> tuple[pd.DataFrame, pd.DataFrame]: # curves: method, step, layer, correlation, ssim; verdicts
     "The randomisation of every method, and what it says."
     if len(images) < 2: raise StudyError(f"Expected 2 films or more to compare maps of, found {len(images)}.")
-    curves, verdicts = [], []
-    for method in methods:
-        own = (settings or {}).get(method, {})
-        curve = randomisation(model, images, method, seed, draws, rows, settings=own)
-        curves.append(curve.rename_axis("step").reset_index().assign(method=method))
-        maps = explain(model, images, method, **own)
-        noisy = explain(model, noisy_films(images, .02, seed), method, **own)
-        verdict = sanity_verdict(curve.correlation.iloc[-1], other_films_correlation(maps),
-                                 rank_correlation(maps, noisy))
-        verdicts.append(dict(method=method) | verdict)
-    return pd.concat(curves, ignore_index=True), pd.DataFrame(verdicts)
+    own, noise = settings or {}, noisy_films(images, .02, seed)
+    maps, noisy = ({method: explain(model, films, method, **own.get(method, {})) for method in methods}
+                   for films in (images, noise))
+    curves, verdicts = forget(model, images, maps, own, seed, draws, rows), []
+    for method, curve in curves.groupby("method", sort=False):
+        steady = rank_correlation(maps[method], noisy[method])
+        apart = other_films_correlation(maps[method])
+        verdicts.append(dict(method=method) | sanity_verdict(curve.correlation.iloc[-1], apart, steady))
+    return curves, pd.DataFrame(verdicts)
 
 # %% ../nbs/20_faithfulness.ipynb #b0b3e2a5
-LIGHT = dict(rise=dict(masks=200), smoothgrad=dict(samples=8),
+LIGHT = dict(rise=dict(masks=100), smoothgrad=dict(samples=8),
              integrated_gradients=dict(steps=16, tolerance=np.inf))   # the points are never doubled
 
 # %% ../nbs/20_faithfulness.ipynb #ca027387
@@ -704,7 +717,7 @@ def measure_methods(
     settings: dict | None = None, # method → settings
     masks=None,                   # (N, H, W) bool, where disease is; None: not known
     mean=None,                    # the mean of the train films, (H, W); None: not asked
-    steps: int = 16,
+    steps: int = 8,
     samples: int = 64,            # of random blocks, and of random squares
     noisy: int = 8,               # films for sensitivity, at most
     seed: int = 42,
@@ -717,7 +730,7 @@ def measure_methods(
         own = (settings or {}).get(method, {})
         maps[method] = explain(model, images, method, **own)
         values = film_measures(model, images, maps[method], removed, mean, masks, steps, block, seed)
-        stable = max_sensitivity(model, images[:noisy], method, draws=1, seed=seed, settings=own)
+        stable = max_sensitivity(model, images[:noisy], method, .02, 1, seed, own, maps[method][:noisy])
         values["max_sensitivity"] = np.r_[stable, np.full(len(images) - len(stable), np.nan)]
         if random is not None:
             untrained = localisation(explain(random, images, method, **own), masks, seed)
@@ -810,10 +823,12 @@ def use_sentence(
     "What the maps of this run may be used for, in one sentence."
     methods = [m for m in table.method.unique() if not METHODS[m].is_control]
     failed = {m: why for m in methods if (why := _failure(m, table, verdicts, places))}
-    fine = [_plural(m) for m in methods if m not in failed]
-    known = "" if places is not None else ", which is not to say that disease is there"
     where = "may be used to see where the network looks"
-    use = f"Of this run's maps, {in_list(fine)} {where}{known}"
+    mu = table[table.measure == "mu_fidelity"].set_index("method").value
+    fine = [m for m in methods if m not in failed]
+    how_well = f" (mu-fidelity {min(mu[fine]):.2f} to {max(mu[fine]):.2f}, of 1)" if fine else ""
+    known = "" if places is not None else ", which is not to say that disease is there"
+    use = f"Of this run's maps, {in_list([_plural(m) for m in fine])} {where}{how_well}{known}"
     if not fine: use = f"None of this run's maps {where}"
     reasons = in_list([f"{_plural(m)} ({why})" for m, why in failed.items()])
     return use + (f"; not to be believed: {reasons}." if failed else ".")

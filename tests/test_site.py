@@ -20,7 +20,8 @@ ROOT, PNEUMO = Path(__file__).parents[1], str(Path(sys.executable).with_name("pn
 SMALL = [word for value in (
     "data.phantom_train=80", "data.phantom_test=24", "common.image_size=48", "mlp.epochs=1", "cnn.epochs=2",
     "resnet.frozen_epochs=1", "resnet.finetune_epochs=1", "compact.epochs=2", "compact.widths=[4, 8]",
-    "compact.seeds=2", "evaluation.draws=100", "xai.patch_size=12", "xai.stride=12",
+    "compact.seeds=2", "compact.only_folds=[0]", "transfer.refits=0", "transfer.epochs=1",
+    "transfer.head_epochs=2", "shift.folds=2", "evaluation.draws=100", "xai.patch_size=12", "xai.stride=12",
     "xai.pointing_films=4")
     for word in ("-p", value)]
 CHAPTERS = [f"{name}.html" for name in stages()]
