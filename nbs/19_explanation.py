@@ -174,6 +174,9 @@ test_fail(lambda: explain(model, film[None] / -1.), contains="gray values from 0
 #| export
 _RED, _BLUE = (58., 46., 26.), (58., 4., -53.)   # lightness, green to red, blue to yellow
 
+
+# %%
+#| export
 def overlay(
     image: np.ndarray,  # (H, W) gray 0-255
     change: np.ndarray, # (H, W) its map
@@ -217,8 +220,8 @@ test_close(map_colours()(1.)[:3], tinted[0, 0], eps=1e-5)
 #
 # One scale serves all films of a figure that are explained by the same method. So a pale map means a model
 # that hardly reacted. A scale that follows the largest value alone would paint noise as vividly as a finding.
-# So each method has a floor, below which no value gets the full colour. A few extreme pixels do not count: the
-# scale ends where one value in 200 is larger.
+# So each method has a floor, below which no value gets the full colour. A few extreme pixels do not count:
+# the scale ends where one value in 200 is larger.
 
 # %%
 #| export
@@ -288,6 +291,9 @@ def _show_film(
     ax.set_title(title, fontsize=9, **place)
     ax.axis("off")
 
+
+# %%
+#| export
 def _show_map(ax, image, change, limit: float, method: str, title: str = "", mask=None):
     "A film under its map, with a white line, edged black, round the strongest tenth."
     _show_film(ax, overlay(image, change, limit), title, mask)
@@ -309,6 +315,9 @@ def _colour_bar(figure, place: dict, limit: float, label: str = ""): # `place`: 
     bar.outline.set_visible(False)
     if label: bar.set_label(textwrap.fill(label, 34), fontsize=7)
 
+
+# %%
+#| export
 def _panel_title(method: str) -> str:
     "What stands over a map."
     of = METHODS[method]
@@ -376,8 +385,8 @@ show_figure(figure, "explanation_film", "One film by all methods that suit the m
 # %% [markdown]
 # ## Several films, several models
 #
-# To compare films or models, each gets a row and each method a column. A column has one scale. Models may take
-# films of different sizes: then each row shows the film as that model sees it.
+# To compare films or models, each gets a row and each method a column. A column has one scale. Models may
+# take films of different sizes: then each row shows the film as that model sees it.
 
 # %%
 #| export

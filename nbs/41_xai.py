@@ -22,6 +22,7 @@
 
 # %%
 #| export
+import json
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -34,13 +35,16 @@ import pandas as pd
 import pneumo_nb.networks  # its layers are part of saved models
 from pneumo_nb.cache import Films, take
 from pneumo_nb.evaluation import load_predictions, test_films
-from pneumo_nb.explanation import METHODS, Method, explain, hits_interval, plot_beside, plot_maps
-from pneumo_nb.explanation import pointing_hits, with_random_weights
-from pneumo_nb.occlusion import occlusion_map
+from pneumo_nb.explanation import (
+    METHODS, Method, explain, hits_interval, panel_boxes, plot_film, plot_rows, pointing_hits,
+    with_random_weights)
+from pneumo_nb.faithfulness import (
+    LIGHT, audit_sentence, burnt_in_regions, lesion_groups, outside_body, region_audit)
+from pneumo_nb.gradients import has_feature_map
 from pneumo_nb.preprocessing import load_films
 from pneumo_nb.run import Stage, StudyError, finish, look, models, note, open_stage, read_json, rng_for
 from pneumo_nb.run import write_csv
-from pneumo_nb.style import CLASS_NAMES, counted, model_title, plot_style, readable, save_figure
+from pneumo_nb.style import CLASS_NAMES, counted, in_list, model_title, plot_style, readable, save_figure
 
 # %%
 #| hide
@@ -48,6 +52,9 @@ import time
 from functools import partial
 from fastcore.test import test_eq, test_fail
 from IPython.display import Markdown, display
+from pneumo_nb.eda import load_burnt_in
+from pneumo_nb.faithfulness import agreement, faithfulness_table, localisation_table, measure_methods
+from pneumo_nb.faithfulness import plot_sanity, sanity, shown_faithfulness, use_sentence
 from pneumo_nb.mlp import train_quick
 plot_style()
 
@@ -56,13 +63,16 @@ run_dir = ""        # the run directory; "" for a temporary one
 seed = 42           # decides which films are explained
 
 # films
-films_shown = 4     # films that the best model got right and wrong, picked by the seed
+films_shown = 3     # films that the best model got right and wrong, picked by the seed
 paths = []          # or the films to explain, as named in images.csv
 mistakes_shown = 3  # misclassified films of each model
 pointing_films = 0  # films of the pointing game on phantoms, drawn by the seed; 0: all that are called right
+measured_films = 8  # films on which all methods are measured, drawn by the seed; 0: all that are called right
 
-# occlusion
-patch_size = 12     # side of the covering square, pixels
+# methods
+methods = []        # names of methods; [] for all that there are
+rise_masks = 400    # masked copies of a film for RISE
+patch_size = 12     # occlusion: side of the covering square, pixels
 stride = 6          # step from one position to the next, pixels
 fill = 127.5        # gray of the patch, 0-255
 
@@ -73,6 +83,9 @@ RANGES = {
     "paths": "list of plain texts",
     "mistakes_shown": "whole number from 0 to 100",
     "pointing_films": "whole number from 0 to 100000",
+    "measured_films": "whole number from 0 to 100000",
+    "methods": "list of plain texts",
+    "rise_masks": "whole number from 2 to 100000",
     "patch_size": "whole number from 1 to 1024, at most image_size",
     "stride": "whole number from 1 to 1024, at most patch_size",
     "fill": "number from 0 to 255",
@@ -81,10 +94,10 @@ RANGES = {
 # %%
 #| export
 STAGE = {
-    "reads": ["predictions/*.csv", "models/*.keras", "images.csv", "metrics/data.json",
+    "reads": ["predictions/*.csv", "models/*.keras", "images.csv", "burnt_in.csv", "metrics/data.json",
               "metrics/evaluation.json"],
     "writes": ["metrics/xai*.csv"],
-    "card": ["xai_beside"],
+    "card": ["xai_sure", "xai_beside"],
 }
 
 
@@ -93,9 +106,11 @@ STAGE = {
 # wrong answers, and a model may be right for a wrong reason. This chapter shows maps for films of this run:
 # red where a part counts as a sign of pneumonia, blue where it speaks against.
 #
-# The maps are made by **occlusion**: how much does the probability change when a part is covered? The
-# chapters on occlusion and explanations show how that is computed and drawn, and what a map cannot say. Above
-# all, it shows what a model uses, never whether it is right to use it.
+# A map always looks like something. So the chapter shows each film by several methods, and beside them two
+# **controls** that never asked the network: a random map and an edge map of the film. Then it measures which
+# maps may be believed. The instruments say how maps are made and measured: occlusion, gradients, sampling,
+# explanations and faithfulness. Above all, a map shows what a model uses, never whether it is right to use
+# it.
 #
 # ## The models of this run
 #
@@ -117,8 +132,9 @@ def load_models(
 
 # %%
 stage = open_stage("xai", run_dir, seed=seed, films_shown=films_shown, paths=paths,
-                   mistakes_shown=mistakes_shown, pointing_films=pointing_films, patch_size=patch_size,
-                   stride=stride, fill=fill)
+                   mistakes_shown=mistakes_shown, pointing_films=pointing_films,
+                   measured_films=measured_films, methods=methods, rise_masks=rise_masks,
+                   patch_size=patch_size, stride=stride, fill=fill)
 if not list(stage.path("predictions").glob("*.csv")): train_quick(stage)
 predictions = load_predictions(stage)
 networks = load_models(stage, list(predictions))
@@ -174,8 +190,13 @@ class _Explained:
         return take(self.films.pixels, np.array([rows[path] for path in paths], int))
 
     def maps(self, paths: list[str], method: str, settings: dict) -> np.ndarray: # (n, S, S) float32
-        "Maps in the order of the paths."
-        return explain(self.network, self.pixels(paths), method, **settings)
+        "Maps in the order of the paths; `settings`: method → its settings."
+        return explain(self.network, self.pixels(paths), method, **settings.get(method, {}))
+
+    def suits(self, method: str) -> bool:
+        "Can the method explain this network? Grad-CAM needs a feature map."
+        if "layer" not in METHODS[method].defaults: return True
+        return has_feature_map(self.network, (self.films.size, self.films.size))
 
 
 # %%
@@ -213,6 +234,25 @@ def _pick_films(
 made_up = pd.DataFrame(dict(path=list("abcde"), label=[0, 0, 0, 1, 1], probability=[.1, .2, .7, .9, .3]))
 picked = _pick_films(made_up, 4, .5, seed)
 test_eq((picked[0] in "ab", picked[1:]), (True, ["d", "c", "e"]))   # right 0, right 1, wrong 0, wrong 1
+
+
+# %% [markdown]
+# One more film is explained first, and stands on the report's landing page. It is the film with pneumonia
+# that the best model calls so most surely.
+
+# %%
+#| export
+def _surest(
+    table: pd.DataFrame, # predictions of one model: path, label, probability
+    threshold: float,
+) -> str | None: # path; None where no pneumonia is called so
+    "The film with pneumonia that a model calls so most surely."
+    right = table[(table.label == 1) & (table.probability >= threshold)]
+    return None if right.empty else right.path[right.probability.idxmax()]
+
+
+# %%
+test_eq((_surest(made_up, .5), _surest(made_up, .95)), ("d", None))
 
 
 # %%
@@ -255,7 +295,10 @@ def _note_learned(
 
 
 # %%
-chosen = list(paths) or _pick_films(tables[best], films_shown, threshold, seed)
+sure, chosen = _surest(tables[best], threshold), list(paths)
+if not chosen:
+    picked = _pick_films(tables[best], films_shown + 1, threshold, seed)
+    chosen = [path for path in picked if path != sure][:films_shown]
 _check_paths(chosen, predictions[best], best)
 _note_learned(stage, chosen, tables[best], split)
 print(f"{model_title(best)} leads, threshold {threshold:g}; explained are", *chosen, sep="\n  ")
@@ -314,37 +357,104 @@ table.style.hide(axis="index").format(na_rep="–")
 
 
 # %% [markdown]
-# ## Pictures
+# ## By which methods
 #
-# Film, map and overlay side by side, a figure for each model. The colours diverge from white at no change,
-# and **one scale serves all films of a figure**. So a pale map means a model that hardly reacted.
-#
-# Ask of every map whether the colour lies on lung. Colour on the spine, on the heart, below the diaphragm or
-# in the black beside the child is not a sign of pneumonia, even where the answer is right.
-#
-# Nor is covering the same everywhere. The patch is of middle gray. It darkens heart, spine and belly, it
-# brightens the black margin, and it is about as bright as an aerated lung. A pale lung does not show that the
-# model ignores it, and a red spine may show only that brightness counts.
+# Each method asks another question. What red says differs, and so do the units: no scale can be compared with
+# that of another method.
 
 # %%
 #| export
-def _figure_name(kind: str, model: str = "", method: str = "occlusion") -> str:
-    "What a figure is called; the first method is not named."
-    parts = [kind, model, "" if method == next(iter(METHODS)) else method]
-    return "_".join(part for part in parts if part)
+def _asked_methods(names: list[str]) -> list[str]: # `names`: [] for all
+    "The methods to explain by; controls are always among them."
+    if unknown := [name for name in names if name not in METHODS]: raise StudyError(
+        f"Expected methods of {', '.join(METHODS)}, found {', '.join(unknown)}.")
+    return [name for name, method in METHODS.items() if not names or name in names or method.is_control]
 
-def _links(kind: str, names: list[str]) -> str: # markdown, a line for each method
-    "Links to the figures of some models."
-    def line(method, words):
-        links = [f"[{model_title(n)}](#fig-{_figure_name(kind, n, method)})" for n in names]
-        return f"{words.title.capitalize()}s: {' · '.join(links)}"
-    return "\n\n".join(line(method, words) for method, words in METHODS.items())
+def _titles(names) -> list[str]: # of methods
+    return [METHODS[name].title for name in names]
 
 
 # %%
-test_eq(_figure_name("xai", "mlp"), "xai_mlp")
-test_eq(_figure_name("xai_mistakes", "mlp", "gaze"), "xai_mistakes_mlp_gaze")
-test_eq(_links("xai", ["a", "b"]).splitlines()[0], "Occlusion maps: [a](#fig-xai_a) · [b](#fig-xai_b)")
+test_eq(_asked_methods(["rise"]), ["rise", "random_map", "edge_map"])
+test_fail(lambda: _asked_methods(["gaze"]), contains="found gaze")
+
+# %%
+occlusion = dict(patch_size=patch_size, stride=stride, fill=fill)
+settings = dict(rise=dict(masks=rise_masks), occlusion=occlusion, smoothgrad=dict(samples=16),
+                integrated_gradients=dict(tolerance=.05, most_steps=128))
+wanted = _asked_methods(methods)
+asked = [name for name in wanted if explained[best].suits(name)]
+without = [name for name in wanted if name not in asked]
+if without: print(f"{model_title(best)} has no feature map, so there are no {in_list(_titles(without))}.")
+said = [METHODS[name] for name in asked]
+table = pd.DataFrame(dict(method=_titles(asked), red=[m.red for m in said], unit=[m.unit for m in said]))
+table.rename(columns=dict(red="red says that")).style.hide(axis="index")
+
+
+# %% [markdown]
+# Before any picture, one question is put to every method: do its maps change when the network's weights are
+# drawn anew? If they hardly do, the maps show the film and not the network. The captions below say so of such
+# maps. [The curves](#fig-xai_sanity) come further down. To check and to measure, the methods sample fewer
+# copies of a film than for the pictures.
+
+# %%
+#| export
+def _called_right(table: pd.DataFrame, threshold: float, most: int, seed: int) -> list[str]: # paths
+    "Pneumonia films that a model called so; of more than `most`, a seeded pick."
+    paths = table.path[(table.label == 1) & (table.probability >= threshold)].tolist()
+    if not most or len(paths) <= most: return paths
+    return [paths[n] for n in np.sort(rng_for(seed, "pointing").permutation(len(paths))[:most])]
+
+def _warning(verdicts: pd.DataFrame, names) -> str: # `verdicts`: from `sanity`; `names`: of methods shown
+    "What a caption says of methods that failed the check; empty where none did."
+    failed = [row.method for row in verdicts.itertuples() if row.verdict == "hardly changes"
+              and row.method in names and not METHODS[row.method].is_control]
+    if not failed: return ""
+    maps = in_list([f"{title}s" for title in _titles(failed)])
+    return (f" Not to be believed: {maps}, which hardly change when the network's weights are drawn anew and "
+            "so do not show what it looks at.")
+
+
+# %%
+checked = pd.DataFrame(dict(method=["rise", "edge_map"], verdict="hardly changes"))
+assert _warning(checked, METHODS).startswith(" Not to be believed: RISE maps, which hardly change")
+test_eq(_warning(checked, ["occlusion"]), "")
+
+# %%
+measured, start = _called_right(tables[best], threshold, measured_films, seed), time.time()
+curves, verdicts = pd.DataFrame(), pd.DataFrame(dict(method=[], verdict=[]))
+light = settings | LIGHT | dict(rise=dict(masks=60), occlusion=occlusion | dict(stride=patch_size))
+if len(measured) < 2:
+    print(f"{model_title(best)} calls fewer than 2 films with pneumonia so, so its maps are not checked.")
+else:
+    few = explained[best].pixels(measured[:3])
+    curves, verdicts = sanity(explained[best].network, few, asked, light, seed, rows=3)
+    write_csv(stage.path("metrics/xai_sanity.csv"), verdicts)
+    print(f"{counted(len(asked), 'method')} checked in {time.time() - start:.1f} s")
+
+
+# %% [markdown]
+# ## One film by all methods
+#
+# Each map has its own scale, and no scale ends below a floor. So a map of noise looks pale. A white line runs
+# round the strongest tenth of a map. On phantoms a dashed yellow line shows where disease was drawn.
+#
+# Ask of every map whether the colour lies on lung. Colour on the spine, on the heart, below the diaphragm or
+# in the black beside the child is not a sign of pneumonia, even where the answer is right. Then compare with
+# the controls: what they share with a map needs no network.
+
+# %%
+#| export
+def _load_masks(
+    root: str | Path, # of the phantoms
+    paths: list[str],
+    size: int,        # side of the result, pixels
+) -> np.ndarray: # (N, size, size) bool
+    "Where disease was drawn on phantom films."
+    def mask(path):
+        drawn = cv2.imread(str((Path(root)/"masks"/path).with_suffix(".png")), cv2.IMREAD_GRAYSCALE)
+        return cv2.resize(drawn, (size, size), interpolation=cv2.INTER_AREA) > 127
+    return np.stack([mask(path) for path in paths])
 
 
 # %%
@@ -364,43 +474,140 @@ def _caption(
 
 
 # %%
+facts = read_json(stage.path("metrics/data.json"))
+def masks_of(model, paths): # a mask a path, or None a path
+    if facts["source"] != "phantoms": return [None] * len(paths)
+    return list(_load_masks(stage.path(facts["root"]), paths, model.films.size)) if paths else []
+
+
+# %% [markdown]
+# In the report a slider goes through the methods in one place, also by the arrow keys. A script of the site
+# cuts one panel at a time out of the figure.
+
+# %%
 #| export
-def _map_figure(
-    model: _Explained,
-    paths: list[str],
-    maps: np.ndarray, # (n, S, S), one a path
-    threshold: float,
-    method: str,
-): # matplotlib Figure
-    "Maps of one model on some films."
-    captions = [f"{Path(path).stem}\n{_caption(model, path, threshold)}" for path in paths]
-    return plot_maps(model.pixels(paths), maps, captions, method)
+def _compare_html(
+    name: str,                # of the figure
+    titles: list[str],        # of its panels
+    boxes: list[list[float]], # from `panel_boxes`
+) -> str: # markdown with HTML as it is
+    "A slider over the panels of a figure."
+    panels = [[title, f"{title}, enlarged from the figure", box] for title, box in zip(titles, boxes)]
+    data = json.dumps(dict(figure=name, panels=panels)).replace("<", "\\u003c")
+    html = (f'<div class="compare-maps"><script type="application/json">{data}</script></div>'
+            '<script defer src="assets/compare.js"></script>')
+    return f"``````{{=html}}\n{html}\n``````"
 
 
 # %%
-occlusion = dict(patch_size=patch_size, stride=stride, fill=fill)
-settings = {method: {} for method in METHODS} | dict(occlusion=occlusion)
+assert "<b>" not in _compare_html("xai_sure", ["<b>"], [[0, 0, 1, 1]])
+
+
+# %%
+#| export
+def _film_figure(
+    model: _Explained,
+    path: str,
+    maps: dict[str, np.ndarray], # method → (S, S)
+    threshold: float,
+    mask,                        # (S, S) bool; None: not known
+): # matplotlib Figure
+    "One film by all methods."
+    title = f"{Path(path).stem}\n{_caption(model, path, threshold)}"
+    return plot_film(model.pixels([path])[0], maps, title, mask)
+
+def _film_alt(maps: dict[str, np.ndarray]) -> str: # method → (S, S)
+    "What is seen on such a figure."
+    parts = [f"{METHODS[name].title} from {m.min():+.2g} to {m.max():+.2g}" for name, m in maps.items()]
+    return "A film, and on it in red and blue: " + "; ".join(parts) + "."
+
+
+# %%
+page = dict(xai_sure=sure) if sure else {}
+page |= {f"xai_film_{n}": path for n, path in enumerate(chosen, 1)}
+links = [f"[{'the surest film' if name == 'xai_sure' else Path(path).stem}](#fig-{name})"
+         for name, path in page.items()]
+display(Markdown(f"{model_title(best)} on " + " · ".join(links)))
+
+# %%
+start, model = time.time(), explained[best]
+maps = {name: model.maps(list(page.values()), name, settings) for name in asked}
+print(f"{counted(len(page), 'film')} by {counted(len(asked), 'method')} in {time.time() - start:.1f} s")
+masks = masks_of(model, list(page.values()))
+for n, (name, path) in enumerate(page.items()):
+    of_film = {method: drawn[n] for method, drawn in maps.items()}
+    figure = _film_figure(model, path, of_film, threshold, masks[n])
+    boxes = panel_boxes(figure, 1 + len(asked))
+    which = "The film with pneumonia that it calls so most surely" if name == "xai_sure" else "A film"
+    caption = f"{which}, explained for {model_title(best)} by each method on its own scale."
+    save_figure(stage, figure, name, caption + _warning(verdicts, asked), _film_alt(of_film))
+    slider = _compare_html(name, ["film", *_titles(asked)], boxes)
+    if n == 0: display({"text/markdown": slider}, raw=True)
+
+
+# %% [markdown]
+# ## Every model
+#
+# The same films for every model of the run, by the two quickest methods. A limit of occlusion is seen here.
+# The patch is of middle gray. It darkens heart, spine and belly, it brightens the black margin, and it is
+# about as bright as an aerated lung. A pale lung does not show that the model ignores it, and a red spine may
+# show only that brightness counts.
+
+# %%
+#| export
+def _overview(model: _Explained, asked: list[str]) -> list[str]: # names of methods
+    "By what every model is explained."
+    suits = [name for name in asked if model.suits(name)]
+    return [name for name in suits if name in ("occlusion", "gradcam")] or suits[:1]
+
+def _by_row(model: _Explained, paths: list[str], methods: list[str], settings: dict) -> list[dict]:
+    "For each path: method → map."
+    made = {name: model.maps(paths, name, settings) for name in methods}
+    return [{name: drawn[n] for name, drawn in made.items()} for n in range(len(paths))]
+
+
+# %%
+#| export
+def _rows_figure(
+    models: list[_Explained],          # a row each
+    paths: list[str],                  # a row each
+    maps: list[dict[str, np.ndarray]], # a row each: method → (S, S)
+    threshold: float,
+    masks: list,                       # a row each: (S, S) bool; None: not known
+): # matplotlib Figure
+    "A row a film or model, a column a method."
+    captions = [f"{Path(path).stem}\n{_caption(model, path, threshold)}"
+                for model, path in zip(models, paths)]
+    pixels = [model.pixels([path])[0] for model, path in zip(models, paths)]
+    return plot_rows(pixels, maps, captions, masks)
+
+def _links(kind: str, names: list[str]) -> str: # markdown
+    "Links to the figures of some models."
+    return " · ".join(f"[{model_title(name)}](#fig-{kind}_{name})" for name in names)
+
+
+# %%
+test_eq(_links("xai", ["a", "b"]), "[a](#fig-xai_a) · [b](#fig-xai_b)")
 display(Markdown(_links("xai", ranking)))
 
 # %%
-maps = {method: {} for method in METHODS}   # method → model → (n, S, S)
-for method, words in METHODS.items():
-    for name, model in explained.items():
-        start, title = time.time(), model_title(name)
-        made = maps[method][name] = model.maps(chosen, method, settings[method])
-        print(f"{title}: {counted(len(made), words.title)} of {model.films.size} pixels a side "
-              f"in {time.time() - start:.1f} s")
-        caption = f"{title}: films, {words.title}s and overlays; red where {words.red}."
-        alt = (f"{counted(len(chosen), 'film')} with {title}'s {words.title}s and overlays. "
-               f"The maps reach from {made.min():+.2f} to {made.max():+.2f} ({words.unit}).")
-        figure = _map_figure(model, chosen, made, threshold, method)
-        save_figure(stage, figure, _figure_name("xai", name, method), caption, alt)
+shown = {}   # model → [method → map] a film
+for name, model in explained.items():
+    start, by = time.time(), _overview(model, wanted)
+    shown[name] = _by_row(model, chosen, by, settings)
+    print(f"{model_title(name)}: {counted(len(chosen), 'film')} in {time.time() - start:.1f} s")
+    figure = _rows_figure([model] * len(chosen), chosen, shown[name], threshold, masks_of(model, chosen))
+    kinds = in_list([f"{title}s" for title in _titles(by)])
+    alt = f"{counted(len(chosen), 'film')}, each beside its {kinds} for {model_title(name)}."
+    caption = f"{model_title(name)}: {kinds}."
+    if name == best: caption += _warning(verdicts, by)
+    save_figure(stage, figure, f"xai_{name}", caption, alt)
 
 
 # %% [markdown]
 # ## The best beside another
 #
-# The best model and the best of another chapter, on the same film and the same scale: [a
+# The best model and the best of another chapter, on the same film and the same scales: [a
 # comparison](#fig-xai_beside). Agreement between two models is not proof, but disagreement is a warning.
 
 # %%
@@ -422,70 +629,27 @@ of_one_stage = ["resnet_finetuned", "resnet_frozen"]
 test_eq(_two_to_compare([*of_one_stage, "cnn"]), ["resnet_finetuned", "cnn"])
 test_eq(_two_to_compare(of_one_stage), of_one_stage)
 
-
-# %% [markdown]
-# The film shown is the one to which the best model reacts most. Models that take films of different sizes are
-# each drawn on their own. A patch of as many pixels covers a larger part of a smaller film.
-
 # %%
-#| export
-def _beside_figure(
-    pair: list[_Explained],
-    path: str,
-    maps: list[np.ndarray], # of this film, (S, S) each
-    threshold: float,
-    method: str,
-): # matplotlib Figure
-    "One film with the overlays of two models."
-    pixels = [model.pixels([path])[0] for model in pair]
-    return plot_beside(pixels, maps, [_caption(model, path, threshold) for model in pair], method)
-
-
-# %%
-#| export
-def _beside_caption(
-    titles: list[str],   # of two models
-    sizes: list[float],  # of the largest change that each map of this film shows
-    count: int,          # films explained
-    words: Method,
-) -> str:
-    "Which film is shown, and which overlay looks pale."
-    film = "The film explained" if count == 1 else (
-        f"Of {counted(count, 'film')} explained the one to which {titles[0]} reacts most")
-    weak, strong = sorted(zip(sizes, titles))
-    pale = "" if weak[0] > strong[0] / 2 else (
-        f" {weak[1]} looks pale on it: its largest change is {weak[0]:.2f}, "
-        f"that of {strong[1]} {strong[0]:.2f}.")
-    return f"{film}, with the overlays of {' and '.join(titles)} on one scale.{pale} Red where {words.red}."
-
-
-# %%
-beside = _beside_caption(["A", "B"], [.1, .9], 4, METHODS["occlusion"])
-assert beside.startswith("Of 4 films explained the one to which A reacts most, with the overlays of A and B")
-assert "A looks pale on it: its largest change is 0.10, that of B 0.90." in beside
-assert "pale" not in _beside_caption(["A", "B"], [.8, .9], 1, METHODS["occlusion"])
-
-# %%
-pair = _two_to_compare(ranking)
-compared = METHODS if len(pair) == 2 else {}
-if not compared: print("This run has no two models to compare.")
-for method, words in compared.items():
-    strongest = int(np.argmax([np.abs(change).max() for change in maps[method][best]]))
-    two_maps = [maps[method][name][strongest] for name in pair]
+pair, path = _two_to_compare(ranking), next(iter(page.values()))
+if len(pair) < 2: print("This run has no two models to compare.")
+else:
     two = [explained[name] for name in pair]
-    figure = _beside_figure(two, chosen[strongest], two_maps, threshold, method)
-    titles, sizes = [model_title(name) for name in pair], [float(np.abs(m).max()) for m in two_maps]
-    caption = _beside_caption(titles, sizes, len(chosen), words)
-    alt = f"One film with the overlays of {' and '.join(titles)} on one scale."
-    save_figure(stage, figure, _figure_name("xai_beside", method=method), caption, alt)
+    methods_of = [[name for name in wanted if m.suits(name) and not METHODS[name].is_control] for m in two]
+    rows = [_by_row(model, [path], by, settings)[0] for model, by in zip(two, methods_of)]
+    masks = [masks_of(model, [path])[0] for model in two]
+    figure, titles = _rows_figure(two, [path] * 2, rows, threshold, masks), list(map(model_title, pair))
+    caption = f"{titles[0]} and {titles[1]} on one film; a scale for each method."
+    alt = f"One film twice, with maps for {titles[0]} above and {titles[1]} below."
+    save_figure(stage, figure, "xai_beside", caption + _warning(verdicts, methods_of[0]), alt)
 
 
 # %% [markdown]
 # ## Mistakes
 #
-# The films that each model got most confidently wrong. Each is named, so that it can be looked up, with what
-# it is and what it was called. Where a model is all but certain, no patch moves its answer and the map stays
-# blank. Blank does not mean that it looked nowhere. And a map cannot say why a film was called wrong.
+# The films that these two models got most confidently wrong. Each is named, so that it can be looked up, with
+# what it is and what it was called. Where a model is all but certain, no patch moves its answer and an
+# occlusion map stays blank. Blank does not mean that it looked nowhere. And a map cannot say why a film was
+# called wrong.
 
 # %%
 #| export
@@ -505,47 +669,44 @@ made_up = pd.DataFrame(dict(path=list("abcd"), label=[0, 1, 1, 0], probability=[
 test_eq(_worst_mistakes(made_up, 3, .5), ["b", "a"])
 
 # %%
-mistakes = {name: _worst_mistakes(tables[name], mistakes_shown, threshold) for name in ranking}
-for name in ranking:
+mistakes = {name: _worst_mistakes(tables[name], mistakes_shown, threshold) for name in pair}
+for name in pair:
     if not mistakes_shown: print(f"Mistakes of {model_title(name)} are not shown in this run.")
     elif not mistakes[name]: print(f"{model_title(name)} makes no mistakes on the {split} films.")
-mistaken = [name for name in ranking if mistakes[name]]
+mistaken = [name for name in pair if mistakes[name]]
 if mistaken: display(Markdown(_links("xai_mistakes", mistaken)))
 
 # %%
-for method, words in METHODS.items():
-    for name in mistaken:
-        model, wrong, title = explained[name], mistakes[name], model_title(name)
-        made = model.maps(wrong, method, settings[method])
-        figure = _map_figure(model, wrong, made, threshold, method)
-        caption = f"{title}: its most confident mistakes."
-        alt = (f"{counted(len(wrong), f'{split} film')} that {title} called wrong most confidently, "
-               "with maps and overlays.")
-        save_figure(stage, figure, _figure_name("xai_mistakes", name, method), caption, alt)
+for name in mistaken:
+    model, wrong, title = explained[name], mistakes[name], model_title(name)
+    rows = _by_row(model, wrong, _overview(model, wanted), settings)
+    figure = _rows_figure([model] * len(wrong), wrong, rows, threshold, masks_of(model, wrong))
+    alt = f"{counted(len(wrong), f'{split} film')} that {title} called wrong most confidently, with maps."
+    caption = f"{title}: its most confident mistakes."
+    if name == best: caption += _warning(verdicts, rows[0])
+    save_figure(stage, figure, f"xai_mistakes_{name}", caption, alt)
+
+# %% [markdown]
+# ## Which maps to believe
+#
+# All numbers here are of the best model, on films with pneumonia that it calls so. The notebook on
+# faithfulness says what each measure asks.
+#
+# **Sanity** comes first (Adebayo et al., 2018; arXiv:1810.03292). [The curves](#fig-xai_sanity) show how
+# alike a map stays while the network forgets, from the answer down to the film. A method whose maps hardly
+# change does not look at the network. The controls show what that looks like.
+
+# %%
+if len(curves):
+    alt = f"A plot for each of {len(verdicts)} methods: how alike maps stay as more of the network forgets."
+    caption = f"{model_title(best)}: maps while the network forgets."
+    save_figure(stage, plot_sanity(curves, verdicts), "xai_sanity", caption, alt)
 
 
 # %% [markdown]
-# ## Against the truth
-#
-# On phantoms we know where disease was drawn. If a model looks at it, covering it should lower the
-# probability more than covering the rest. The **pointing game** counts how often a map's highest point lies
-# in the drawn disease, over diseased films that the model called right. Pointing blindly scores the disease's
-# share of the film. The interval comes from redrawn patients. Beside it stands the same architecture with
-# random weights: what it hits, it hits without having learned anything.
-
-# %%
-#| export
-def _load_masks(
-    root: str | Path, # of the phantoms
-    paths: list[str],
-    size: int,        # side of the result, pixels
-) -> np.ndarray: # (N, size, size) bool
-    "Where disease was drawn on phantom films."
-    def mask(path):
-        drawn = cv2.imread(str((Path(root)/"masks"/path).with_suffix(".png")), cv2.IMREAD_GRAYSCALE)
-        return cv2.resize(drawn, (size, size), interpolation=cv2.INTER_AREA) > 127
-    return np.stack([mask(path) for path in paths])
-
+# Then the measures. A row is a method, a column a measure; ↑ means that more is better, ↓ that less is. Each
+# cell has the mean over films, its interval over redrawn patients, and the **rank**. Methods whose intervals
+# touch share a rank.
 
 # %%
 #| export
@@ -557,34 +718,91 @@ def _patients_of(
     images = model.films.images
     return images.set_index("path").patient_id[paths].tolist()
 
+def _train_mean(films: Films, most: int = 400) -> np.ndarray | None: # (S, S) float32
+    "The mean of train films, at most so many; None where there are none."
+    rows = films.rows("train")[:most]
+    return take(films.pixels, rows).mean(axis=0, dtype=np.float32) if len(rows) else None
+
+
+# %%
+start, model, table = time.time(), explained[best], pd.DataFrame()
+patients, masks = _patients_of(model, measured), masks_of(model, measured)
+masks = np.stack(masks) if facts["source"] == "phantoms" and masks else None
+if len(measured) > 1:
+    mean, pixels = _train_mean(model.films), model.pixels(measured)
+    values, made = measure_methods(model.network, pixels, asked, light, masks, mean, 6, seed=seed)
+    table = faithfulness_table(values, patients, seed)
+    write_csv(stage.path("metrics/xai_faithfulness.csv"), table)
+    print(f"{counted(len(measured), 'film')} measured in {time.time() - start:.1f} s")
+    display(shown_faithfulness(table))
+
+# %% [markdown]
+# **Agreement** is the rank correlation of each pair of methods' maps, with their sign. Two methods that agree
+# may both be wrong; two that disagree cannot both be right.
+
+# %%
+if len(table):
+    agreed = agreement(made, patients, seed)
+    write_csv(stage.path("metrics/xai_agreement.csv"), agreed)
+    square = agreed.assign(**{column: _titles(agreed[column]) for column in ("first", "second")})
+    square = square.pivot(index="first", columns="second", values="correlation")
+    square = square.reindex(index=_titles(asked)[:-1], columns=_titles(asked)[1:])
+    display(square.rename_axis(index=None, columns=None).style.format("{:.2f}", na_rep=""))
+
+
+# %% [markdown]
+# **Off the child, and on text**: no disease lies in the air beside the child, nor on burnt-in text and
+# markers. At a ratio of 1 a map pays such a region no attention of its own.
+
+# %%
+#| export
+def _audit_regions(
+    model: _Explained,
+    paths: list[str],
+    maps: dict[str, np.ndarray],  # method → (N, S, S)
+    places: pd.DataFrame | None,  # from `load_burnt_in`; None where nobody has looked
+    seed: int,
+) -> pd.DataFrame: # method, region, films, weight, area, ratio, low, high
+    "How much of each method's maps lies where no disease can be."
+    regions = {"the air beside the child": outside_body(model.pixels(paths))}
+    if places is not None: regions["text and markers"] = burnt_in_regions(paths, places, model.films.size)
+    patients = _patients_of(model, paths)
+    rows = [dict(method=name, region=region) | region_audit(drawn, where, patients, seed)
+            for region, where in regions.items() for name, drawn in maps.items()]
+    return pd.DataFrame(rows)
+
+
+# %%
+audits = pd.DataFrame(dict(method=[], region=[], films=[]))
+if len(table):
+    looked = stage.path("burnt_in.csv").exists()
+    text = load_burnt_in(stage, model.films.images, seed) if looked else None
+    audits = _audit_regions(model, measured, made, text, seed)
+    write_csv(stage.path("metrics/xai_regions.csv"), audits)
+    words = audits[audits.films > 0].assign(method=_titles(audits.method[audits.films > 0]))
+    display(readable(words).style.hide(axis="index").format(precision=2))
+
+# %% [markdown]
+# ## Against the truth
+#
+# On phantoms we know where disease was drawn. The **pointing game** counts how often a map's highest point
+# lies in the drawn disease, over diseased films that a model called right. Pointing blindly scores the
+# disease's share of the film. The interval comes from redrawn patients. Beside it stands the same
+# architecture with random weights: what it hits, it hits without having learned anything.
 
 # %%
 #| export
 _POINTING = ["model", "films", "hits", "blind", "method", "low", "high", "random"]
 
-def _called_right(table: pd.DataFrame, threshold: float, most: int, seed: int) -> list[str]: # paths
-    "Pneumonia films that a model called so; of more than `most`, a seeded pick."
-    paths = table.path[(table.label == 1) & (table.probability >= threshold)].tolist()
-    if not most or len(paths) <= most: return paths
-    return [paths[n] for n in np.sort(rng_for(seed, "pointing").permutation(len(paths))[:most])]
-
-
-# %%
-#| export
 def _point(
     model: _Explained,
-    table: pd.DataFrame, # its predictions on the films it is judged on
-    root: str | Path,    # of the phantoms
-    threshold: float,
+    paths: list[str],  # films with pneumonia that it called so
+    masks: np.ndarray, # (N, S, S) bool
     method: str,
-    settings: dict,      # of the method
+    settings: dict,    # method → its settings
     seed: int,
-    most: int,           # films; 0 for all that are called right
-) -> dict | None: # a value for each of `_POINTING`; None without pneumonia that it called right
+) -> dict: # a value for each of `_POINTING`
     "One model's pointing game, and that of the same architecture with random weights."
-    paths = _called_right(table, threshold, most, seed)
-    if not paths: return None
-    masks = _load_masks(root, paths, model.films.size)
     untrained = replace(model, network=with_random_weights(model.network, seed))
     hits, random = (pointing_hits(m.maps(paths, method, settings), masks) for m in (model, untrained))
     low, high = hits_interval(hits, _patients_of(model, paths), seed)
@@ -593,23 +811,34 @@ def _point(
 
 
 # %%
-facts, games = read_json(stage.path("metrics/data.json")), []
-if facts["source"] == "phantoms":
-    for method in METHODS:
-        for name, model in explained.items():
-            root = stage.path(facts["root"])
-            game = _point(model, tables[name], root, threshold, method, settings[method], seed,
-                          pointing_films)
-            if game: games.append(game)
-            else: print(f"{model_title(name)} called no pneumonia right, so there is nothing to point at.")
-else: print("These films come without masks, so the maps cannot be checked against the truth here.")
+games = []
+for name, model in explained.items() if facts["source"] == "phantoms" else ():
+    right = _called_right(tables[name], threshold, pointing_films, seed)
+    if not right: print(f"{model_title(name)} called no pneumonia right, so there is nothing to point at.")
+    for method in _overview(model, wanted) if right else ():
+        games.append(_point(model, right, np.stack(masks_of(model, right)), method, settings, seed))
+if facts["source"] != "phantoms":
+    print("These films come without masks, so the maps cannot be checked against the truth here.")
 
 # %%
 pointing = pd.DataFrame(games, columns=_POINTING)
 write_csv(stage.path("metrics/xai_pointing.csv"), pointing)
-method_titles = {method: words.title for method, words in METHODS.items()}
-shown = pointing.assign(model=pointing.model.map(model_title), method=pointing.method.map(method_titles))
-if games: display(readable(shown).style.hide(axis="index").format(precision=2))
+words = pointing.assign(model=pointing.model.map(model_title), method=_titles(pointing.method))
+if games: display(readable(words).style.hide(axis="index").format(precision=2))
+
+# %% [markdown]
+# For the best model all methods are compared, with two more measures: the share of a map's weight that lies
+# in the disease, and how well its highest pixels cover it (IoU). The file holds kinds of pneumonia, and small
+# and large lesions, apart.
+
+# %%
+places = None
+if len(table) and masks is not None:
+    kinds = explained[best].films.images.set_index("path").kind[measured]
+    places = localisation_table(values, masks, lesion_groups(masks, kinds), patients, seed)
+    write_csv(stage.path("metrics/xai_places.csv"), places)
+    words = places[places.group == "all"].drop(columns="group")
+    display(readable(words.assign(method=_titles(words.method))).style.hide(axis="index").format(precision=2))
 
 
 # %% [markdown]
@@ -701,20 +930,45 @@ test_eq(_faint_sentence(METHODS["occlusion"], dict(b=strong)), [])
 
 # %%
 #| export
+def _by_method(shown: dict[str, list[dict]]) -> dict[str, dict[str, np.ndarray]]:
+    "From model → [method → map] a film to method → model → maps (N, S, S)."
+    by = {}
+    for name, rows in shown.items():
+        for method in rows[0]: by.setdefault(method, {})[name] = np.stack([row[method] for row in rows])
+    return by
+
+def _region_sentences(audits: pd.DataFrame) -> list[str]: # markdown; `audits`: from `_audit_regions`
+    "Which maps point where no disease can be."
+    return [f"- {audit_sentence(row, row['method'], row['region'])}" for row in audits.to_dict("records")
+            if row["films"] and row["low"] > 1 and not METHODS[row["method"]].is_control]
+
+
+# %%
+test_eq(_by_method(dict(a=[dict(rise=1), dict(rise=2)]))["rise"]["a"], [1, 2])
+
+
+# %%
+#| export
 def _findings(
-    maps: dict[str, dict[str, np.ndarray]], # method → model → maps (N, S, S)
-    pointing: pd.DataFrame,                 # columns as in `_POINTING`
-    chosen: str,                            # from `_chosen_sentence`
+    shown: dict[str, list[dict]], # model → [method → map (S, S)] a film
+    pointing: pd.DataFrame,       # columns as in `_POINTING`
+    audits: pd.DataFrame,         # from `_audit_regions`
+    chosen: str,                  # from `_chosen_sentence`
+    use: str,                     # from `use_sentence`; empty where nothing was measured
 ) -> str: # markdown
     "What the maps say, in words."
-    lines = [_reaction(model_title(name), METHODS[method], drawn)
-             for method, group in maps.items() for name, drawn in group.items()]
+    by = _by_method(shown)
+    lines = [f"- **{use}**"] if use else []
+    lines += _region_sentences(audits)
+    lines += [_reaction(model_title(name), METHODS[method], drawn)
+              for method, group in by.items() for name, drawn in group.items()]
     lines += [chosen, *map(_pointing_sentence, pointing.itertuples())]
-    for method, group in maps.items(): lines += _faint_sentence(METHODS[method], group)
+    for method, group in by.items(): lines += _faint_sentence(METHODS[method], group)
     return "\n".join(lines)
 
 
 # %%
 chosen_words = _chosen_sentence(chosen, bool(paths), predictions[best], threshold, model_title(best))
-display(Markdown(_findings(maps, pointing, chosen_words)))
+use = use_sentence(table, verdicts, places) if len(table) else ""
+display(Markdown(_findings(shown, pointing, audits, chosen_words, use)))
 record = finish(stage)

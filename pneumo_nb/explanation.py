@@ -86,6 +86,7 @@ def explain(
 # %% ../nbs/19_explanation.ipynb #24edae06
 _RED, _BLUE = (58., 46., 26.), (58., 4., -53.)   # lightness, green to red, blue to yellow
 
+# %% ../nbs/19_explanation.ipynb #8e760473
 def overlay(
     image: np.ndarray,  # (H, W) gray 0-255
     change: np.ndarray, # (H, W) its map
@@ -144,6 +145,7 @@ def _show_film(
     ax.set_title(title, fontsize=9, **place)
     ax.axis("off")
 
+# %% ../nbs/19_explanation.ipynb #8e2f6a0e
 def _show_map(ax, image, change, limit: float, method: str, title: str = "", mask=None):
     "A film under its map, with a white line, edged black, round the strongest tenth."
     _show_film(ax, overlay(image, change, limit), title, mask)
@@ -152,7 +154,7 @@ def _show_map(ax, image, change, limit: float, method: str, title: str = "", mas
     for colour, width in (("black", 2.2), ("white", 1.)):
         ax.contour(smooth, [level], colors=colour, linewidths=width)
 
-# %% ../nbs/19_explanation.ipynb #8e2f6a0e
+# %% ../nbs/19_explanation.ipynb #605d1bdb
 def _colour_bar(figure, place: dict, limit: float, label: str = ""): # `place`: of the bar, for `colorbar`
     "A scale from blue to red."
     import matplotlib.pyplot as plt
@@ -163,6 +165,7 @@ def _colour_bar(figure, place: dict, limit: float, label: str = ""): # `place`: 
     bar.outline.set_visible(False)
     if label: bar.set_label(textwrap.fill(label, 34), fontsize=7)
 
+# %% ../nbs/19_explanation.ipynb #ae0e94f9
 def _panel_title(method: str) -> str:
     "What stands over a map."
     of = METHODS[method]

@@ -6,6 +6,7 @@
 __all__ = ['RANGES', 'STAGE', 'load_models']
 
 # %% ../nbs/41_xai.ipynb #19a98df6
+import json
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -18,13 +19,16 @@ import pandas as pd
 import pneumo_nb.networks  # its layers are part of saved models
 from .cache import Films, take
 from .evaluation import load_predictions, test_films
-from .explanation import METHODS, Method, explain, hits_interval, plot_beside, plot_maps
-from .explanation import pointing_hits, with_random_weights
-from .occlusion import occlusion_map
+from pneumo_nb.explanation import (
+    METHODS, Method, explain, hits_interval, panel_boxes, plot_film, plot_rows, pointing_hits,
+    with_random_weights)
+from .faithfulness import (
+    LIGHT, audit_sentence, burnt_in_regions, lesion_groups, outside_body, region_audit)
+from .gradients import has_feature_map
 from .preprocessing import load_films
 from .run import Stage, StudyError, finish, look, models, note, open_stage, read_json, rng_for
 from .run import write_csv
-from .style import CLASS_NAMES, counted, model_title, plot_style, readable, save_figure
+from .style import CLASS_NAMES, counted, in_list, model_title, plot_style, readable, save_figure
 
 # %% ../nbs/41_xai.ipynb #c3a17cc3
 RANGES = {
@@ -32,6 +36,9 @@ RANGES = {
     "paths": "list of plain texts",
     "mistakes_shown": "whole number from 0 to 100",
     "pointing_films": "whole number from 0 to 100000",
+    "measured_films": "whole number from 0 to 100000",
+    "methods": "list of plain texts",
+    "rise_masks": "whole number from 2 to 100000",
     "patch_size": "whole number from 1 to 1024, at most image_size",
     "stride": "whole number from 1 to 1024, at most patch_size",
     "fill": "number from 0 to 255",
@@ -39,10 +46,10 @@ RANGES = {
 
 # %% ../nbs/41_xai.ipynb #499e9c1a
 STAGE = {
-    "reads": ["predictions/*.csv", "models/*.keras", "images.csv", "metrics/data.json",
+    "reads": ["predictions/*.csv", "models/*.keras", "images.csv", "burnt_in.csv", "metrics/data.json",
               "metrics/evaluation.json"],
     "writes": ["metrics/xai*.csv"],
-    "card": ["xai_beside"],
+    "card": ["xai_sure", "xai_beside"],
 }
 
 # %% ../nbs/41_xai.ipynb #9af63502
@@ -82,8 +89,13 @@ class _Explained:
         return take(self.films.pixels, np.array([rows[path] for path in paths], int))
 
     def maps(self, paths: list[str], method: str, settings: dict) -> np.ndarray: # (n, S, S) float32
-        "Maps in the order of the paths."
-        return explain(self.network, self.pixels(paths), method, **settings)
+        "Maps in the order of the paths; `settings`: method → its settings."
+        return explain(self.network, self.pixels(paths), method, **settings.get(method, {}))
+
+    def suits(self, method: str) -> bool:
+        "Can the method explain this network? Grad-CAM needs a feature map."
+        if "layer" not in METHODS[method].defaults: return True
+        return has_feature_map(self.network, (self.films.size, self.films.size))
 
 # %% ../nbs/41_xai.ipynb #329eb809
 def _pick_films(
@@ -99,6 +111,15 @@ def _pick_films(
     for n, group in enumerate(groups): rng_for(seed, "explain", n).shuffle(group)
     rounds = zip_longest(*groups)
     return [path for turns in rounds for path in turns if path is not None][:count]
+
+# %% ../nbs/41_xai.ipynb #b0b6962d
+def _surest(
+    table: pd.DataFrame, # predictions of one model: path, label, probability
+    threshold: float,
+) -> str | None: # path; None where no pneumonia is called so
+    "The film with pneumonia that a model calls so most surely."
+    right = table[(table.label == 1) & (table.probability >= threshold)]
+    return None if right.empty else right.path[right.probability.idxmax()]
 
 # %% ../nbs/41_xai.ipynb #eca2f660
 def _check_paths(
@@ -155,17 +176,42 @@ def _calls_table(
     return pd.DataFrame(rows)
 
 # %% ../nbs/41_xai.ipynb #e760215f
-def _figure_name(kind: str, model: str = "", method: str = "occlusion") -> str:
-    "What a figure is called; the first method is not named."
-    parts = [kind, model, "" if method == next(iter(METHODS)) else method]
-    return "_".join(part for part in parts if part)
+def _asked_methods(names: list[str]) -> list[str]: # `names`: [] for all
+    "The methods to explain by; controls are always among them."
+    if unknown := [name for name in names if name not in METHODS]: raise StudyError(
+        f"Expected methods of {', '.join(METHODS)}, found {', '.join(unknown)}.")
+    return [name for name, method in METHODS.items() if not names or name in names or method.is_control]
 
-def _links(kind: str, names: list[str]) -> str: # markdown, a line for each method
-    "Links to the figures of some models."
-    def line(method, words):
-        links = [f"[{model_title(n)}](#fig-{_figure_name(kind, n, method)})" for n in names]
-        return f"{words.title.capitalize()}s: {' · '.join(links)}"
-    return "\n\n".join(line(method, words) for method, words in METHODS.items())
+def _titles(names) -> list[str]: # of methods
+    return [METHODS[name].title for name in names]
+
+# %% ../nbs/41_xai.ipynb #9ae89e11
+def _called_right(table: pd.DataFrame, threshold: float, most: int, seed: int) -> list[str]: # paths
+    "Pneumonia films that a model called so; of more than `most`, a seeded pick."
+    paths = table.path[(table.label == 1) & (table.probability >= threshold)].tolist()
+    if not most or len(paths) <= most: return paths
+    return [paths[n] for n in np.sort(rng_for(seed, "pointing").permutation(len(paths))[:most])]
+
+def _warning(verdicts: pd.DataFrame, names) -> str: # `verdicts`: from `sanity`; `names`: of methods shown
+    "What a caption says of methods that failed the check; empty where none did."
+    failed = [row.method for row in verdicts.itertuples() if row.verdict == "hardly changes"
+              and row.method in names and not METHODS[row.method].is_control]
+    if not failed: return ""
+    maps = in_list([f"{title}s" for title in _titles(failed)])
+    return (f" Not to be believed: {maps}, which hardly change when the network's weights are drawn anew and "
+            "so do not show what it looks at.")
+
+# %% ../nbs/41_xai.ipynb #fb313bad
+def _load_masks(
+    root: str | Path, # of the phantoms
+    paths: list[str],
+    size: int,        # side of the result, pixels
+) -> np.ndarray: # (N, size, size) bool
+    "Where disease was drawn on phantom films."
+    def mask(path):
+        drawn = cv2.imread(str((Path(root)/"masks"/path).with_suffix(".png")), cv2.IMREAD_GRAYSCALE)
+        return cv2.resize(drawn, (size, size), interpolation=cv2.INTER_AREA) > 127
+    return np.stack([mask(path) for path in paths])
 
 # %% ../nbs/41_xai.ipynb #435c3591
 def _caption(
@@ -181,17 +227,64 @@ def _caption(
     else: answer = f"{call[0]} " + ("> 99%" if call[1] >= .995 else f"{call[1]:.0%}")
     return f"{model_title(model.name)}: {answer}\ntrue: {true}"
 
-# %% ../nbs/41_xai.ipynb #43fb0162
-def _map_figure(
+# %% ../nbs/41_xai.ipynb #82608076
+def _compare_html(
+    name: str,                # of the figure
+    titles: list[str],        # of its panels
+    boxes: list[list[float]], # from `panel_boxes`
+) -> str: # markdown with HTML as it is
+    "A slider over the panels of a figure."
+    panels = [[title, f"{title}, enlarged from the figure", box] for title, box in zip(titles, boxes)]
+    data = json.dumps(dict(figure=name, panels=panels)).replace("<", "\\u003c")
+    html = (f'<div class="compare-maps"><script type="application/json">{data}</script></div>'
+            '<script defer src="assets/compare.js"></script>')
+    return f"``````{{=html}}\n{html}\n``````"
+
+# %% ../nbs/41_xai.ipynb #473a4235
+def _film_figure(
     model: _Explained,
-    paths: list[str],
-    maps: np.ndarray, # (n, S, S), one a path
+    path: str,
+    maps: dict[str, np.ndarray], # method → (S, S)
     threshold: float,
-    method: str,
+    mask,                        # (S, S) bool; None: not known
 ): # matplotlib Figure
-    "Maps of one model on some films."
-    captions = [f"{Path(path).stem}\n{_caption(model, path, threshold)}" for path in paths]
-    return plot_maps(model.pixels(paths), maps, captions, method)
+    "One film by all methods."
+    title = f"{Path(path).stem}\n{_caption(model, path, threshold)}"
+    return plot_film(model.pixels([path])[0], maps, title, mask)
+
+def _film_alt(maps: dict[str, np.ndarray]) -> str: # method → (S, S)
+    "What is seen on such a figure."
+    parts = [f"{METHODS[name].title} from {m.min():+.2g} to {m.max():+.2g}" for name, m in maps.items()]
+    return "A film, and on it in red and blue: " + "; ".join(parts) + "."
+
+# %% ../nbs/41_xai.ipynb #c2d6118f
+def _overview(model: _Explained, asked: list[str]) -> list[str]: # names of methods
+    "By what every model is explained."
+    suits = [name for name in asked if model.suits(name)]
+    return [name for name in suits if name in ("occlusion", "gradcam")] or suits[:1]
+
+def _by_row(model: _Explained, paths: list[str], methods: list[str], settings: dict) -> list[dict]:
+    "For each path: method → map."
+    made = {name: model.maps(paths, name, settings) for name in methods}
+    return [{name: drawn[n] for name, drawn in made.items()} for n in range(len(paths))]
+
+# %% ../nbs/41_xai.ipynb #d44783c2
+def _rows_figure(
+    models: list[_Explained],          # a row each
+    paths: list[str],                  # a row each
+    maps: list[dict[str, np.ndarray]], # a row each: method → (S, S)
+    threshold: float,
+    masks: list,                       # a row each: (S, S) bool; None: not known
+): # matplotlib Figure
+    "A row a film or model, a column a method."
+    captions = [f"{Path(path).stem}\n{_caption(model, path, threshold)}"
+                for model, path in zip(models, paths)]
+    pixels = [model.pixels([path])[0] for model, path in zip(models, paths)]
+    return plot_rows(pixels, maps, captions, masks)
+
+def _links(kind: str, names: list[str]) -> str: # markdown
+    "Links to the figures of some models."
+    return " · ".join(f"[{model_title(name)}](#fig-{kind}_{name})" for name in names)
 
 # %% ../nbs/41_xai.ipynb #f74bccee
 def _two_to_compare(
@@ -202,34 +295,6 @@ def _two_to_compare(
     stage_of = {name: facts["stage"] for name, facts in models().items()}
     apart = [name for name in others if stage_of.get(name, name) != stage_of.get(first, first)]
     return [first, *(apart or others)[:1]]
-
-# %% ../nbs/41_xai.ipynb #99d85ab1
-def _beside_figure(
-    pair: list[_Explained],
-    path: str,
-    maps: list[np.ndarray], # of this film, (S, S) each
-    threshold: float,
-    method: str,
-): # matplotlib Figure
-    "One film with the overlays of two models."
-    pixels = [model.pixels([path])[0] for model in pair]
-    return plot_beside(pixels, maps, [_caption(model, path, threshold) for model in pair], method)
-
-# %% ../nbs/41_xai.ipynb #711528bc
-def _beside_caption(
-    titles: list[str],   # of two models
-    sizes: list[float],  # of the largest change that each map of this film shows
-    count: int,          # films explained
-    words: Method,
-) -> str:
-    "Which film is shown, and which overlay looks pale."
-    film = "The film explained" if count == 1 else (
-        f"Of {counted(count, 'film')} explained the one to which {titles[0]} reacts most")
-    weak, strong = sorted(zip(sizes, titles))
-    pale = "" if weak[0] > strong[0] / 2 else (
-        f" {weak[1]} looks pale on it: its largest change is {weak[0]:.2f}, "
-        f"that of {strong[1]} {strong[0]:.2f}.")
-    return f"{film}, with the overlays of {' and '.join(titles)} on one scale.{pale} Red where {words.red}."
 
 # %% ../nbs/41_xai.ipynb #c7d0c102
 def _worst_mistakes(
@@ -242,19 +307,7 @@ def _worst_mistakes(
     error = (wrong.probability - wrong.label).abs()
     return wrong.path.loc[error.sort_values(ascending=False, kind="stable").index[:count]].tolist()
 
-# %% ../nbs/41_xai.ipynb #fb313bad
-def _load_masks(
-    root: str | Path, # of the phantoms
-    paths: list[str],
-    size: int,        # side of the result, pixels
-) -> np.ndarray: # (N, size, size) bool
-    "Where disease was drawn on phantom films."
-    def mask(path):
-        drawn = cv2.imread(str((Path(root)/"masks"/path).with_suffix(".png")), cv2.IMREAD_GRAYSCALE)
-        return cv2.resize(drawn, (size, size), interpolation=cv2.INTER_AREA) > 127
-    return np.stack([mask(path) for path in paths])
-
-# %% ../nbs/41_xai.ipynb #22dedde1
+# %% ../nbs/41_xai.ipynb #61378355
 def _patients_of(
     model: _Explained,
     paths: list[str],
@@ -263,30 +316,39 @@ def _patients_of(
     images = model.films.images
     return images.set_index("path").patient_id[paths].tolist()
 
-# %% ../nbs/41_xai.ipynb #f24a1d32
+def _train_mean(films: Films, most: int = 400) -> np.ndarray | None: # (S, S) float32
+    "The mean of train films, at most so many; None where there are none."
+    rows = films.rows("train")[:most]
+    return take(films.pixels, rows).mean(axis=0, dtype=np.float32) if len(rows) else None
+
+# %% ../nbs/41_xai.ipynb #cbba3aff
+def _audit_regions(
+    model: _Explained,
+    paths: list[str],
+    maps: dict[str, np.ndarray],  # method → (N, S, S)
+    places: pd.DataFrame | None,  # from `load_burnt_in`; None where nobody has looked
+    seed: int,
+) -> pd.DataFrame: # method, region, films, weight, area, ratio, low, high
+    "How much of each method's maps lies where no disease can be."
+    regions = {"the air beside the child": outside_body(model.pixels(paths))}
+    if places is not None: regions["text and markers"] = burnt_in_regions(paths, places, model.films.size)
+    patients = _patients_of(model, paths)
+    rows = [dict(method=name, region=region) | region_audit(drawn, where, patients, seed)
+            for region, where in regions.items() for name, drawn in maps.items()]
+    return pd.DataFrame(rows)
+
+# %% ../nbs/41_xai.ipynb #89d1b008
 _POINTING = ["model", "films", "hits", "blind", "method", "low", "high", "random"]
 
-def _called_right(table: pd.DataFrame, threshold: float, most: int, seed: int) -> list[str]: # paths
-    "Pneumonia films that a model called so; of more than `most`, a seeded pick."
-    paths = table.path[(table.label == 1) & (table.probability >= threshold)].tolist()
-    if not most or len(paths) <= most: return paths
-    return [paths[n] for n in np.sort(rng_for(seed, "pointing").permutation(len(paths))[:most])]
-
-# %% ../nbs/41_xai.ipynb #994ee460
 def _point(
     model: _Explained,
-    table: pd.DataFrame, # its predictions on the films it is judged on
-    root: str | Path,    # of the phantoms
-    threshold: float,
+    paths: list[str],  # films with pneumonia that it called so
+    masks: np.ndarray, # (N, S, S) bool
     method: str,
-    settings: dict,      # of the method
+    settings: dict,    # method → its settings
     seed: int,
-    most: int,           # films; 0 for all that are called right
-) -> dict | None: # a value for each of `_POINTING`; None without pneumonia that it called right
+) -> dict: # a value for each of `_POINTING`
     "One model's pointing game, and that of the same architecture with random weights."
-    paths = _called_right(table, threshold, most, seed)
-    if not paths: return None
-    masks = _load_masks(root, paths, model.films.size)
     untrained = replace(model, network=with_random_weights(model.network, seed))
     hits, random = (pointing_hits(m.maps(paths, method, settings), masks) for m in (model, untrained))
     low, high = hits_interval(hits, _patients_of(model, paths), seed)
@@ -343,14 +405,32 @@ def _faint_sentence(
     return [f"- The {method.title}s of {' and '.join(faint)} are faint: {method.faint}."] if faint else []
 
 # %% ../nbs/41_xai.ipynb #4d5e4402
+def _by_method(shown: dict[str, list[dict]]) -> dict[str, dict[str, np.ndarray]]:
+    "From model → [method → map] a film to method → model → maps (N, S, S)."
+    by = {}
+    for name, rows in shown.items():
+        for method in rows[0]: by.setdefault(method, {})[name] = np.stack([row[method] for row in rows])
+    return by
+
+def _region_sentences(audits: pd.DataFrame) -> list[str]: # markdown; `audits`: from `_audit_regions`
+    "Which maps point where no disease can be."
+    return [f"- {audit_sentence(row, row['method'], row['region'])}" for row in audits.to_dict("records")
+            if row["films"] and row["low"] > 1 and not METHODS[row["method"]].is_control]
+
+# %% ../nbs/41_xai.ipynb #4ddef30a
 def _findings(
-    maps: dict[str, dict[str, np.ndarray]], # method → model → maps (N, S, S)
-    pointing: pd.DataFrame,                 # columns as in `_POINTING`
-    chosen: str,                            # from `_chosen_sentence`
+    shown: dict[str, list[dict]], # model → [method → map (S, S)] a film
+    pointing: pd.DataFrame,       # columns as in `_POINTING`
+    audits: pd.DataFrame,         # from `_audit_regions`
+    chosen: str,                  # from `_chosen_sentence`
+    use: str,                     # from `use_sentence`; empty where nothing was measured
 ) -> str: # markdown
     "What the maps say, in words."
-    lines = [_reaction(model_title(name), METHODS[method], drawn)
-             for method, group in maps.items() for name, drawn in group.items()]
+    by = _by_method(shown)
+    lines = [f"- **{use}**"] if use else []
+    lines += _region_sentences(audits)
+    lines += [_reaction(model_title(name), METHODS[method], drawn)
+              for method, group in by.items() for name, drawn in group.items()]
     lines += [chosen, *map(_pointing_sentence, pointing.itertuples())]
-    for method, group in maps.items(): lines += _faint_sentence(METHODS[method], group)
+    for method, group in by.items(): lines += _faint_sentence(METHODS[method], group)
     return "\n".join(lines)

@@ -153,7 +153,7 @@ def test_a_trial_judges_the_same_films_with_and_without():
     assert shares.loc[100, "intercept farther from 0"] == 0 and shares.refused.to_dict() == {25: 1, 100: 0}
 
 def test_a_table_of_films_is_taken_as_well_and_its_split_does_not_count(hospital, tmp_path):
-    films = sorted((hospital/"test").glob("*/*.dcm"))[:30]
+    films = sorted((hospital/"test").glob("*/*.dcm"))[::2]
     lines = [f"{film.relative_to(hospital)};{film.parent.name};test" for film in films]
     (tmp_path/"films.csv").write_text("path;label;split\n" + "\n".join(lines))
     images = local_films(hospital, tmp_path/"films.csv")

@@ -19,6 +19,7 @@ for (const box of document.querySelectorAll(".compare-maps")) {
   picture.addEventListener("load", draw);
   picture.loading = "eager";
   label.append(words);
+  slider.style.cssText = "display: block; width: min(100%, 26rem)"; canvas.style.cssText = "display: block; width: min(100%, 26rem); height: auto; margin: .5rem 0";
   box.append(label, slider, canvas);
   draw();
 }
