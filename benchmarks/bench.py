@@ -20,6 +20,8 @@ from pneumo_nb.batches import Source, film_source
 from pneumo_nb.networks import as_model, fast_twin, film_network, fold_channels, pneumonia_logits
 from pneumo_nb.training import compile_model
 from pneumo_nb.occlusion import occlusion_map
+from pneumo_nb.gradients import log_odds_gradients
+from pneumo_nb.explanation import METHODS, explain
 from pneumo_nb.doubt import fit_reference
 from pneumo_nb.detector import Bundle, Detector
 from pneumo_nb.data import prepare_data
@@ -263,6 +265,32 @@ def occlusion_rows(b: Bench) -> list[dict]:
     networks = ("MLP", build_mlp, "50x"), ("CNN", build_cnn, "10x"), ("ResNet50", random_resnet, "2x")
     return [occlusion_row(name, build, goal, b) for name, build, goal in networks]
 
+COPIES = 64  # of a film that a method of explanation asks about
+
+def explanation_settings() -> dict[str, dict]: # method → settings
+    "As many copies, or films for methods that ask about a film once."
+    return dict(gradcam={}, hirescam={}, integrated_gradients=dict(steps=COPIES, tolerance=np.inf),
+                smoothgrad=dict(samples=COPIES), rise=dict(masks=COPIES))
+
+def explanation_row(name: str, method: str, network, b: Bench) -> dict:
+    "A method by batches, one copy at a time, and the network's own pass over a batch that lies ready."
+    own = explanation_settings()[method]
+    films = b.films.pixels[:1 if own else COPIES]
+    batch = np.repeat(b.films.pixels[:1], BATCH, axis=0).astype(np.float32)
+    def rate(size): return COPIES / timed(lambda: explain(network, films, method, **own, batch_size=size))
+    def alone():
+        if method == "rise": return BATCH / timed(lambda: network.predict_on_batch(batch[..., None]))
+        return BATCH / timed(lambda: log_odds_gradients(network, batch, batch_size=BATCH))
+    results = in_turn(dict(project=lambda: rate(BATCH), network=alone, reference=lambda: rate(1)), b.repeats)
+    share = float(np.median(results["project"]) / np.median(results["network"]))
+    return row(f"{METHODS[method].title}, {name}", "copies/s", "90 % of the network's own pass", results,
+               share_of_network=share, note="the reference asks about one copy at a time")
+
+def explanation_rows(b: Bench) -> list[dict]:
+    networks = [(name, build(b.size)) for name, build in (("CNN", build_cnn), ("ResNet50", random_resnet))]
+    return [explanation_row(name, method, network, b) for name, network in networks
+            for method in explanation_settings()]
+
 # The detector
 
 def random_detector(b: Bench, size: int = 64) -> Detector:
@@ -287,7 +315,7 @@ def detector_row(b: Bench) -> list[dict]:
     medians = {way: float(np.median(values)) for way, values in results.items()}
     alone = medians["decoding_alone"], medians["network_alone"]
     more = dict(share_of_slower=medians["project"] / min(alone),
-                share_of_both=medians["project"] * sum(1 / rate for rate in alone)) # one after the other
+                one_after_the_other=1 / sum(1 / films for films in alone))
     return [row("detector, from files", "films/s", "95 % of the slower part", results, **more)]
 
 # Commands
@@ -301,8 +329,8 @@ def command_rows(b: Bench) -> list[dict]:
             row("pneumo --help", "s", "1 s", seconds(pneumo, "--help"))]
 
 ROWS = {"pipeline": pipeline_row, "mlp": mlp_row, "cnn": cnn_row, "resnet": resnet_rows,
-        "occlusion": occlusion_rows, "detector": detector_row, "second": second_run_row,
-        "commands": command_rows}
+        "occlusion": occlusion_rows, "explanations": explanation_rows, "detector": detector_row,
+        "second": second_run_row, "commands": command_rows}
 
 # The table
 
@@ -361,11 +389,10 @@ def detector_words(result: dict) -> list[str]:
     "How near the detector comes to the slower of its two parts."
     lines = [line for line in result["rows"] if "share_of_slower" in line]
     words = ("The detector answers at {:.0%} of the slower of its parts by themselves: decoding does {} "
-             "films/s, its three networks of 64 pixels {}. Each uses all cores; at {:.0%} of their rate one "
-             "after the other, the detector has {} to gain.")
-    return [words.format(line["share_of_slower"], number(line["decoding_alone_median"]),
-                         number(line["network_alone_median"]), line["share_of_both"],
-                         "little" if line["share_of_both"] > .95 else "something") for line in lines]
+             "films/s, its three networks of 64 pixels {}. Both use all cores; one after the other they "
+             "would do {}.")
+    names = "decoding_alone_median", "network_alone_median", "one_after_the_other"
+    return [words.format(line["share_of_slower"], *(number(line[name]) for name in names)) for line in lines]
 
 def table(result: dict) -> str: # Markdown
     "The JSON's numbers, for reading."

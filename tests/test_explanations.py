@@ -63,7 +63,7 @@ def two_branches():
     inputs, film = film_input(17), film_input(17)
     branch = lambda filters, size: L.GlobalAveragePooling2D()(L.Conv2D(filters, size)(inputs))
     inner = keras.Model(inputs, L.Concatenate()([branch(3, 3), branch(2, 5)]))
-    return keras.Model(film, L.Dense(1, "sigmoid")(inner(L.Rescaling(1 / 255)(film))))
+    return keras.Model(film, L.Dense(1, "sigmoid", name="top")(inner(L.Rescaling(1 / 255)(film))))
 
 STUDY = {"mlp": lambda: as_if_trained(build_mlp(32)), "cnn": lambda: as_if_trained(build_cnn(32)),
          "ensemble": ensemble, "branches": two_branches, "squeezing": squeezing}
@@ -175,8 +175,8 @@ BASELINES = {"black": np.zeros_like,
              "blurred": lambda films: np.stack([cv2.GaussianBlur(f, (0, 0), len(f) / 8) for f in films]),
              "mean": lambda films: np.zeros_like(films) + films.mean(axis=(1, 2), keepdims=True)}
 
-@pytest.mark.parametrize("name", STUDY)
-@pytest.mark.parametrize("baseline", BASELINES)
+@pytest.mark.parametrize("name, baseline", [*((name, "black") for name in STUDY), ("mlp", "mean"),
+                                            ("ensemble", "blurred"), ("branches", "mean")])
 def test_integrated_gradients_add_up_to_the_change_of_the_log_odds(networks, name, baseline):
     model = networks[name]
     some = films(model.input_shape[1:3], 2, seed=3)
@@ -285,7 +285,7 @@ def parts():
     networks = [film_network(16, (4,), 3, "local") for _ in range(2)]
     return [as_model(pneumonia_logits(some, True)) for some in (networks, networks[:1], networks[1:])]
 
-@pytest.mark.parametrize("method", ["gradcam", "hirescam", "integrated_gradients", "smoothgrad"])
+@pytest.mark.parametrize("method", ["gradcam", "integrated_gradients", "smoothgrad"])
 def test_an_ensemble_has_the_mean_of_its_networks_maps(parts, method):
     whole, *alone = (explain(part, films((16, 16)), method, **settings(method)) for part in parts)
     if method == "integrated_gradients":    # each to its own tolerance
@@ -299,11 +299,11 @@ def test_a_network_that_mirrors_has_the_mirrored_map_of_a_mirrored_film(parts):
 
 @pytest.mark.parametrize("make, layer, says", [
     (lambda: build_mlp(32), None, "no feature map in it"), (lambda: build_mlp(32), "gone", "none of them"),
-    (own_class, None, "no feature map in it"), (ensemble, "pneumonia", "found 'pneumonia', which has none")])
+    (own_class, None, "no feature map in it"), (two_branches, "top", "found 'top', which has none")])
 @pytest.mark.parametrize("method", ["gradcam", "hirescam"])
 def test_networks_without_a_feature_map_are_refused_in_a_sentence(make, layer, says, method):
     model = make()
-    shape = (6, 7) if isinstance(model, OwnClass) else (32, 32)
+    shape = (6, 7) if isinstance(model, OwnClass) else model.input_shape[1:3]
     with pytest.raises(StudyError, match=says): explain(model, films(shape), method, layer=layer)
 
 
