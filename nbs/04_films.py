@@ -41,6 +41,8 @@ from pneumo_nb.style import CLASS_NAMES, counted
 import shutil, tempfile
 import matplotlib.pyplot as plt
 from fastcore.test import test_close, test_eq, test_fail
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 from pneumo_nb.style import plot_style, readable, show_figure
 from pneumo_nb.phantom import make_dataset
 plot_style()
@@ -1221,8 +1223,6 @@ test_eq(read_film(work/"lying.png"), np.rot90(film, -1))
 # %%
 def as_dicom(film, **tags) -> bytes:
     "A film as a DICOM file of 12 bits; `tags` are added, or take the place of others."
-    from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian
     height, width = film.shape
     ds = Dataset(dict())
     ds.file_meta = FileMetaDataset()

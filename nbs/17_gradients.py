@@ -36,6 +36,7 @@ from pneumo_nb.run import StudyError, rng_for
 
 # %%
 #| hide
+import matplotlib.pyplot as plt
 from fastcore.test import test_close, test_eq, test_fail
 from pneumo_nb.cache import squash
 from pneumo_nb.networks import as_model, film_network, gray_input, pneumonia_logits
@@ -483,7 +484,6 @@ film = phantoms("bacteria", [1007])
 
 def picture(maps, name, caption, alt):
     "The film and a map for each title, each map on a scale of its own."
-    import matplotlib.pyplot as plt
     figure, axes = plt.subplots(1, 1 + len(maps), figsize=(2.6 * (1 + len(maps)), 2.8))
     axes[0].imshow(film[0], cmap="gray", vmin=0, vmax=255)
     for ax, (title, change) in zip(axes[1:], maps.items()):
