@@ -65,7 +65,7 @@ from pneumo_nb.run import rng_for
 # Three rules hold throughout. Nothing that is uploaded is stored, on disk or in a log. The page loads nothing
 # from elsewhere. Every upload is bounded, and what is refused is refused in one sentence.
 #
-# ## Limits
+# ## How much is taken
 #
 # A request holds some films, of some bytes, and has a time to arrive. A few requests may be in the house at
 # once, so memory has a bound: their number times their bytes, and one decoded film, whose pixels the reader
