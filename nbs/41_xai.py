@@ -54,7 +54,7 @@ from fastcore.test import test_eq, test_fail
 from IPython.display import Markdown, display
 from pneumo_nb.eda import load_burnt_in
 from pneumo_nb.faithfulness import agreement, faithfulness_table, localisation_table, measure_methods
-from pneumo_nb.faithfulness import plot_sanity, sanity, shown_faithfulness, use_sentence
+from pneumo_nb.faithfulness import MEASURES, plot_sanity, sanity, shown_faithfulness, use_sentence
 from pneumo_nb.mlp import train_quick
 plot_style()
 
@@ -538,11 +538,11 @@ for n, (name, path) in enumerate(page.items()):
     of_film = {method: drawn[n] for method, drawn in maps.items()}
     figure = _film_figure(model, path, of_film, threshold, masks[n])
     boxes = panel_boxes(figure, 1 + len(asked))
-    which = "The film with pneumonia that it calls so most surely" if name == "xai_sure" else "A film"
-    caption = f"{which}, explained for {model_title(best)} by each method on its own scale."
+    which = "the film with pneumonia that it calls so most surely" if name == "xai_sure" else Path(path).stem
+    caption = f"{model_title(best)}: {which}, by each method on its own scale."
     save_figure(stage, figure, name, caption + _warning(verdicts, asked), _film_alt(of_film))
     slider = _compare_html(name, ["film", *_titles(asked)], boxes)
-    if n == 0: display({"text/markdown": slider}, raw=True)
+    display({"text/markdown": slider}, raw=True)
 
 
 # %% [markdown]
@@ -837,8 +837,9 @@ if len(table) and masks is not None:
     kinds = explained[best].films.images.set_index("path").kind[measured]
     places = localisation_table(values, masks, lesion_groups(masks, kinds), patients, seed)
     write_csv(stage.path("metrics/xai_places.csv"), places)
-    words = places[places.group == "all"].drop(columns="group")
-    display(readable(words.assign(method=_titles(words.method))).style.hide(axis="index").format(precision=2))
+    words = places[places.group == "all"].drop(columns="group").rename(columns=dict(random="random weights"))
+    words = words.assign(method=_titles(words.method), measure=[MEASURES[m].title for m in words.measure])
+    display(readable(words).style.hide(axis="index").format(precision=2))
 
 
 # %% [markdown]

@@ -2,7 +2,7 @@
 for (const box of document.querySelectorAll(".compare-maps")) {
   const { figure, panels } = JSON.parse(box.querySelector("script").textContent);
   const picture = document.querySelector(`#fig-${figure} img`);
-  if (!picture) continue;
+  if (!picture || box.querySelector("input")) continue;
   const label = document.createElement("label"), slider = document.createElement("input"), canvas = document.createElement("canvas");
   const words = document.createElement("output");
   Object.assign(slider, { type: "range", min: 0, max: panels.length - 1, step: 1, value: 0, id: `compare-${figure}` });
