@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from pneumo_nb.doubt import left_out_answers
-from pneumo_nb.hospital import recalibration_trial, trial_quantiles, trial_table
+from pneumo_nb.hospital import recalibration_trial, trial_quantiles, trial_shares, trial_table
 from pneumo_nb.measures import RULES
 from pneumo_nb.run import write_csv
 
@@ -13,7 +13,7 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("run", type=Path, help="folder of a run")
 parser.add_argument("model")
 parser.add_argument("--repeats", type=int, default=200)
-parser.add_argument("--write", type=Path)
+parser.add_argument("--write", type=Path, help="folder for local_films.csv and local_shares.csv")
 
 if __name__ == "__main__":
     asked = parser.parse_args()
@@ -21,6 +21,9 @@ if __name__ == "__main__":
     films = pd.read_csv(asked.run/f"predictions/{asked.model}.csv")
     test = films[films.split == "test"].join(patients, on="path").reset_index(drop=True)
     threshold = RULES["sensitivity .95"](left_out_answers(asked.run, asked.model))
-    found = trial_quantiles(recalibration_trial(test, threshold, repeats=asked.repeats)).round(4)
-    print(trial_table(found).to_string(index=False))
-    if asked.write: write_csv(asked.write, found)
+    trial = recalibration_trial(test, threshold, repeats=asked.repeats)
+    found, shares = trial_quantiles(trial).round(4), trial_shares(trial).round(4)
+    print(trial_table(found).to_string(index=False), shares.to_string(index=False), sep="\n\n")
+    if asked.write:
+        write_csv(asked.write/"local_films.csv", found)
+        write_csv(asked.write/"local_shares.csv", shares)

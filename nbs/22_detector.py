@@ -35,7 +35,7 @@ import pandas as pd
 from scipy.special import expit
 
 from pneumo_nb.run import (
-    StudyError, atomic_path, jsonable, models, read_json, read_provenance, read_table,
+    StudyError, atomic_path, is_hidden, jsonable, models, read_json, read_provenance, read_table,
     rng_for, threads, write_json)
 from pneumo_nb.style import counted, in_list, model_title
 from pneumo_nb.films import (
@@ -259,8 +259,8 @@ def _run_reference(folder: Path, size: int, seed: int) -> Reference:
 # %%
 #| export
 _INTENDED = "Research and teaching: how likely a frontal chest film of a child shows pneumonia."
-_NOT = ("No medical device. It was judged on films of one hospital, knows no history and no other disease, "
-        "and must not decide about a patient.")
+_NOT = ("No medical device. It was tested on films of the set that it learned from, knows no history and no "
+        "other disease, and must not decide about a patient.")
 
 
 # %%
@@ -392,18 +392,21 @@ def _with_members(network): # → keras.Model with the input of the last unit; w
 # %% [markdown]
 # ## Finding films
 #
-# Folders are walked in the order of names. Only a folder's own names are in memory at a time. A file that is
+# Folders are walked in the order of names. Other than for a study, which lists all films at once, only a
+# folder's own names are in memory at a time. A file that is
 # named is tried whatever its ending. Of a folder's files only those count that end like films.
 
 # %%
 #| export
 def _walk(folder: str, above: tuple = ()): # yields paths; `above`: folders that it lies in
-    "Films in a folder and below, in the order of names; a link that leads back up is not followed."
+    "Films in a folder and below by name; nothing hidden, no masks of phantoms, no link that leads back up."
     real = os.path.realpath(folder)
     if real in above: return
     with os.scandir(folder) as entries:
-        names = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+        names = sorted((entry.name, entry.is_dir()) for entry in entries)
+    is_drawn = ("phantom.json", False) in names
     for name, is_folder in names:
+        if is_hidden(name, "") or (is_drawn and name == "masks"): continue
         if is_folder: yield from _walk(os.path.join(folder, name), (*above, real))
         elif name.lower().endswith(FILM_ENDINGS): yield os.path.join(folder, name)
 
@@ -423,8 +426,9 @@ def find_films(
 
 # %%
 with tempfile.TemporaryDirectory() as folder:
-    for name in ("b/2.png", "b/1.dcm", "b/notes.txt", "c.jpeg", ".hidden.png"):
-        Path(folder, name).parent.mkdir(exist_ok=True)
+    for name in ("b/2.png", "b/1.dcm", "b/notes.txt", "b/@eaDir/2.png", "c.jpeg", ".hidden.png",
+                 "masks/c.png", "phantom.json"):
+        Path(folder, name).parent.mkdir(exist_ok=True, parents=True)
         Path(folder, name).touch()
     Path(folder, "b/back").symlink_to(folder)                     # would go round for ever
     found = [Path(film).relative_to(folder).as_posix() for film in find_films([folder])]

@@ -435,7 +435,7 @@ assert "0.970 on train and validation films, and of 0.900 on test films: so much
 #| export
 _QUESTION = """Can a network tell from a frontal chest X-ray whether a child has pneumonia, how sure can we be
 of the answer, and what does the network look at? Networks of several kinds are trained on films of some
-children, judged on films of others, and explained by covering the films piece by piece."""
+children, judged on films of others, and explained by maps, which are checked in turn."""
 
 _LIMITS_WORDS = """<p class="text">One test set, films squashed to a square, no films of another hospital: the
 chapter on <a href="methods.html">methods and limits</a> says what that means. This is a study, not a medical

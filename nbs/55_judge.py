@@ -174,7 +174,7 @@ _TITLES = {"rules": "How well it ranks and calls", "comparison": "Beside its own
            "groups": "By kind and flag", "calibration": "Can probabilities be believed?",
            "coverage": "Conformal sets"}
 _SAID = {
-    "rules": "The thresholds are the detector's own, chosen where it learned. In brackets 95 % intervals, "
+    "rules": "The thresholds are those on the detector's card. In brackets 95 % intervals, "
              "patients redrawn.",
     "comparison": "At the threshold of that test. The films are others, so both uncertainties count.",
     "groups": "Called right at the chosen rule. In brackets 95 % intervals, patients redrawn.",

@@ -20,7 +20,7 @@ import pandas as pd
 from scipy.special import expit
 
 from .run import (
-    StudyError, atomic_path, jsonable, models, read_json, read_provenance, read_table,
+    StudyError, atomic_path, is_hidden, jsonable, models, read_json, read_provenance, read_table,
     rng_for, threads, write_json)
 from .style import counted, in_list, model_title
 from .films import (
@@ -166,8 +166,8 @@ def _run_reference(folder: Path, size: int, seed: int) -> Reference:
 
 # %% ../nbs/22_detector.ipynb #3d9eb4f1
 _INTENDED = "Research and teaching: how likely a frontal chest film of a child shows pneumonia."
-_NOT = ("No medical device. It was judged on films of one hospital, knows no history and no other disease, "
-        "and must not decide about a patient.")
+_NOT = ("No medical device. It was tested on films of the set that it learned from, knows no history and no "
+        "other disease, and must not decide about a patient.")
 
 # %% ../nbs/22_detector.ipynb #23322917
 def _trained_on(folder: Path) -> str:
@@ -268,12 +268,14 @@ def _with_members(network): # → keras.Model with the input of the last unit; w
 
 # %% ../nbs/22_detector.ipynb #54e23840
 def _walk(folder: str, above: tuple = ()): # yields paths; `above`: folders that it lies in
-    "Films in a folder and below, in the order of names; a link that leads back up is not followed."
+    "Films in a folder and below by name; nothing hidden, no masks of phantoms, no link that leads back up."
     real = os.path.realpath(folder)
     if real in above: return
     with os.scandir(folder) as entries:
-        names = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+        names = sorted((entry.name, entry.is_dir()) for entry in entries)
+    is_drawn = ("phantom.json", False) in names
     for name, is_folder in names:
+        if is_hidden(name, "") or (is_drawn and name == "masks"): continue
         if is_folder: yield from _walk(os.path.join(folder, name), (*above, real))
         elif name.lower().endswith(FILM_ENDINGS): yield os.path.join(folder, name)
 

@@ -215,11 +215,12 @@ def _check_enough(answers: pd.DataFrame):
     "Refuse too few films, and say how many would do."
     missing = films_needed(answers.label, answers.patient_id)
     if not missing: return
+    have = in_list([f"{LEAST_PATIENTS - count} {name}" for name, count in missing.items()])
     words = in_list([f"{count} more {name} {'patient' if count == 1 else 'patients'}"
                      for name, count in missing.items()])
     raise StudyError(f"Expected films of at least {LEAST_PATIENTS} normal and {LEAST_PATIENTS} pneumonia "
-                     f"patients, found {counted(len(answers), 'film')} of too few; {words} would do, and 100 "
-                     "films or more are better.")
+                     f"patients, found {have}; {words} would do, "
+                     "and 100 films or more are better.")
 
 # %% ../nbs/23_hospital.ipynb #bcf7d906
 def _check_rises(slope: float):
@@ -313,11 +314,11 @@ def recalibration_trial(
             a, b = fit_calibration(own.label, logit(own.probability))
             line = lambda table: table.assign(probability=expit(a + b * logit(table.probability)))
             adjusted = _judged_part(line(rest), float(rule(line(own))), seed)
-            before = {f"{name}_before": value for name, value in _judged_part(rest, threshold, seed).items()}
+            unchanged = _judged_part(rest, threshold, seed)
+            before = {f"{name}_before": value for name, value in unchanged.items()}
             refused = bool(films_needed(own.label, own.patient_id))
             rows.append(dict(size=size, repeat=repeat, refused=refused) | adjusted | before)
-            if size > sizes[0]: continue
-            rows.append(dict(size=0, repeat=repeat) | _judged_part(rest, threshold, seed))
+            if size == sizes[0]: rows.append(dict(size=0, repeat=repeat, refused=False) | unchanged)
     return pd.DataFrame(rows)
 
 # %% ../nbs/23_hospital.ipynb #10351a15
@@ -339,14 +340,16 @@ _TITLES = {"ece": "ECE", "ece_honest": "ECE by chance"}
 
 # %% ../nbs/23_hospital.ipynb #ca3c44b2
 def trial_shares(trial: pd.DataFrame) -> pd.DataFrame: # a row a size
-    "In which share of the repeats recalibration is refused, and leaves films worse than it found them."
+    "In which share of the repeats recalibration is refused or harms; the intercept's median distance from 0."
     trial = trial[trial["size"] > 0]
     worse = {"refused": trial.refused,
              "intercept farther from 0": trial.intercept.abs() > trial.intercept_before.abs(),
              "ECE larger": trial.ece > trial.ece_before,
              "accuracy lower": trial.accuracy < trial.accuracy_before,
              "sensitivity below .90": trial.sensitivity < .9}
-    return pd.DataFrame(worse).astype(float).groupby(trial["size"]).mean().reset_index()
+    shares = pd.DataFrame(worse).astype(float).groupby(trial["size"]).mean()
+    distances = {"typical intercept before": trial.intercept_before.abs(), "after": trial.intercept.abs()}
+    return shares.join(pd.DataFrame(distances).groupby(trial["size"]).median()).reset_index()
 
 # %% ../nbs/23_hospital.ipynb #d5d8b2ad
 _PANELS = {"intercept": "calibration intercept", "ece": "calibration error (ECE)",

@@ -273,7 +273,7 @@ def _frame_sentences(folder: Path) -> list[str]: # one or none
 # %% ../nbs/52_report.ipynb #9a002c8d
 _QUESTION = """Can a network tell from a frontal chest X-ray whether a child has pneumonia, how sure can we be
 of the answer, and what does the network look at? Networks of several kinds are trained on films of some
-children, judged on films of others, and explained by covering the films piece by piece."""
+children, judged on films of others, and explained by maps, which are checked in turn."""
 
 _LIMITS_WORDS = """<p class="text">One test set, films squashed to a square, no films of another hospital: the
 chapter on <a href="methods.html">methods and limits</a> says what that means. This is a study, not a medical
