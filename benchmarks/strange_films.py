@@ -1,6 +1,6 @@
 """Which films a reference flags that does not know their patient: those in order, and strange ones.
 
-With --test MODEL also the run's test films, and whether MODEL calls those with a flag right. That is a look."""
+With --test MODEL also the test films, and whether MODEL calls those with a flag right. That is a look."""
 import argparse
 from pathlib import Path
 
