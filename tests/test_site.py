@@ -22,7 +22,7 @@ SMALL = [word for value in (
     "resnet.frozen_epochs=1", "resnet.finetune_epochs=1", "compact.epochs=2", "compact.widths=[4, 8]",
     "compact.seeds=2", "compact.only_folds=[0]", "transfer.refits=0", "transfer.epochs=1",
     "transfer.head_epochs=2", "shift.folds=2", "evaluation.draws=100", "xai.patch_size=12", "xai.stride=12",
-    "xai.pointing_films=4")
+    "xai.pointing_films=4", "xai.measured_films=2", "xai.rise_masks=60", "xai.films_shown=2")
     for word in ("-p", value)]
 CHAPTERS = [f"{name}.html" for name in stages()]
 PAGES = ["index.html", *CHAPTERS, "operating_point.html", "methods.html"]
