@@ -610,3 +610,22 @@ with tempfile.TemporaryDirectory() as folder:
     model.save(f"{folder}/two.keras")
     loaded = keras.saving.load_model(f"{folder}/two.keras")
 test_eq(loaded.predict_on_batch(gray), model.predict_on_batch(gray))
+
+
+# %% [markdown]
+# The networks of an ensemble can be had from it again, to see whether they agree on more than the answer.
+
+# %%
+#| export
+def networks_of(
+    model: keras.Model, # as from `as_model`
+) -> list[keras.Model]: # (N, S, S, 1) gray → (N, classes) logits; none where it is no ensemble
+    "The networks, two or more, that an ensemble asks about the film as it is given."
+    inside = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    of_films = [net for net in inside if net.input_shape == model.input_shape and net.output_shape[-1] > 1]
+    return of_films if len(of_films) > 1 else []
+
+
+# %%
+test_eq([net.name for net in networks_of(loaded)], [net.name for net in two])
+test_eq(networks_of(two[0]), [])

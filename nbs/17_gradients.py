@@ -66,6 +66,7 @@ class _Flow:
     logits: object = None           # tensor, what a sigmoid or softmax was applied to
     convolved: bool = False         # is a convolution among the steps?
     flips: frozenset = frozenset()  # axes along which it is mirrored against the film
+    box: tuple = (0, 1, 0, 1)       # what of the film it covers: rows from, to, columns from, to, as shares
     maps: tuple = ()                # of `_Flow`, the last feature maps on the way
 
 
@@ -225,6 +226,29 @@ mirror = type("Flip", (), dict(axis=2))()
 test_eq([_flips(mirror, frozenset()), _flips(mirror, frozenset({2}))], [{2}, set()])
 
 
+# %% [markdown]
+# Behind a layer that crops, a feature map covers only a part of the film.
+
+# %%
+#| export
+def _box(step, before: _Flow) -> tuple: # as `_Flow.box`
+    "What of the film values cover behind a step, in the film as it is mirrored there."
+    cropped, mirrored = getattr(step, "cropping", ((0, 0), (0, 0))), _flips(step, frozenset())
+    box = []
+    for axis, (first, last) in enumerate(cropped, 1):
+        start, end = before.box[2 * axis - 2:2 * axis]
+        pixel = (end - start) / before.value.shape[axis] if first or last else 0
+        start, end = start + first * pixel, end - last * pixel
+        box += [1 - end, 1 - start] if axis in mirrored else [start, end]
+    return tuple(box)
+
+
+# %%
+crop, whole = layers.Cropping2D(((0, 4), (2, 2))), _Flow(np.zeros((1, 8, 8, 1)))
+test_eq(_box(crop, whole), (0, .5, .25, .75))
+test_eq(_box(mirror, _Flow(None, box=(0, .5, .1, .25))), (0, .5, .75, .9))
+
+
 # %%
 #| export
 def _value_of(step, node, before: list): # `before`: of `_Flow`
@@ -241,7 +265,8 @@ def _unite(step, before: list, value) -> _Flow: # `before`: of `_Flow`
     logits = None
     if kind in ("sigmoid", "softmax"): logits = _before_activation(step, before[0].value)
     maps = {id(m): m for flow in before for m in flow.maps}
-    return _Flow(value, kind, logits, convolved, _flips(step, before[0].flips), tuple(maps.values()))
+    flips, box = _flips(step, before[0].flips), _box(step, before[0])
+    return _Flow(value, kind, logits, convolved, flips, box, tuple(maps.values()))
 
 
 # %%
@@ -515,14 +540,15 @@ print(f"{probability:.2f} for pneumonia, log odds {odds:.2f}")
 # %%
 #| export
 def _on_film(
-    change,            # (N, h, w) tensor, a value for each place of a feature map
-    flips: frozenset,  # axes along which it is mirrored
+    change,                 # (N, h, w) tensor, a value for each place of a feature map
+    feature: _Flow,         # which feature map: how it lies on the film
     shape: tuple[int, int], # (H, W) of the film
 ): # (N, H, W) tensor
     "A feature map's values for each pixel, interpolated between the middles of places."
-    change = change[..., None]
-    if flips: change = ops.flip(change, axis=sorted(flips))
-    return ops.image.resize(change, shape, "bilinear")[..., 0]
+    top, bottom, left, right = (round(share * side) for share, side in zip(feature.box, np.repeat(shape, 2)))
+    change = ops.image.resize(change[..., None], (bottom - top, right - left), "bilinear")[..., 0]
+    change = ops.pad(change, ((0, 0), (top, shape[0] - bottom), (left, shape[1] - right)))
+    return ops.flip(change, axis=sorted(feature.flips)) if feature.flips else change
 
 def _class_activation(answer: _Flow, gradients: list, shape: tuple, by_place: bool): # (N, H, W) tensor
     "Weighted features above zero, added over the last feature maps of all branches."
@@ -531,15 +557,16 @@ def _class_activation(answer: _Flow, gradients: list, shape: tuple, by_place: bo
         count = gradient.shape[1] * gradient.shape[2]
         weights = gradient * count if by_place else ops.sum(gradient, axis=(1, 2), keepdims=True)
         change = ops.relu(ops.sum(weights * ops.cast(feature.value, "float32"), axis=-1))
-        total += _on_film(change, feature.flips, shape)
+        total += _on_film(change, feature, shape)
     return total
 
 
 # %%
 corner = np.zeros((1, 2, 2), np.float32)
 corner[0, 0, 1] = 1
-test_eq(np.array(_on_film(corner, frozenset({2}), (2, 2)))[0], [[1, 0], [0, 0]])
-test_close(np.array(_on_film(corner, frozenset(), (4, 4))).sum(), 4)
+test_eq(np.array(_on_film(corner, _Flow(None, flips=frozenset({2})), (2, 2)))[0], [[1, 0], [0, 0]])
+test_close(np.array(_on_film(corner, _Flow(None), (4, 4))).sum(), 4)
+test_eq(np.array(_on_film(corner, _Flow(None, box=(.5, 1, 0, .5)), (4, 4))).nonzero(), [[0], [2], [1]])
 
 
 # %%

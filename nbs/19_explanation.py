@@ -24,6 +24,7 @@
 #| export
 import textwrap
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
 
@@ -539,8 +540,19 @@ def with_random_weights(
     set_seed(seed)
     return keras.models.clone_model(model)
 
+@contextmanager
+def random_weights(model, seed: int): # gives the model's own weights
+    "The model itself with new initial weights, for as long as the block runs; nothing is compiled again."
+    own = model.get_weights()
+    model.set_weights(with_random_weights(model, seed).get_weights())
+    try: yield own
+    finally: model.set_weights(own)
+
 
 # %%
+with random_weights(model, 1) as before:
+    test_eq(model.get_weights()[0], with_random_weights(model, 1).get_weights()[0])
+test_eq(model.get_weights()[0], before[0])
 again, other = with_random_weights(model, 1), with_random_weights(model, 2)
 test_eq(again.get_weights()[0], with_random_weights(model, 1).get_weights()[0])
 assert (again.get_weights()[0] != other.get_weights()[0]).any()

@@ -23,7 +23,7 @@
 # %%
 #| export
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
@@ -32,15 +32,15 @@ import keras
 import numpy as np
 import pandas as pd
 
-import pneumo_nb.networks  # its layers are part of saved models
 from pneumo_nb.cache import Films, take
 from pneumo_nb.evaluation import load_predictions, test_films
 from pneumo_nb.explanation import (
     METHODS, Method, explain, hits_interval, panel_boxes, plot_film, plot_rows, pointing_hits,
-    with_random_weights)
+    random_weights)
 from pneumo_nb.faithfulness import (
-    LIGHT, audit_sentence, burnt_in_regions, lesion_groups, outside_body, region_audit)
+    LIGHT, agreement, audit_sentence, burnt_in_regions, lesion_groups, outside_body, region_audit)
 from pneumo_nb.gradients import has_feature_map
+from pneumo_nb.networks import as_model, networks_of, pneumonia_logits
 from pneumo_nb.preprocessing import load_films
 from pneumo_nb.run import Stage, StudyError, finish, look, models, note, open_stage, read_json, rng_for
 from pneumo_nb.run import write_csv
@@ -53,7 +53,7 @@ from functools import partial
 from fastcore.test import test_eq, test_fail
 from IPython.display import Markdown, display
 from pneumo_nb.eda import load_burnt_in
-from pneumo_nb.faithfulness import agreement, faithfulness_table, localisation_table, measure_methods
+from pneumo_nb.faithfulness import faithfulness_table, localisation_table, measure_methods
 from pneumo_nb.faithfulness import MEASURES, plot_sanity, sanity, shown_faithfulness, use_sentence
 from pneumo_nb.mlp import train_quick
 plot_style()
@@ -111,10 +111,18 @@ STAGE = {
 # maps may be believed. The instruments say how maps are made and measured: occlusion, gradients, sampling,
 # explanations and faithfulness. Above all, a map shows what a model uses, never whether it is right to use
 # it.
+
+# %% [markdown]
+# ## One film by all methods
 #
-# ## The models of this run
+# Each map has its own scale, and no scale ends below a floor. So a map of noise looks pale. A white line runs
+# round the strongest tenth of a map. On phantoms a dashed yellow line shows where disease was drawn.
 #
-# Models are loaded from `models/*.keras`, each with films of the size that it takes.
+# Ask of every map whether the colour lies on lung. Colour on the spine, on the heart, below the diaphragm or
+# in the black beside the child is not a sign of pneumonia, even where the answer is right. Then compare with
+# the controls: what they share with a map needs no network.
+#
+# The models come from `models/*.keras`, each with films of the size that it takes.
 
 # %%
 #| export
@@ -171,9 +179,6 @@ threshold, ranking = evaluation.get("threshold", .5), _by_rank(evaluation, list(
 best = ranking[0]
 
 
-# %% [markdown]
-# Explaining a model takes the network, its predictions and the films at its size. They travel together.
-
 # %%
 #| export
 @dataclass
@@ -204,12 +209,9 @@ explained = {}
 for name in ranking:
     films = load_films(stage, networks[name].input_shape[1], seed)
     explained[name] = _Explained(name, networks[name], predictions[name], films)
-print(*(f"{model_title(name)}: films of {e.films.size} pixels" for name, e in explained.items()), sep="\n")
 
 
 # %% [markdown]
-# ## The films
-#
 # Unless films are named by the parameter `paths`, the seed picks them. The pick takes turns between films
 # that the best model got right and wrong, of both classes where there are any.
 
@@ -301,66 +303,7 @@ if not chosen:
     chosen = [path for path in picked if path != sure][:films_shown]
 _check_paths(chosen, predictions[best], best)
 _note_learned(stage, chosen, tables[best], split)
-print(f"{model_title(best)} leads, threshold {threshold:g}; explained are", *chosen, sep="\n  ")
 
-
-# %% [markdown]
-# ## What the models call them
-#
-# Each model's call, with its probability for the class that it names. The maps below are always about the
-# probability of pneumonia.
-
-# %%
-#| export
-def _call(
-    table: pd.DataFrame, # predictions of one model: path, probability
-    path: str,
-    threshold: float,
-) -> tuple[str, float] | None: # class and its probability; None for a film without a prediction
-    "What a model calls a film, and how surely."
-    rows = table.probability[table.path == path]
-    if rows.empty: return None
-    probability = rows.iloc[0]
-    positive = probability >= threshold
-    return CLASS_NAMES[int(positive)], probability if positive else 1 - probability
-
-
-# %%
-test_eq(_call(made_up, "d", .5), ("PNEUMONIA", .9))
-test_eq(_call(made_up, "a", .5), ("NORMAL", .9))
-test_eq(_call(made_up, "z", .5), None)
-
-
-# %%
-#| export
-def _calls_table(
-    predictions: dict[str, pd.DataFrame], # model → path, probability
-    paths: list[str],
-    labels: dict[str, int],               # path → 0 normal, 1 pneumonia
-    threshold: float,
-) -> pd.DataFrame: # a row a film: film, true, then each model's call and probability
-    "What every model calls the films explained."
-    rows = []
-    for path in paths:
-        calls = {model_title(name): _call(table, path, threshold) for name, table in predictions.items()}
-        words = {title: f"{call[0]} {call[1]:.1%}" for title, call in calls.items() if call}
-        rows.append(dict(film=Path(path).name, true=CLASS_NAMES[labels[path]]) | words)
-    return pd.DataFrame(rows)
-
-
-# %%
-images = explained[best].films.images
-labels = dict(zip(images.path, images.label))
-table = _calls_table(predictions, chosen, labels, threshold)
-write_csv(stage.path("metrics/xai.csv"), table)
-table.style.hide(axis="index").format(na_rep="–")
-
-
-# %% [markdown]
-# ## By which methods
-#
-# Each method asks another question. What red says differs, and so do the units: no scale can be compared with
-# that of another method.
 
 # %%
 #| export
@@ -386,16 +329,11 @@ wanted = _asked_methods(methods)
 asked = [name for name in wanted if explained[best].suits(name)]
 without = [name for name in wanted if name not in asked]
 if without: print(f"{model_title(best)} has no feature map, so there are no {in_list(_titles(without))}.")
-said = [METHODS[name] for name in asked]
-table = pd.DataFrame(dict(method=_titles(asked), red=[m.red for m in said], unit=[m.unit for m in said]))
-table.rename(columns=dict(red="red says that")).style.hide(axis="index")
 
 
 # %% [markdown]
 # Before any picture, one question is put to every method: do its maps change when the network's weights are
-# drawn anew? If they hardly do, the maps show the film and not the network. The captions below say so of such
-# maps. [The curves](#fig-xai_sanity) come further down. To check and to measure, the methods sample fewer
-# copies of a film than for the pictures.
+# drawn anew? If they hardly do, the maps show the film and not the network, and the captions say so.
 
 # %%
 #| export
@@ -433,16 +371,6 @@ else:
     print(f"{counted(len(asked), 'method')} checked in {time.time() - start:.1f} s")
 
 
-# %% [markdown]
-# ## One film by all methods
-#
-# Each map has its own scale, and no scale ends below a floor. So a map of noise looks pale. A white line runs
-# round the strongest tenth of a map. On phantoms a dashed yellow line shows where disease was drawn.
-#
-# Ask of every map whether the colour lies on lung. Colour on the spine, on the heart, below the diaphragm or
-# in the black beside the child is not a sign of pneumonia, even where the answer is right. Then compare with
-# the controls: what they share with a map needs no network.
-
 # %%
 #| export
 def _load_masks(
@@ -455,6 +383,27 @@ def _load_masks(
         drawn = cv2.imread(str((Path(root)/"masks"/path).with_suffix(".png")), cv2.IMREAD_GRAYSCALE)
         return cv2.resize(drawn, (size, size), interpolation=cv2.INTER_AREA) > 127
     return np.stack([mask(path) for path in paths])
+
+
+# %%
+#| export
+def _call(
+    table: pd.DataFrame, # predictions of one model: path, probability
+    path: str,
+    threshold: float,
+) -> tuple[str, float] | None: # class and its probability; None for a film without a prediction
+    "What a model calls a film, and how surely."
+    rows = table.probability[table.path == path]
+    if rows.empty: return None
+    probability = rows.iloc[0]
+    positive = probability >= threshold
+    return CLASS_NAMES[int(positive)], probability if positive else 1 - probability
+
+
+# %%
+test_eq(_call(made_up, "d", .5), ("PNEUMONIA", .9))
+test_eq(_call(made_up, "a", .5), ("NORMAL", .9))
+test_eq(_call(made_up, "z", .5), None)
 
 
 # %%
@@ -544,6 +493,48 @@ for n, (name, path) in enumerate(page.items()):
     slider = _compare_html(name, ["film", *_titles(asked)], boxes)
     display({"text/markdown": slider}, raw=True)
 
+# %% [markdown]
+# ## What the methods ask
+#
+# Each method asks another question. What red says differs, and so do the units: no scale can be compared with
+# that of another method.
+
+# %%
+said = [METHODS[name] for name in asked]
+table = pd.DataFrame(dict(method=_titles(asked), red=[m.red for m in said], unit=[m.unit for m in said]))
+table.rename(columns=dict(red="red says that")).style.hide(axis="index")
+
+
+# %% [markdown]
+# ## What the models call them
+#
+# Each model's call, with its probability for the class that it names. The maps below are always about the
+# probability of pneumonia.
+
+# %%
+#| export
+def _calls_table(
+    predictions: dict[str, pd.DataFrame], # model → path, probability
+    paths: list[str],
+    labels: dict[str, int],               # path → 0 normal, 1 pneumonia
+    threshold: float,
+) -> pd.DataFrame: # a row a film: film, true, then each model's call and probability
+    "What every model calls the films explained."
+    rows = []
+    for path in paths:
+        calls = {model_title(name): _call(table, path, threshold) for name, table in predictions.items()}
+        words = {title: f"{call[0]} {call[1]:.1%}" for title, call in calls.items() if call}
+        rows.append(dict(film=Path(path).name, true=CLASS_NAMES[labels[path]]) | words)
+    return pd.DataFrame(rows)
+
+
+# %%
+images = explained[best].films.images
+labels = dict(zip(images.path, images.label))
+table = _calls_table(predictions, chosen, labels, threshold)
+write_csv(stage.path("metrics/xai.csv"), table)
+table.style.hide(axis="index").format(na_rep="–")
+
 
 # %% [markdown]
 # ## Every model
@@ -559,6 +550,11 @@ def _overview(model: _Explained, asked: list[str]) -> list[str]: # names of meth
     "By what every model is explained."
     suits = [name for name in asked if model.suits(name)]
     return [name for name in suits if name in ("occlusion", "gradcam")] or suits[:1]
+
+def _quickest(model: _Explained, asked: list[str]) -> list[str]: # one method
+    "By what a model is explained on many films."
+    by = _overview(model, asked)
+    return ["gradcam"] if "gradcam" in by else by[:1]
 
 def _by_row(model: _Explained, paths: list[str], methods: list[str], settings: dict) -> list[dict]:
     "For each path: method → map."
@@ -751,6 +747,45 @@ if len(table):
 
 
 # %% [markdown]
+# Networks of one recipe that differ by seed or fold agree on most calls. Do they also agree on where to look?
+# Here it is asked of the networks of the best ensemble, by methods that follow derivatives. Where they
+# differ, a map shows one training and not what films of pneumonia have in common.
+
+# %%
+#| export
+def _networks_apart(
+    model: _Explained,
+    paths: list[str],
+    methods: list[str],
+    settings: dict, # method → its settings
+    seed: int,
+) -> pd.DataFrame: # method, first, second (numbers of networks), correlation, low, high
+    "How alike the maps of an ensemble's networks are."
+    pixels, patients, rows = model.pixels(paths), _patients_of(model, paths), []
+    networks = [as_model(pneumonia_logits([net], flip=False)) for net in networks_of(model.network)]
+    for method in methods:
+        own = settings.get(method, {})
+        maps = {n: explain(net, pixels, method, **own) for n, net in enumerate(networks, 1)}
+        rows.append(agreement(maps, patients, seed).assign(method=method))
+    return pd.concat(rows)
+
+
+# %%
+if len(table):
+    ensembles = (name for name in ranking if networks_of(networks[name]))
+    ensemble = next(ensembles, None)
+    of_gradients = [name for name in ("gradcam", "integrated_gradients", "smoothgrad") if name in asked]
+    if not (ensemble and of_gradients): print("This run has no ensemble's networks to compare.")
+    else:
+        alike = _networks_apart(explained[ensemble], measured, of_gradients, light, seed)
+        write_csv(stage.path("metrics/xai_networks.csv"), alike)
+        means = alike.groupby("method", sort=False).correlation.agg(["mean", "min", "max"]).reset_index()
+        words = readable(means.assign(method=_titles(means.method))).style.hide(axis="index")
+        caption = f"Maps of {model_title(ensemble)}'s networks: correlation over pairs"
+        display(words.format(precision=2).set_caption(caption))
+
+
+# %% [markdown]
 # **Off the child, and on text**: no disease lies in the air beside the child, nor on burnt-in text and
 # markers. At a ratio of 1 a map pays such a region no attention of its own.
 
@@ -788,7 +823,8 @@ if len(table):
 # On phantoms we know where disease was drawn. The **pointing game** counts how often a map's highest point
 # lies in the drawn disease, over diseased films that a model called right. Pointing blindly scores the
 # disease's share of the film. The interval comes from redrawn patients. Beside it stands the same
-# architecture with random weights: what it hits, it hits without having learned anything.
+# architecture with random weights: what it hits, it hits without having learned anything. Every model plays
+# by the quickest method that suits it: Grad-CAM where it has a feature map, else occlusion.
 
 # %%
 #| export
@@ -803,8 +839,9 @@ def _point(
     seed: int,
 ) -> dict: # a value for each of `_POINTING`
     "One model's pointing game, and that of the same architecture with random weights."
-    untrained = replace(model, network=with_random_weights(model.network, seed))
-    hits, random = (pointing_hits(m.maps(paths, method, settings), masks) for m in (model, untrained))
+    hits = pointing_hits(model.maps(paths, method, settings), masks)
+    with random_weights(model.network, seed):
+        random = pointing_hits(model.maps(paths, method, settings), masks)
     low, high = hits_interval(hits, _patients_of(model, paths), seed)
     return dict(model=model.name, films=len(paths), hits=hits.mean(), blind=masks.mean(), method=method,
                 low=low, high=high, random=random.mean())
@@ -815,7 +852,7 @@ games = []
 for name, model in explained.items() if facts["source"] == "phantoms" else ():
     right = _called_right(tables[name], threshold, pointing_films, seed)
     if not right: print(f"{model_title(name)} called no pneumonia right, so there is nothing to point at.")
-    for method in _overview(model, wanted) if right else ():
+    for method in _quickest(model, wanted) if right else ():
         games.append(_point(model, right, np.stack(masks_of(model, right)), method, settings, seed))
 if facts["source"] != "phantoms":
     print("These films come without masks, so the maps cannot be checked against the truth here.")

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['METHODS', 'Method', 'explain', 'overlay', 'map_colours', 'colour_floor', 'colour_limit', 'strongest_tenth',
            'plot_film', 'panel_boxes', 'plot_rows', 'highest_point', 'pointing_hits', 'pointing_game', 'hits_interval',
-           'with_random_weights']
+           'with_random_weights', 'random_weights']
 
 # %% ../nbs/19_explanation.ipynb #a47d5f69
 import textwrap
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
 
@@ -281,3 +282,11 @@ def with_random_weights(
     import keras
     set_seed(seed)
     return keras.models.clone_model(model)
+
+@contextmanager
+def random_weights(model, seed: int): # gives the model's own weights
+    "The model itself with new initial weights, for as long as the block runs; nothing is compiled again."
+    own = model.get_weights()
+    model.set_weights(with_random_weights(model, seed).get_weights())
+    try: yield own
+    finally: model.set_weights(own)

@@ -6,7 +6,7 @@
 __all__ = ['BATCH_NORM_MOMENTUM', 'gray_input', 'FusedBatchNormalization', 'seed_states', 'set_seed_states', 'without_optimizer',
            'MeanOfChannels', 'first_dense', 'fold_channels', 'unfold_channels', 'GrayConvolution', 'fast_twin',
            'with_weights_of', 'temperature_scaled', 'Contrast', 'Reduce', 'residual_network', 'film_network',
-           'pneumonia_logits', 'as_model']
+           'pneumonia_logits', 'as_model', 'networks_of']
 
 # %% ../nbs/11_networks.ipynb #36ba9c92
 from contextlib import contextmanager
@@ -290,3 +290,12 @@ def as_model(
     count = logits.output_shape[1]
     last.set_weights([np.full((count, 1), 1 / count, np.float32), np.zeros(1, np.float32)])
     return model
+
+# %% ../nbs/11_networks.ipynb #575edfcb
+def networks_of(
+    model: keras.Model, # as from `as_model`
+) -> list[keras.Model]: # (N, S, S, 1) gray → (N, classes) logits; none where it is no ensemble
+    "The networks, two or more, that an ensemble asks about the film as it is given."
+    inside = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    of_films = [net for net in inside if net.input_shape == model.input_shape and net.output_shape[-1] > 1]
+    return of_films if len(of_films) > 1 else []

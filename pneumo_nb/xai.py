@@ -7,7 +7,7 @@ __all__ = ['RANGES', 'STAGE', 'load_models']
 
 # %% ../nbs/41_xai.ipynb #19a98df6
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
@@ -16,15 +16,15 @@ import keras
 import numpy as np
 import pandas as pd
 
-import pneumo_nb.networks  # its layers are part of saved models
 from .cache import Films, take
 from .evaluation import load_predictions, test_films
 from pneumo_nb.explanation import (
     METHODS, Method, explain, hits_interval, panel_boxes, plot_film, plot_rows, pointing_hits,
-    with_random_weights)
+    random_weights)
 from .faithfulness import (
-    LIGHT, audit_sentence, burnt_in_regions, lesion_groups, outside_body, region_audit)
+    LIGHT, agreement, audit_sentence, burnt_in_regions, lesion_groups, outside_body, region_audit)
 from .gradients import has_feature_map
+from .networks import as_model, networks_of, pneumonia_logits
 from .preprocessing import load_films
 from .run import Stage, StudyError, finish, look, models, note, open_stage, read_json, rng_for
 from .run import write_csv
@@ -147,34 +147,6 @@ def _note_learned(
     if others: note(stage, f"{', '.join(others)}: not among the {split} films, so these films may have been "
                     "learned from; a probability may be that of a network that did not, a map is not.")
 
-# %% ../nbs/41_xai.ipynb #6779d51e
-def _call(
-    table: pd.DataFrame, # predictions of one model: path, probability
-    path: str,
-    threshold: float,
-) -> tuple[str, float] | None: # class and its probability; None for a film without a prediction
-    "What a model calls a film, and how surely."
-    rows = table.probability[table.path == path]
-    if rows.empty: return None
-    probability = rows.iloc[0]
-    positive = probability >= threshold
-    return CLASS_NAMES[int(positive)], probability if positive else 1 - probability
-
-# %% ../nbs/41_xai.ipynb #6b8c6af8
-def _calls_table(
-    predictions: dict[str, pd.DataFrame], # model → path, probability
-    paths: list[str],
-    labels: dict[str, int],               # path → 0 normal, 1 pneumonia
-    threshold: float,
-) -> pd.DataFrame: # a row a film: film, true, then each model's call and probability
-    "What every model calls the films explained."
-    rows = []
-    for path in paths:
-        calls = {model_title(name): _call(table, path, threshold) for name, table in predictions.items()}
-        words = {title: f"{call[0]} {call[1]:.1%}" for title, call in calls.items() if call}
-        rows.append(dict(film=Path(path).name, true=CLASS_NAMES[labels[path]]) | words)
-    return pd.DataFrame(rows)
-
 # %% ../nbs/41_xai.ipynb #e760215f
 def _asked_methods(names: list[str]) -> list[str]: # `names`: [] for all
     "The methods to explain by; controls are always among them."
@@ -212,6 +184,19 @@ def _load_masks(
         drawn = cv2.imread(str((Path(root)/"masks"/path).with_suffix(".png")), cv2.IMREAD_GRAYSCALE)
         return cv2.resize(drawn, (size, size), interpolation=cv2.INTER_AREA) > 127
     return np.stack([mask(path) for path in paths])
+
+# %% ../nbs/41_xai.ipynb #6779d51e
+def _call(
+    table: pd.DataFrame, # predictions of one model: path, probability
+    path: str,
+    threshold: float,
+) -> tuple[str, float] | None: # class and its probability; None for a film without a prediction
+    "What a model calls a film, and how surely."
+    rows = table.probability[table.path == path]
+    if rows.empty: return None
+    probability = rows.iloc[0]
+    positive = probability >= threshold
+    return CLASS_NAMES[int(positive)], probability if positive else 1 - probability
 
 # %% ../nbs/41_xai.ipynb #435c3591
 def _caption(
@@ -257,11 +242,31 @@ def _film_alt(maps: dict[str, np.ndarray]) -> str: # method → (S, S)
     parts = [f"{METHODS[name].title} from {m.min():+.2g} to {m.max():+.2g}" for name, m in maps.items()]
     return "A film, and on it in red and blue: " + "; ".join(parts) + "."
 
+# %% ../nbs/41_xai.ipynb #6b8c6af8
+def _calls_table(
+    predictions: dict[str, pd.DataFrame], # model → path, probability
+    paths: list[str],
+    labels: dict[str, int],               # path → 0 normal, 1 pneumonia
+    threshold: float,
+) -> pd.DataFrame: # a row a film: film, true, then each model's call and probability
+    "What every model calls the films explained."
+    rows = []
+    for path in paths:
+        calls = {model_title(name): _call(table, path, threshold) for name, table in predictions.items()}
+        words = {title: f"{call[0]} {call[1]:.1%}" for title, call in calls.items() if call}
+        rows.append(dict(film=Path(path).name, true=CLASS_NAMES[labels[path]]) | words)
+    return pd.DataFrame(rows)
+
 # %% ../nbs/41_xai.ipynb #c2d6118f
 def _overview(model: _Explained, asked: list[str]) -> list[str]: # names of methods
     "By what every model is explained."
     suits = [name for name in asked if model.suits(name)]
     return [name for name in suits if name in ("occlusion", "gradcam")] or suits[:1]
+
+def _quickest(model: _Explained, asked: list[str]) -> list[str]: # one method
+    "By what a model is explained on many films."
+    by = _overview(model, asked)
+    return ["gradcam"] if "gradcam" in by else by[:1]
 
 def _by_row(model: _Explained, paths: list[str], methods: list[str], settings: dict) -> list[dict]:
     "For each path: method → map."
@@ -321,6 +326,23 @@ def _train_mean(films: Films, most: int = 400) -> np.ndarray | None: # (S, S) fl
     rows = films.rows("train")[:most]
     return take(films.pixels, rows).mean(axis=0, dtype=np.float32) if len(rows) else None
 
+# %% ../nbs/41_xai.ipynb #fe8e2e8b
+def _networks_apart(
+    model: _Explained,
+    paths: list[str],
+    methods: list[str],
+    settings: dict, # method → its settings
+    seed: int,
+) -> pd.DataFrame: # method, first, second (numbers of networks), correlation, low, high
+    "How alike the maps of an ensemble's networks are."
+    pixels, patients, rows = model.pixels(paths), _patients_of(model, paths), []
+    networks = [as_model(pneumonia_logits([net], flip=False)) for net in networks_of(model.network)]
+    for method in methods:
+        own = settings.get(method, {})
+        maps = {n: explain(net, pixels, method, **own) for n, net in enumerate(networks, 1)}
+        rows.append(agreement(maps, patients, seed).assign(method=method))
+    return pd.concat(rows)
+
 # %% ../nbs/41_xai.ipynb #cbba3aff
 def _audit_regions(
     model: _Explained,
@@ -349,8 +371,9 @@ def _point(
     seed: int,
 ) -> dict: # a value for each of `_POINTING`
     "One model's pointing game, and that of the same architecture with random weights."
-    untrained = replace(model, network=with_random_weights(model.network, seed))
-    hits, random = (pointing_hits(m.maps(paths, method, settings), masks) for m in (model, untrained))
+    hits = pointing_hits(model.maps(paths, method, settings), masks)
+    with random_weights(model.network, seed):
+        random = pointing_hits(model.maps(paths, method, settings), masks)
     low, high = hits_interval(hits, _patients_of(model, paths), seed)
     return dict(model=model.name, films=len(paths), hits=hits.mean(), blind=masks.mean(), method=method,
                 low=low, high=high, random=random.mean())

@@ -268,6 +268,7 @@ def test_black_films_are_explained(model):
     assert occlusion_map(model, np.zeros((2, 23, 31), np.uint8)).shape == (2, 23, 31)
 
 def two_classes():
+    set_seed(2)   # by chance both filters may be shut everywhere, and every map is empty then
     first = [conv(2, 3, activation="relu"), L.Rescaling(1 / 255)]
     return keras.Sequential([keras.Input((12, 14, 1)), *first, L.Flatten(), L.Dense(2, "softmax")])
 
@@ -387,7 +388,7 @@ def check_tables(run, asked):
     "The tables of a run on phantoms, whose truth is known."
     pointing = pd.read_csv(run/"metrics/xai_pointing.csv")
     assert list(pointing) == ["model", "films", "hits", "blind", "method", "low", "high", "random"]
-    assert list(pointing.method) == ["occlusion", "gradcam"] * 2 and not pointing.isna().any(axis=None)
+    assert list(pointing.method) == ["gradcam"] * 2 and not pointing.isna().any(axis=None)
     for game in pointing.itertuples():
         table = pd.read_csv(run/f"predictions/{game.model}.csv").query("split == 'test' and label == 1")
         assert game.films == (table.probability >= .5).sum()    # all of them
