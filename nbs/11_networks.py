@@ -31,6 +31,7 @@ import numpy as np
 from keras import layers, ops
 
 from pneumo_nb.run import StudyError
+from pneumo_nb.style import counted
 
 # %%
 #| hide
@@ -38,6 +39,8 @@ import tempfile
 from fastcore.test import test_close, test_eq, test_fail
 from pneumo_nb.measures import scaled_probability
 from pneumo_nb.run import set_seed
+from pneumo_nb.style import plot_style, show_figure
+plot_style()
 
 
 # %% [markdown]
@@ -629,3 +632,68 @@ def networks_of(
 # %%
 test_eq([net.name for net in networks_of(loaded)], [net.name for net in two])
 test_eq(networks_of(two[0]), [])
+
+
+# %% [markdown]
+# ## A picture of a network
+#
+# A network is drawn from its layers, so that no number in a picture is typed. Layers that give as many places
+# are taken together: a row has its places and channels, a width by its places, and its number of weights.
+
+# %%
+#| export
+def _leaves(model: keras.Model) -> list: # layers with weights, from the film to the answer
+    "The layers of a model, and of the models inside it."
+    inside = [_leaves(layer) if isinstance(layer, keras.Model) else [layer] for layer in model.layers]
+    return [layer for layers in inside for layer in layers if layer.weights]
+
+def network_rows(model: keras.Model) -> list[dict]: # places (side, pixels, or 0), channels, layers, weights
+    "A network from the film to the answer; what only scales or normalises counts to the row before."
+    rows = []
+    for layer in _leaves(model):
+        shape, weights = layer.output.shape, sum(int(np.prod(w.shape)) for w in layer.weights)
+        places, is_asking = shape[1] if len(shape) == 4 else 0, hasattr(layer, "kernel")
+        if is_asking and (not rows or rows[-1]["places"] != places or not places) or not rows:
+            rows.append(dict(places=places, channels=0, layers=0, weights=0))
+        rows[-1]["channels"] = max(rows[-1]["channels"], shape[-1])
+        rows[-1]["layers"] += is_asking
+        rows[-1]["weights"] += weights
+    return rows
+
+
+# %%
+tiny = keras.Sequential([keras.Input((8, 8, 1)), layers.Conv2D(4, 3, padding="same"), layers.MaxPooling2D(),
+                         layers.Conv2D(6, 3, padding="same"), layers.Flatten(), layers.Dense(1)])
+test_eq([tuple(row.values()) for row in network_rows(tiny)], [(8, 4, 1, 40), (4, 6, 1, 222), (0, 1, 1, 97)])
+
+
+# %%
+#| export
+def _row_words(row: dict) -> str: # of `network_rows`
+    places, channels = row["places"], row["channels"]
+    size = f"{places} × {places} × {channels:,}" if places else counted(channels, "unit")
+    return f"{size}:  {counted(row['layers'], 'layer')}, {row['weights']:,} weights"
+
+def plot_network(model: keras.Model): # (N, S, S, 1) → (N, outputs)
+    "A network from the film above to the answer below."
+    import matplotlib.pyplot as plt
+    rows, side = network_rows(model), model.input_shape[1]
+    figure, ax = plt.subplots(figsize=(5.6, .36 * (len(rows) + 1) + .3))
+    widths = [1, *(np.sqrt(max(row["places"], side / 64) / side) for row in rows)]
+    words = [f"film, {side} × {side}", *map(_row_words, rows)]
+    colours = ["#bbbbbb"] + ["#0072B2" if row["places"] else "#E69F00" for row in rows]
+    ax.barh(range(len(widths)), widths, left=[-w / 2 for w in widths], color=colours, height=.62)
+    for y, text in enumerate(words): ax.text(.6, y, text, va="center", fontsize=10)
+    ax.set(xlim=(-.55, 2.3), ylim=(len(widths) - .4, -.6))
+    ax.axis("off")
+    return figure
+
+def network_alt(model: keras.Model) -> str: # as for `plot_network`
+    "What is seen on that picture, in words."
+    return "From the film to the answer: " + "; ".join(map(_row_words, network_rows(model))) + "."
+
+
+# %%
+figure, alt = plot_network(two[0]), network_alt(two[0])
+show_figure(figure, "networks_rows", "A small network, drawn from its layers.", alt)
+print(network_alt(tiny))

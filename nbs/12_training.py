@@ -35,7 +35,8 @@ from pneumo_nb.run import (
 from pneumo_nb.style import COLOURS, counted, model_style, model_title, save_figure
 from pneumo_nb.measures import fit_temperature, scaled_probability
 from pneumo_nb.batches import Source, class_weights
-from pneumo_nb.networks import seed_states, set_seed_states, temperature_scaled, without_optimizer
+from pneumo_nb.networks import (
+    network_alt, plot_network, seed_states, set_seed_states, temperature_scaled, without_optimizer)
 
 # %%
 #| hide
@@ -597,6 +598,17 @@ def plot_history(
 # %%
 _ = show_figure(plot_history(history, "A toy"), "training_toy", "Training of the toy by epoch.",
                 "Accuracy, loss, precision and recall of the toy over three epochs, train and validation.")
+
+
+# %%
+#| export
+def show_network(
+    stage: Stage,
+    model: keras.Model, # (N, S, S, 1) → (N, outputs), with layers that Keras keeps as a graph
+):
+    "Save and show a picture of the stage's network."
+    caption = "The network of this run: places × channels of its layers, then units."
+    save_figure(stage, plot_network(model), f"{stage.name}_network", caption, network_alt(model))
 
 
 # %%

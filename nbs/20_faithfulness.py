@@ -23,6 +23,7 @@
 # %%
 #| export
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import combinations, zip_longest
 
@@ -32,7 +33,8 @@ import pandas as pd
 from scipy import ndimage
 from scipy.stats import rankdata
 
-from pneumo_nb.explanation import METHODS, explain, hits_interval, pointing_hits, with_random_weights
+from pneumo_nb.explanation import METHODS, explain, hits_interval, pointing_hits, random_weights
+from pneumo_nb.explanation import with_random_weights
 from pneumo_nb.gradients import asked_log_odds
 from pneumo_nb.occlusion import check_explained
 from pneumo_nb.run import StudyError, rng_for, set_seed
@@ -609,9 +611,9 @@ assert (structural_similarity(exact, other) < .5).all()
 #
 # A map that shows what a network learned must change when the network forgets. **Cascading randomisation**
 # gives new weights to the network layer by layer, from the answer down to the film, and compares the map with
-# that of the trained network. The caller's model stays as it is, since a copy is changed. Layers that only
-# scale, such as batch normalisation, go together with the layer below. Branches of the same form, such as the
-# networks of an ensemble, go together, too. A deep network is cut into at most `rows` parts.
+# that of the trained network. Afterwards the model has its own weights again. Layers that only scale, such as
+# batch normalisation, go together with the layer below. Branches of the same form, such as the networks of an
+# ensemble, go together, too. A deep network is cut into at most `rows` parts.
 
 # %%
 #| export
@@ -669,23 +671,22 @@ def _cascade(
     model,
     seed: int,
     rows: int, # at most
-): # yields the name of the lowest layer that has new weights so far, and the network
-    "Copies of a model that forgets, from the answer down to the film; the same object, changed each time."
-    import keras
-    fresh, copy = with_random_weights(model, seed), keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    pairs = [_in_parts(_with_kernels(_levels(m)), rows) if _with_kernels(_levels(m)) else []
-             for m in (copy, fresh)]
-    if not pairs[0]: raise StudyError("Expected a network of layers with weights, found none; its maps "
-                                      "cannot be checked in this way.")
-    for mine, new in zip(*pairs):
-        for layer, source in zip(mine, new): layer.set_weights(source.get_weights())
-        yield mine[-1].name, copy
+): # yields the name of the lowest layer that has new weights so far
+    "A model that forgets, from the answer down to the film, and has its own weights again at the end."
+    fresh, own = with_random_weights(model, seed), model.get_weights()
+    levels = [_with_kernels(_levels(m)) for m in (model, fresh)]
+    if not levels[0]: raise StudyError("Expected a network of layers with weights, found none; its maps "
+                                       "cannot be checked in this way.")
+    try:
+        for mine, new in zip(*(_in_parts(part, rows) for part in levels)):
+            for layer, source in zip(mine, new): layer.set_weights(source.get_weights())
+            yield mine[-1].name
+    finally: model.set_weights(own)
 
 
 # %%
 before = [w.copy() for w in forked.get_weights()]
-steps = [(name, [w.copy() for w in copy.get_weights()]) for name, copy in _cascade(forked, 1, 16)]
+steps = [(name, [w.copy() for w in forked.get_weights()]) for name in _cascade(forked, 1, 16)]
 changed = [sum((a != b).any() for a, b in zip(w, before)) for _, w in steps]
 test_eq([changed, steps[0][0]], [[1, 3, 5], "top"])   # kernels; other new weights equal the old ones here
 for a, b in zip(before, forked.get_weights()): test_eq(a, b)
@@ -693,6 +694,11 @@ for a, b in zip(before, forked.get_weights()): test_eq(a, b)
 
 # %%
 #| export
+def _likeness(before, now, signed: bool) -> dict: # (N, H, W) each
+    "How alike two sets of maps are, in the mean over films."
+    return dict(correlation=rank_correlation(before, now, signed).mean(),
+                ssim=structural_similarity(before, now, signed).mean())
+
 def forget(
     model,           # Keras model; stays as it is
     images,          # (N, H, W) gray 0-255
@@ -706,12 +712,11 @@ def forget(
     "How alike the maps of several methods stay while the network forgets."
     made = []
     for draw in range(draws):
-        for step, (layer, network) in enumerate(_cascade(model, seed + draw, rows)):
-            for method, before in maps.items():
-                now = explain(network, images, method, **settings.get(method, {}))
-                made.append(dict(method=method, step=step, layer=layer,
-                                 correlation=rank_correlation(before, now, signed).mean(),
-                                 ssim=structural_similarity(before, now, signed).mean()))
+        with closing(_cascade(model, seed + draw, rows)) as layers:
+            for step, layer in enumerate(layers): made += [
+                dict(method=method, step=step, layer=layer) | _likeness(
+                    before, explain(model, images, method, **settings.get(method, {})), signed)
+                for method, before in maps.items()]
     groups = pd.DataFrame(made).groupby(["method", "step"], sort=False)
     return groups.agg(dict(layer="first", correlation="mean", ssim="mean")).reset_index()
 
@@ -1285,16 +1290,15 @@ def measure_methods(
     "Every measure of every method on every film."
     block, maps, made = max(1, images.shape[1] // 16), {}, []
     removed = ask_removed(model, images, block, samples, seed)
-    random = with_random_weights(model, seed) if masks is not None else None
     for method in methods:
         own = (settings or {}).get(method, {})
         maps[method] = explain(model, images, method, **own)
         values = film_measures(model, images, maps[method], removed, mean, masks, steps, block, seed)
         stable = max_sensitivity(model, images[:noisy], method, .02, 1, seed, own, maps[method][:noisy])
         values["max_sensitivity"] = np.r_[stable, np.full(len(images) - len(stable), np.nan)]
-        if random is not None:
-            untrained = localisation(explain(random, images, method, **own), masks, seed)
-            values = values.join(untrained.add_prefix("random_"))
+        if masks is not None:
+            with random_weights(model, seed): untrained = explain(model, images, method, **own)
+            values = values.join(localisation(untrained, masks, seed).add_prefix("random_"))
         made.append(values.rename_axis("film").reset_index().assign(method=method))
     return pd.concat(made, ignore_index=True), maps
 

@@ -39,7 +39,7 @@ from IPython.display import Markdown, display
 from pneumo_nb.run import finish, open_stage
 from pneumo_nb.style import plot_style
 from pneumo_nb.networks import first_dense
-from pneumo_nb.training import show_history, training_findings
+from pneumo_nb.training import show_history, show_network, training_findings
 from pneumo_nb.preprocessing import load_ranges
 plot_style()
 
@@ -127,6 +127,13 @@ model = build_mlp(image_size)
 folded = fold_channels(model)
 compile_model(folded, learning_rate, jit_compile)
 history = train_model(stage, "mlp", folded, source, epochs, batch_size, seed)
+
+# %% [markdown]
+# [The figure](#fig-mlp_network) shows the network from the film above to the answer below: blue bars are as wide as
+# there are places for a pattern, yellow squares stand for layers that join all places.
+
+# %%
+show_network(stage, model)
 
 # %% [markdown]
 # [The curves](#fig-mlp_history) show the training epoch by epoch; the line marks the epoch that was kept.

@@ -35,7 +35,8 @@ from pneumo_nb.run import finish, open_stage, set_seed
 from pneumo_nb.style import plot_style
 from pneumo_nb.batches import film_source
 from pneumo_nb.networks import fast_twin, with_weights_of
-from pneumo_nb.training import compile_model, keep_model, show_history, train_model, training_findings
+from pneumo_nb.training import compile_model, keep_model, show_history, show_network, train_model
+from pneumo_nb.training import training_findings
 from pneumo_nb.preprocessing import load_films, load_ranges
 plot_style()
 
@@ -124,6 +125,13 @@ model = build_cnn(image_size)
 fast = fast_twin(model)
 compile_model(fast, learning_rate, jit_compile)
 history = train_model(stage, "cnn", fast, source, epochs, batch_size, seed)
+
+# %% [markdown]
+# [The figure](#fig-cnn_network) shows the network from the film above to the answer below: blue bars are as wide as
+# there are places for a pattern, yellow squares stand for layers that join all places.
+
+# %%
+show_network(stage, model)
 
 # %% [markdown]
 # [The curves](#fig-cnn_history) show the training epoch by epoch; the line marks the epoch that was kept.

@@ -44,7 +44,7 @@ from IPython.display import Markdown, display
 from pneumo_nb.run import finish, note, open_stage, set_seed
 from pneumo_nb.style import plot_style, readable
 from pneumo_nb.batches import film_source
-from pneumo_nb.training import keep_model, show_history, train_model, training_findings
+from pneumo_nb.training import keep_model, show_history, show_network, train_model, training_findings
 from pneumo_nb.preprocessing import load_films, load_ranges
 plot_style()
 
@@ -426,6 +426,12 @@ unfreeze_blocks(model, finetune_blocks)
 compile_model(blocks_and_head, finetune_learning_rate, jit_compile)
 tuned = train_model(stage, "resnet_finetuned", blocks_and_head, lower, finetune_epochs, batch_size, seed,
                     seconds_before=frozen.total_seconds.iloc[-1])
+
+# %% [markdown]
+# [The network](#fig-resnet_network) from the film above to the answer below: the trunk's blocks, and a head.
+
+# %%
+show_network(stage, model)
 
 # %% [markdown]
 # [The curves](#fig-resnet_finetuned_history) begin where the frozen stage ended.

@@ -38,6 +38,7 @@ from pneumo_nb.views import RECIPE
 from IPython.display import Markdown, display
 from pneumo_nb.run import finish, open_stage
 from pneumo_nb.style import plot_style, readable, save_figure
+from pneumo_nb.training import show_network
 from pneumo_nb.films import sample_films
 from pneumo_nb.members import (
     examine_members, keep_members, make_plan, member_source, saved_differ, show_losses,
@@ -234,7 +235,7 @@ save_figure(stage, _plot_seen(films, shown, _seen_by(films, shown, source, 4), c
 # ## The network
 #
 # A residual network with its contrast layer, trained in layers that are fast on a processor and kept in plain
-# ones.
+# ones. [The figure](#fig-compact_network) shows it from the film above to the answer below.
 
 # %%
 #| export
@@ -250,7 +251,8 @@ def build_compact(
 
 # %%
 network = build_compact(stage.params, 3, train=False)
-print(network.input_shape, "→", network.output_shape, f"{network.count_params():,} parameters")
+print(f"{network.count_params():,} parameters")
+show_network(stage, network)
 
 # %% [markdown]
 # ## Members

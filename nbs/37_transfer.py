@@ -34,7 +34,8 @@ from pneumo_nb.run import finish, note, open_stage, set_seed
 from pneumo_nb.style import plot_style
 from pneumo_nb.views import AUGMENTATION
 from pneumo_nb.batches import feature_source, film_source
-from pneumo_nb.training import compile_model, keep_model, show_history, train_model, training_findings
+from pneumo_nb.training import compile_model, keep_model, show_history, show_network, train_model
+from pneumo_nb.training import training_findings
 from pneumo_nb.members import (
     examine_members, keep_members, make_plan, saved_differ, show_losses, shown_examinations,
     train_members, train_side_by_side)
@@ -190,6 +191,12 @@ plan = make_plan(stage, films)
 train_side_by_side(stage, load_films, plan, build_transfer)
 networks, answers, histories = train_members(stage, films, plan, build_transfer)
 print(f"{len(networks)} networks of {histories.parameters.iloc[0]:,} parameters, {len(answers):,} answers")
+
+# %% [markdown]
+# [The network](#fig-transfer_network), from the film above to the answer below, is mostly the trunk.
+
+# %%
+show_network(stage, networks[0])
 
 # %% [markdown]
 # [The curves](#fig-transfer_history) hold every member; those that learn from all folds have no dashed one.

@@ -22,7 +22,7 @@
 
 # %%
 #| export
-import ast, base64, html, io, json, os, re, shutil, subprocess, tempfile, time
+import base64, html, io, json, os, re, shutil, subprocess, tempfile, time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -147,7 +147,7 @@ def processed(
         steps.hide_, default_exp_, steps.strip_hidden_metadata]).process()
     notebook = nbformat.reads(nb2str(notebook), as_version=4)
     drop_chatter(notebook)
-    _join_code(notebook)
+    _drop_silent(notebook)
     about = front_matter(notebook)
     if about.get("title") and _is_file_name(about.get("output-file")): return notebook
     raise StudyError(f"Expected a title and the page {file.stem.partition('_')[2]}.html in the notebook "
@@ -204,41 +204,23 @@ def _joined(outputs: list) -> list:
 
 
 # %% [markdown]
-# A reader meets code folded away, one line for each fold. Short cells read well in a notebook and would make
-# a ladder of folds here. So cells that follow one another become one, up to the one with an output. Cells
-# that only import are left out.
+# A report is read for what came out. A cell without an output (an import, a definition, a check that held)
+# stands in the executed notebook and in the documentation, and is left out here. The others fold their code.
 
 # %%
 #| export
-def _only_imports(source: str) -> bool:
-    "Whether a cell imports and does nothing else, but for setting the style of plots."
-    try: statements = ast.parse(source).body
-    except SyntaxError: return False  # a cell with a magic
-    is_style = lambda node: ast.unparse(node) == "plot_style()"
-    return all(isinstance(node, (ast.Import, ast.ImportFrom)) or is_style(node) for node in statements)
-
-def _join_code(
+def _drop_silent(
     notebook, # nbformat notebook, changed in place
 ):
-    "Join code cells that follow one another without an output between; drop those that only import."
-    kept = []
-    for cell in notebook.cells:
-        is_code = cell.cell_type == "code"
-        if is_code and not cell.outputs and _only_imports(cell.source): continue
-        before = kept[-1] if kept else None
-        if is_code and before is not None and before.cell_type == "code" and not before.outputs:
-            before.source, before.outputs = f"{before.source}\n\n{cell.source}", cell.outputs
-        else: kept.append(cell)
-    notebook.cells = kept
+    "Drop code cells that show nothing."
+    notebook.cells = [cell for cell in notebook.cells if cell.cell_type != "code" or cell.outputs]
 
 
 # %%
 printed = nb.new_output("stream", text="1")
-sources = ["import os\nplot_style()", "def f(): return 1", "f()", "f() + 1"]
-two = nb.new_notebook(cells=[nb.new_code_cell(source) for source in sources])
-two.cells[2].outputs = [printed]
-_join_code(two)
-test_eq([cell.source for cell in two.cells], ["def f(): return 1\n\nf()", "f() + 1"])
+two = nb.new_notebook(cells=[nb.new_code_cell("import os"), nb.new_code_cell("f()", outputs=[printed])])
+_drop_silent(two)
+test_eq([cell.source for cell in two.cells], ["f()"])
 
 # %%
 printed = nb.new_output("stream", name="stderr", text="I0000 00:00 port.cc\nleft out a film\n")

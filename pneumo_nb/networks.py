@@ -6,7 +6,7 @@
 __all__ = ['BATCH_NORM_MOMENTUM', 'gray_input', 'FusedBatchNormalization', 'seed_states', 'set_seed_states', 'without_optimizer',
            'MeanOfChannels', 'first_dense', 'fold_channels', 'unfold_channels', 'GrayConvolution', 'fast_twin',
            'with_weights_of', 'temperature_scaled', 'Contrast', 'Reduce', 'residual_network', 'film_network',
-           'pneumonia_logits', 'as_model', 'networks_of']
+           'pneumonia_logits', 'as_model', 'networks_of', 'network_rows', 'plot_network', 'network_alt']
 
 # %% ../nbs/11_networks.ipynb #36ba9c92
 from contextlib import contextmanager
@@ -18,6 +18,7 @@ import numpy as np
 from keras import layers, ops
 
 from .run import StudyError
+from .style import counted
 
 # %% ../nbs/11_networks.ipynb #b2f6a8a2
 def gray_input(
@@ -299,3 +300,46 @@ def networks_of(
     inside = [layer for layer in model.layers if isinstance(layer, keras.Model)]
     of_films = [net for net in inside if net.input_shape == model.input_shape and net.output_shape[-1] > 1]
     return of_films if len(of_films) > 1 else []
+
+# %% ../nbs/11_networks.ipynb #3b53b229
+def _leaves(model: keras.Model) -> list: # layers with weights, from the film to the answer
+    "The layers of a model, and of the models inside it."
+    inside = [_leaves(layer) if isinstance(layer, keras.Model) else [layer] for layer in model.layers]
+    return [layer for layers in inside for layer in layers if layer.weights]
+
+def network_rows(model: keras.Model) -> list[dict]: # places (side, pixels, or 0), channels, layers, weights
+    "A network from the film to the answer; what only scales or normalises counts to the row before."
+    rows = []
+    for layer in _leaves(model):
+        shape, weights = layer.output.shape, sum(int(np.prod(w.shape)) for w in layer.weights)
+        places, is_asking = shape[1] if len(shape) == 4 else 0, hasattr(layer, "kernel")
+        if is_asking and (not rows or rows[-1]["places"] != places or not places) or not rows:
+            rows.append(dict(places=places, channels=0, layers=0, weights=0))
+        rows[-1]["channels"] = max(rows[-1]["channels"], shape[-1])
+        rows[-1]["layers"] += is_asking
+        rows[-1]["weights"] += weights
+    return rows
+
+# %% ../nbs/11_networks.ipynb #8572f789
+def _row_words(row: dict) -> str: # of `network_rows`
+    places, channels = row["places"], row["channels"]
+    size = f"{places} × {places} × {channels:,}" if places else counted(channels, "unit")
+    return f"{size}:  {counted(row['layers'], 'layer')}, {row['weights']:,} weights"
+
+def plot_network(model: keras.Model): # (N, S, S, 1) → (N, outputs)
+    "A network from the film above to the answer below."
+    import matplotlib.pyplot as plt
+    rows, side = network_rows(model), model.input_shape[1]
+    figure, ax = plt.subplots(figsize=(5.6, .36 * (len(rows) + 1) + .3))
+    widths = [1, *(np.sqrt(max(row["places"], side / 64) / side) for row in rows)]
+    words = [f"film, {side} × {side}", *map(_row_words, rows)]
+    colours = ["#bbbbbb"] + ["#0072B2" if row["places"] else "#E69F00" for row in rows]
+    ax.barh(range(len(widths)), widths, left=[-w / 2 for w in widths], color=colours, height=.62)
+    for y, text in enumerate(words): ax.text(.6, y, text, va="center", fontsize=10)
+    ax.set(xlim=(-.55, 2.3), ylim=(len(widths) - .4, -.6))
+    ax.axis("off")
+    return figure
+
+def network_alt(model: keras.Model) -> str: # as for `plot_network`
+    "What is seen on that picture, in words."
+    return "From the film to the answer: " + "; ".join(map(_row_words, network_rows(model))) + "."

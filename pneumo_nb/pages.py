@@ -7,7 +7,7 @@ __all__ = ['project_folder', 'fill', 'default_exp_', 'front_matter', 'processed'
            'html_cell', 'Figure', 'table_html', 'staging_folder', 'stage_pages', 'finish_pages', 'as_html', 'render']
 
 # %% ../nbs/50_pages.ipynb #f03ff1f8
-import ast, base64, html, io, json, os, re, shutil, subprocess, tempfile, time
+import base64, html, io, json, os, re, shutil, subprocess, tempfile, time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -85,7 +85,7 @@ def processed(
         steps.hide_, default_exp_, steps.strip_hidden_metadata]).process()
     notebook = nbformat.reads(nb2str(notebook), as_version=4)
     drop_chatter(notebook)
-    _join_code(notebook)
+    _drop_silent(notebook)
     about = front_matter(notebook)
     if about.get("title") and _is_file_name(about.get("output-file")): return notebook
     raise StudyError(f"Expected a title and the page {file.stem.partition('_')[2]}.html in the notebook "
@@ -125,26 +125,11 @@ def _joined(outputs: list) -> list:
     return kept
 
 # %% ../nbs/50_pages.ipynb #c9f8a7bd
-def _only_imports(source: str) -> bool:
-    "Whether a cell imports and does nothing else, but for setting the style of plots."
-    try: statements = ast.parse(source).body
-    except SyntaxError: return False  # a cell with a magic
-    is_style = lambda node: ast.unparse(node) == "plot_style()"
-    return all(isinstance(node, (ast.Import, ast.ImportFrom)) or is_style(node) for node in statements)
-
-def _join_code(
+def _drop_silent(
     notebook, # nbformat notebook, changed in place
 ):
-    "Join code cells that follow one another without an output between; drop those that only import."
-    kept = []
-    for cell in notebook.cells:
-        is_code = cell.cell_type == "code"
-        if is_code and not cell.outputs and _only_imports(cell.source): continue
-        before = kept[-1] if kept else None
-        if is_code and before is not None and before.cell_type == "code" and not before.outputs:
-            before.source, before.outputs = f"{before.source}\n\n{cell.source}", cell.outputs
-        else: kept.append(cell)
-    notebook.cells = kept
+    "Drop code cells that show nothing."
+    notebook.cells = [cell for cell in notebook.cells if cell.cell_type != "code" or cell.outputs]
 
 # %% ../nbs/50_pages.ipynb #59da46a7
 def with_front_matter(

@@ -455,8 +455,8 @@ def offer_notebook(notebook, name: str): # `notebook`, changed in place
     from nbformat import v4
     notebook.cells.insert(1, v4.new_markdown_cell(f"{_notebook_links(name)}\n\n{_FOLDED}"))
 
-_FOLDED = ("Code is folded. Where a sentence ends in a colon and nothing follows, the folded code checks it; "
-           "the chapter would not exist had the check failed.")
+_FOLDED = ("Code is folded, and the executed notebook has all of it. Where a sentence ends in a colon and nothing "
+           "follows, a check of it held.")
 
 # %% ../nbs/52_report.ipynb #8765a953
 def _notebook_links(name: str) -> str: # markdown

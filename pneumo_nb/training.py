@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['compile_model', 'fit', 'predict_films', 'train_kept', 'train_model', 'save_model', 'keep_model', 'plot_history',
-           'show_history', 'training_findings']
+           'show_network', 'show_history', 'training_findings']
 
 # %% ../nbs/12_training.ipynb #b09efe07
 import shutil, time
@@ -20,7 +20,8 @@ from .run import (
 from .style import COLOURS, counted, model_style, model_title, save_figure
 from .measures import fit_temperature, scaled_probability
 from .batches import Source, class_weights
-from .networks import seed_states, set_seed_states, temperature_scaled, without_optimizer
+from .networks import (
+    network_alt, plot_network, seed_states, set_seed_states, temperature_scaled, without_optimizer)
 
 # %% ../nbs/12_training.ipynb #d9a75296
 def compile_model(
@@ -325,6 +326,15 @@ def plot_history(
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
     figure.suptitle(f"{title}: the line marks the epoch kept ({best})", x=.01, ha="left", fontsize=12)
     return figure
+
+# %% ../nbs/12_training.ipynb #d6e48215
+def show_network(
+    stage: Stage,
+    model: keras.Model, # (N, S, S, 1) → (N, outputs), with layers that Keras keeps as a graph
+):
+    "Save and show a picture of the stage's network."
+    caption = "The network of this run: places × channels of its layers, then units."
+    save_figure(stage, plot_network(model), f"{stage.name}_network", caption, network_alt(model))
 
 # %% ../nbs/12_training.ipynb #dd02a085
 def show_history(
