@@ -36,8 +36,8 @@ from pneumo_nb.films import film_kind, patient_id, read_film, with_series
 from pneumo_nb.measures import (
     MEASURES, RULES, all_measures, auroc, auroc_interval, calibration_error, calibration_line,
     classification_metrics, flat_intervals, honest_calibration_error, intervals, logit, net_benefit,
-    pair_differences, predictive_values, proportion_interval, read_predictions, threshold_interval,
-    youden_threshold)
+    pair_differences, patient_draws, predictive_values, proportion_interval, read_predictions,
+    threshold_interval, youden_threshold)
 from pneumo_nb.appearance import TALL_MARKER
 from pneumo_nb.doubt import (
     conformal_quantiles, conformal_sets, coverage_table, resplit_coverage, risk_coverage)
@@ -76,7 +76,7 @@ STAGE = {
     "reads": ["predictions/*.csv", "members/*.csv", "history/*.csv", "images.csv", "appearance.csv",
               "metrics/data.json"],
     "writes": ["comparison.csv", "metrics/evaluation.json", "metrics/evaluation_*.csv"],
-    "card": ["evaluation_comparison"],
+    "card": ["evaluation_roc"],
 }
 
 
@@ -353,16 +353,6 @@ write_csv(stage.path("comparison.csv"), comparison)
 print(f"{counted(len(comparison), 'model')}, {len(comparison.columns)} columns")
 
 
-# %% [markdown]
-# The table below is for reading; in brackets are 95 % intervals. Names carry the remarks of this run.
-
-# %%
-#| export
-def _whole(value: float) -> str:
-    "A number without decimals, for reading."
-    return "–" if value != value else f"{value:,.0f}"
-
-
 # %%
 #| export
 def _number(
@@ -375,20 +365,134 @@ def _number(
 
 # %%
 test_eq([_number(value) for value in (.93, float("nan"))], ["0.9300", "–"])
-test_eq([_whole(value) for value in (1234.4, float("nan"))], ["1,234", "–"])
+
+
+# %% [markdown]
+# [The first picture](#fig-evaluation_roc) has the **ROC curve** of every model, the best first. It shows
+# every threshold at once: sensitivity gained against normal films called pneumonia. The band round the best
+# is where its curve lies in 95 % of redrawn sets of patients, at each share of false alarms by itself.
+
+# %%
+#| export
+def best_first(comparison: pd.DataFrame) -> pd.DataFrame: # `comparison`: from `compare_models`
+    "The comparison from the highest AUROC to the lowest; without one, in the study's order."
+    return comparison.sort_values("roc_auc", ascending=False, kind="stable", ignore_index=True)
+
+def roc_band(
+    films: pd.DataFrame, # of one model: label, probability, patient_id
+    at: np.ndarray,      # shares of false alarms, 0-1
+    seed: int,
+    draws: int = 500,
+) -> tuple[np.ndarray, np.ndarray]: # 2.5 and 97.5 percentiles of sensitivity at each
+    "How far a ROC curve moves when patients are redrawn."
+    films = films.sort_values("probability", ascending=False, kind="stable")
+    curves, label = [], films.label.to_numpy()
+    for weights in (w for block in patient_draws(films.patient_id, draws, seed) for w in block):
+        sick, well = (np.r_[0, np.cumsum(weights * (label == kind))] for kind in (1, 0))
+        if sick[-1] and well[-1]: curves.append(np.interp(at, well / well[-1], sick / sick[-1]))
+    return tuple(np.percentile(curves, [2.5, 97.5], axis=0))
+
+
+# %%
+many = pd.DataFrame(dict(label=np.arange(200) % 2, patient_id=range(200)))
+many["probability"] = many.label * .5 + np.linspace(0, .6, 200)
+low, high = roc_band(many, np.array([0, .2, 1]), seed=1, draws=100)
+assert (low <= high).all() and low[1] < 1 and high[2] == 1
+
+
+# %%
+#| export
+def _plot_roc(
+    comparison: pd.DataFrame,       # from `compare_models`
+    tests: dict[str, pd.DataFrame], # from `test_films`
+    seed: int,
+): # matplotlib Figure
+    "ROC curves of all models, with a band round the best."
+    import matplotlib.pyplot as plt
+    from sklearn.metrics import roc_curve
+    rows, at = best_first(comparison).to_dict("records"), np.linspace(0, 1, 101)
+    figure, ax = plt.subplots(figsize=(5.2, 4.4 + .22 * len(rows)))
+    first = rows[0]["model"]
+    if tests[first].label.nunique() == 2:
+        band = roc_band(tests[first], at, seed)
+        ax.fill_between(at, *band, color=model_style(first)["color"], alpha=.18, lw=0)
+    for row in rows:
+        false_alarms, sensitivity, _ = roc_curve(tests[row["model"]].label, tests[row["model"]].probability)
+        label = f"{title_with_remark(row)}: {value_with_interval(row, 'roc_auc', 3)}"
+        ax.plot(false_alarms, sensitivity, **model_style(row["model"]), lw=2, label=label)
+    ax.plot([0, 1], [0, 1], color="gray", lw=.8, ls=":")
+    ax.set(xlabel="false alarms (1 − specificity)", ylabel="sensitivity")
+    figure.legend(loc="outside lower left", title="AUROC, 95 % interval", fontsize=10, alignment="left")
+    return figure
+
+
+# %%
+scores = ", ".join(f"{model_title(row.model)} {_number(row.roc_auc, 3)}"
+                   for row in best_first(comparison).itertuples())
+save_figure(stage, _plot_roc(comparison, tests, seed), "evaluation_roc",
+            f"ROC curves on {comparison.films[0]:,} {split} films, with a 95 % band round the best.",
+            f"ROC curves of all models. AUROC: {scores}.")
+
+
+# %% [markdown]
+# [The next](#fig-evaluation_forest) has the measures at the run's threshold, each with its interval. Where
+# two intervals hardly overlap, the models differ; how they differ on the same films is asked further down.
+
+# %%
+#| export
+def _plot_forest(comparison: pd.DataFrame): # from `compare_models`
+    "A row a model, a panel a measure, with intervals."
+    import matplotlib.pyplot as plt
+    rows = best_first(comparison).to_dict("records")
+    size = 6.8, 1.2 + .54 * len(rows)
+    figure, axes = plt.subplots(2, 2, figsize=size, sharey=True)
+    for ax, measure in zip(axes.flat, ("roc_auc", "accuracy", "sensitivity", "specificity")):
+        for y, row in enumerate(rows):
+            value, low, high = (row[measure + end] for end in ("", "_low", "_high"))
+            colour = model_style(row["model"])["color"]
+            ax.plot([low, high], [y, y], color=colour, lw=2)
+            ax.plot(value, y, "o", color=colour, ms=6)
+        ax.axvline(.5, color="gray", lw=.8, ls=":")
+        ax.set(title=WORDS[measure], xlim=(-.02, 1.02), yticks=range(len(rows)),
+               yticklabels=[model_title(row["model"]) for row in rows])
+    axes[0, 0].invert_yaxis()
+    return figure
+
+
+# %%
+save_figure(stage, _plot_forest(comparison), "evaluation_forest",
+            f"All models at threshold {threshold:g}, with 95 % intervals over patients.",
+            f"Points with intervals for AUROC, accuracy, sensitivity and specificity. AUROC: {scores}.")
+
+
+# %% [markdown]
+# The same as a table, the best model first; in brackets are 95 % intervals. Names carry the remarks of this
+# run.
+
+# %%
+#| export
+def _whole(value: float) -> str:
+    "A number without decimals, for reading."
+    return "–" if value != value else f"{value:,.0f}"
+
+
+# %%
+test_eq(_whole(1234.4), "1,234")
 
 
 # %%
 #| export
 def comparison_table(
     comparison: pd.DataFrame, # from `compare_models`
+    is_brief: bool = False,   # AUROC, sensitivity and specificity alone
 ) -> pd.DataFrame: # text, with column heads for people
-    "The comparison with intervals, as a reader wants it."
-    measures = ("roc_auc", "accuracy", "sensitivity", "specificity", "chosen_accuracy")
+    "The comparison with intervals, the best model first."
+    brief = ("roc_auc", "sensitivity", "specificity")
+    measures = brief if is_brief else (*brief, "accuracy", "chosen_accuracy")
     rows = []
-    for row in comparison.to_dict("records"):
-        values = {measure: value_with_interval(row, measure) for measure in measures}
-        facts = {key: _whole(row[key]) for key in ("epochs", "training_seconds")}
+    for row in best_first(comparison).to_dict("records"):
+        values = {measure: value_with_interval(row, measure, 3) for measure in measures}
+        facts = {} if is_brief else {key: _whole(row[key]) for key in ("epochs", "training_seconds")}
         rows.append(dict(model=title_with_remark(row)) | values | facts)
     return readable(pd.DataFrame(rows))
 
@@ -398,80 +502,32 @@ comparison_table(comparison).style.hide(axis="index")
 
 
 # %% [markdown]
-# [The picture](#fig-evaluation_comparison) draws the models together. The **ROC curve** shows every threshold
-# at once: sensitivity gained against normal films called pneumonia. The **precision-recall curve** asks how
-# many of the called are truly sick. Its dotted baseline is the share of pneumonia, not .5. The bars are
-# measures at the run's threshold, with their intervals.
+# **Precision** asks how many of the called are truly sick: [the curves](#fig-evaluation_precision). The
+# dotted baseline is the share of pneumonia, not .5.
 
 # %%
 #| export
-def _plot_curves(roc_ax, pr_ax, films: pd.DataFrame, model: str):
-    "One model's ROC and precision-recall curves, with its AUROC's 95 % interval in the legend."
-    from sklearn.metrics import precision_recall_curve, roc_curve
-    style, title = model_style(model) | dict(lw=2), model_title(model)
-    measures = {measure: values[0] for measure, values in all_measures(films, .5).items()}
-    measures |= flat_intervals(dict(roc_auc=auroc_interval(films)))
-    false_alarms, sensitivity, _ = roc_curve(films.label, films.probability)
-    roc_ax.plot(false_alarms, sensitivity, **style,
-                label=f"{title}: {value_with_interval(measures, 'roc_auc')}")
-    precision, recall, _ = precision_recall_curve(films.label, films.probability)
-    pr_ax.plot(recall, precision, **style,
-               label=f"{title}: {_number(measures['average_precision'])}")
-
-
-# %%
-#| export
-def _frame_curves(roc_ax, pr_ax, share: float):
-    "Axes, baselines and legends of ROC and precision-recall curves."
-    baseline = dict(color="gray", lw=.8, ls=":")
-    roc_ax.plot([0, 1], [0, 1], **baseline)
-    pr_ax.axhline(share, **baseline)
-    roc_ax.set(xlabel="false alarms (1 - specificity)", ylabel="sensitivity", title="ROC",
-               xlim=(-.01, 1.01), ylim=(-.01, 1.01))
-    pr_ax.set(xlabel="recall (sensitivity)", ylabel="precision", title="Precision and recall",
-              xlim=(-.01, 1.01), ylim=(0, 1.02))
-    roc_ax.legend(title="AUROC", loc="lower right", fontsize=9)
-    pr_ax.legend(title="average precision", loc="lower left", fontsize=9)
-
-
-# %%
-#| export
-def _plot_bars(ax, comparison: pd.DataFrame):
-    "Bars of accuracy, AUROC and both F1, a colour a model, with intervals."
-    measures = ["accuracy", "roc_auc", "f1_normal", "f1_pneumonia"]
-    width, middle = .84 / len(comparison), (len(comparison) - 1) / 2
-    for n, row in enumerate(comparison.to_dict("records")):
-        places = np.arange(len(measures)) + width * (n - middle)
-        values, low, high = (np.array([row[m + end] for m in measures]) for end in ("", "_low", "_high"))
-        colour, title = model_style(row["model"])["color"], model_title(row["model"])
-        ax.bar(places, values, width * .94, color=colour, label=title)
-        ax.errorbar(places, values, [values - low, high - values], fmt="none", ecolor="black", lw=1)
-    ax.set(xticks=range(len(measures)), xticklabels=[WORDS[m] for m in measures], ylim=(0, 1.24),
-           yticks=np.arange(0, 1.1, .2), title="At the threshold")
-    ax.legend(ncols=2, fontsize=9, loc="upper center")
-
-
-# %%
-#| export
-def _plot_comparison(
-    comparison: pd.DataFrame,       # from `compare_models`
-    tests: dict[str, pd.DataFrame], # from `test_films`
-): # matplotlib Figure
-    "All ROC and precision-recall curves, and bars of accuracy, AUROC and both F1."
+def _plot_precision(comparison: pd.DataFrame, tests: dict[str, pd.DataFrame]): # as for `_plot_roc`
+    "Precision-recall curves of all models."
     import matplotlib.pyplot as plt
-    figure, (roc, precision_recall, bars) = plt.subplots(1, 3, figsize=(15, 4.4), width_ratios=[1, 1, 1.6])
-    for model, films in tests.items(): _plot_curves(roc, precision_recall, films, model)
-    _frame_curves(roc, precision_recall, next(iter(tests.values())).label.mean())
-    _plot_bars(bars, comparison)
+    from sklearn.metrics import precision_recall_curve
+    rows = best_first(comparison).to_dict("records")
+    figure, ax = plt.subplots(figsize=(5.2, 3.6 + .22 * len(rows)))
+    for row in rows:
+        films = tests[row["model"]]
+        precision, recall, _ = precision_recall_curve(films.label, films.probability)
+        label = f"{model_title(row['model'])}: {_number(row['average_precision'], 3)}"
+        ax.plot(recall, precision, **model_style(row["model"]), lw=2, label=label)
+    ax.axhline(films.label.mean(), color="gray", lw=.8, ls=":")
+    ax.set(xlabel="recall (sensitivity)", ylabel="precision", xlim=(-.01, 1.01), ylim=(0, 1.02))
+    figure.legend(loc="outside lower left", title="average precision", fontsize=10, alignment="left")
     return figure
 
 
 # %%
-scores = ", ".join(f"{model_title(row.model)} {_number(row.roc_auc)}" for row in comparison.itertuples())
-save_figure(stage, _plot_comparison(comparison, tests), "evaluation_comparison",
-            "All models: ROC, precision and recall, and measures at the threshold, with 95 % intervals.",
-            "ROC and precision-recall curves of all models and bars of accuracy, AUROC and F1. "
-            f"AUROC: {scores}.")
+save_figure(stage, _plot_precision(comparison, tests), "evaluation_precision",
+            "Precision against recall; the dotted line is the share of pneumonia.",
+            "Precision-recall curves of all models.")
 
 
 # %% [markdown]
@@ -518,10 +574,10 @@ _measures_table(comparison).style.set_caption(caption)
 
 
 # %% [markdown]
-# ## Model by model
+# ## Right and wrong calls
 #
-# Three views of the same films for each model. The **confusion matrix** counts at the run's threshold, with
-# the share of each true class below the count. The curves are those of the comparison, one model at a time.
+# [The confusion matrices](#fig-evaluation_confusion) count calls at the run's threshold, with the share of
+# each true class below the count.
 
 # %%
 #| export
@@ -534,27 +590,31 @@ def _plot_confusion(
     import seaborn as sns
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     texts = [f"{n}\n{share:.1%}" for n, share in zip(matrix.flat, shares.flat)]
+    names = [name.lower() for name in CLASS_NAMES]
     sns.heatmap(shares, annot=np.reshape(texts, (2, 2)), fmt="", cmap="Blues", vmin=0, vmax=1, cbar=False,
-                ax=ax, linewidths=1, xticklabels=CLASS_NAMES, yticklabels=CLASS_NAMES)
-    ax.set(xlabel="called", ylabel="true", title=heading)
+                ax=ax, linewidths=1, xticklabels=names, yticklabels=names)
+    ax.set_title(heading, fontsize=11)
+
+def _plot_confusions(comparison: pd.DataFrame): # from `compare_models`
+    "A confusion matrix for each model, the best first."
+    import matplotlib.pyplot as plt
+    rows = best_first(comparison).to_dict("records")
+    count = -(-len(rows) // 2)
+    figure, axes = plt.subplots(count, 2, figsize=(6.6, 2.5 * count), sharex=True, sharey=True, squeeze=False)
+    for ax, row in zip(axes.flat, rows):
+        matrix = np.array([[row["tn"], row["fp"]], [row["fn"], row["tp"]]])
+        _plot_confusion(ax, matrix, model_title(row["model"]))
+    for ax in axes.flat[len(rows):]: ax.axis("off")
+    figure.supxlabel("called")
+    figure.supylabel("true")
+    return figure
 
 
 # %%
-#| export
-def _plot_model(
-    model: str,
-    films: pd.DataFrame, # that it is judged on
-    threshold: float,
-): # matplotlib Figure
-    "Confusion matrix, ROC and precision-recall curve of one model."
-    import matplotlib.pyplot as plt
-    figure, (confusion, *curves) = plt.subplots(1, 3, figsize=(13, 3.9))
-    metrics = classification_metrics(films.label, films.probability, threshold)
-    heading = f"{model_title(model)} at threshold {threshold:g}"
-    _plot_confusion(confusion, metrics["confusion_matrix"], heading)
-    _plot_curves(*curves, films, model)
-    _frame_curves(*curves, films.label.mean())
-    return figure
+parts = [f"{model_title(row.model)} misses {row.fn} of {row.fn + row.tp} and calls {row.fp} of "
+         f"{row.fp + row.tn} normal films pneumonia" for row in best_first(comparison).itertuples()]
+save_figure(stage, _plot_confusions(comparison), "evaluation_confusion",
+            f"Calls at threshold {threshold:g} on {split} films.", f"Confusion matrices. {'; '.join(parts)}.")
 
 
 # %%
@@ -574,18 +634,13 @@ def _class_report(
 
 # %%
 test_eq(_class_report(four, .5).loc["PNEUMONIA"].tolist(), [.5, .5, .5, 2])
-display(Markdown(" · ".join(f"[{model_title(name)}](#fig-evaluation_{name})" for name in tests)))
 
 # %%
-for name, films in tests.items():
-    title, row = model_title(name), comparison.set_index("model").loc[name]
-    save_figure(stage, _plot_model(name, films, threshold), f"evaluation_{name}",
-                f"{title}, {split} films: confusion matrix, ROC and precision-recall curve.",
-                f"{title} on {len(films)} {split} films at threshold {threshold:g}: {row.tn} normal and "
-                f"{row.tp} pneumonia films called right, {row.fp} false alarms, {row.fn} missed. Beside it "
-                "the ROC and the precision-recall curve.")
-    report = readable(_class_report(films, threshold))
-    display(report.style.format(precision=4, na_rep="–").set_caption(names[name]))
+reports = {model_title(row.model): _class_report(tests[row.model], threshold)
+           for row in best_first(comparison).itertuples()}
+report = pd.concat(reports, names=["model", "class"]).reset_index()
+caption = f"Precision, recall and F1 of each class at threshold {threshold:g}"
+readable(report).style.hide(axis="index").format(precision=3, na_rep="–").set_caption(caption)
 
 
 # %% [markdown]
@@ -1219,9 +1274,9 @@ save_figure(stage, _plot_reliability(tests), "evaluation_reliability",
 # each class and with a patient counting once. They promise that the set holds the true class of 90 % of
 # patients.
 #
-# The table has that share for patients of validation, over a thousand random halves of them. There it must
-# be what was promised. On the films judged it is what it is: less than promised means that these films are
-# not like those of validation. A set with both classes, or with neither, leaves the film to a person.
+# The table has that share for patients of validation, over a thousand random halves of them. There it must be
+# what was promised. On the films judged it is what it is: less than promised means that these films are not
+# like those of validation. A set with both classes, or with neither, leaves the film to a person.
 
 # %%
 #| export

@@ -147,7 +147,8 @@ def processed(
         steps.hide_, default_exp_, steps.strip_hidden_metadata]).process()
     notebook = nbformat.reads(nb2str(notebook), as_version=4)
     drop_chatter(notebook)
-    _drop_silent(notebook)
+    _drop_machinery(notebook)
+    _fold_logs(notebook)
     about = front_matter(notebook)
     if about.get("title") and _is_file_name(about.get("output-file")): return notebook
     raise StudyError(f"Expected a title and the page {file.stem.partition('_')[2]}.html in the notebook "
@@ -205,22 +206,92 @@ def _joined(outputs: list) -> list:
 
 # %% [markdown]
 # A report is read for what came out. A cell without an output (an import, a definition, a check that held)
-# stands in the executed notebook and in the documentation, and is left out here. The others fold their code.
+# stands in the executed notebook and in the documentation, and is left out here. So is the paragraph that
+# introduces only such cells, and a section that has nothing else.
 
 # %%
 #| export
-def _drop_silent(
+def _blocks(cells: list, begins) -> list[list]: # of cells; `begins`: does a block begin with this cell?
+    "Cells in blocks."
+    blocks = []
+    for cell in cells:
+        if not blocks or begins(cell): blocks.append([])
+        blocks[-1].append(cell)
+    return blocks
+
+def _has_heading(cell) -> bool:
+    return cell.cell_type == "markdown" and bool(re.search("^#+ ", cell.source, re.M))
+
+def _shows(block: list) -> bool:
+    "Whether a block shows what came out, is text alone, or is the head of the page."
+    code = [cell for cell in block if cell.cell_type == "code"]
+    return block[0].cell_type == "raw" or not code or any(cell.outputs for cell in code)
+
+
+# %%
+#| export
+def _drop_machinery(
     notebook, # nbformat notebook, changed in place
 ):
-    "Drop code cells that show nothing."
-    notebook.cells = [cell for cell in notebook.cells if cell.cell_type != "code" or cell.outputs]
+    "Keep what shows something, with the text that belongs to it."
+    sections = [block for block in _blocks(notebook.cells, _has_heading) if _shows(block)]
+    blocks = [block for section in sections for block in _blocks(section, lambda c: c.cell_type != "code")]
+    kept = [cell for block in blocks if _shows(block) or _has_heading(block[0]) for cell in block]
+    notebook.cells = [cell for cell in kept if cell.cell_type != "code" or cell.outputs]
 
 
 # %%
 printed = nb.new_output("stream", text="1")
-two = nb.new_notebook(cells=[nb.new_code_cell("import os"), nb.new_code_cell("f()", outputs=[printed])])
-_drop_silent(two)
-test_eq([cell.source for cell in two.cells], ["f()"])
+text, code = nb.new_markdown_cell, nb.new_code_cell
+cells = [text("## A"), code("def f(): pass"), text("Words on g."), code("def g(): pass"), text("Look:"),
+         code("h()"), code("g()", outputs=[printed]), text("## Only g"), code("g()"), text("## Words"), text("More.")]
+short = nb.new_notebook(cells=cells)
+_drop_machinery(short)
+test_eq([cell.source for cell in short.cells], ["## A", "Look:", "g()", "## Words", "More."])
+
+# %% [markdown]
+# Quarto takes HTML as it is from a fenced block. For an HTML output it would call a page interactive and
+# fetch scripts from another host.
+
+# %%
+#| export
+_FENCE = "``````"
+
+def _raw_html(text: str) -> dict: # data of an output
+    "HTML as Quarto takes it without calling a page interactive."
+    return {"text/markdown": f"{_FENCE}{{=html}}\n{text}\n{_FENCE}"}
+
+def html_cell(text: str): # nbformat cell
+    "A cell that shows HTML as it is, whichever program renders it."
+    from nbformat import v4
+    return v4.new_code_cell("#| echo: false", outputs=[v4.new_output("display_data", data=_raw_html(text))])
+
+
+# %% [markdown]
+# The log of a training is folded, too.
+
+# %%
+#| export
+_LOG_LINES = 6  # of epochs, from which a log is folded
+
+def _fold_logs(
+    notebook, # nbformat notebook, changed in place
+):
+    "Put printed logs of epochs behind a line to click on."
+    for output in (o for cell in notebook.cells for o in cell.get("outputs", [])):
+        text = output.get("text", "")
+        if output.output_type != "stream" or len(re.findall(r"^ *epoch ", text, re.M)) < _LOG_LINES: continue
+        head = f"Log of the training, {text.count(chr(10))} lines"
+        folded = f"<details><summary>{head}</summary><pre>{html.escape(text)}</pre></details>"
+        output.clear()
+        output.update(output_type="display_data", data=_raw_html(folded), metadata={})
+
+
+# %%
+log = nb.new_output("stream", text="".join(f"epoch {n}\n" for n in range(9)))
+logged = nb.new_notebook(cells=[code("train()", outputs=[log])])
+_fold_logs(logged)
+assert "Log of the training, 9 lines" in logged.cells[0].outputs[0].data["text/markdown"]
 
 # %%
 printed = nb.new_output("stream", name="stderr", text="I0000 00:00 port.cc\nleft out a film\n")
@@ -265,24 +336,6 @@ def with_front_matter(
 # %%
 about = front_matter(notebook)
 test_eq(about, {"title": "Data", "description": "Which films there are", "output-file": "data.html"})
-
-# %% [markdown]
-# Quarto takes HTML as it is from a fenced block. For an HTML output it would call a page interactive and
-# fetch scripts from another host.
-
-# %%
-#| export
-_FENCE = "``````"
-
-def _raw_html(text: str) -> dict: # data of an output
-    "HTML as Quarto takes it without calling a page interactive."
-    return {"text/markdown": f"{_FENCE}{{=html}}\n{text}\n{_FENCE}"}
-
-def html_cell(text: str): # nbformat cell
-    "A cell that shows HTML as it is, whichever program renders it."
-    from nbformat import v4
-    return v4.new_code_cell("#| echo: false", outputs=[v4.new_output("display_data", data=_raw_html(text))])
-
 
 # %%
 page = with_front_matter([html_cell("<p>x</p>")], "Methods: all", "How", "methods.html")

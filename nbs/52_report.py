@@ -662,10 +662,9 @@ def _executed_notebooks(folder: Path) -> dict[str, Path]: # file name → file, 
 def offer_notebook(notebook, name: str): # `notebook`, changed in place
     "Say below the title where the notebook of a page can be had."
     from nbformat import v4
-    notebook.cells.insert(1, v4.new_markdown_cell(f"{_notebook_links(name)}\n\n{_FOLDED}"))
+    notebook.cells.insert(1, v4.new_markdown_cell(f"{_notebook_links(name)}{_FOLDED}"))
 
-_FOLDED = ("Code is folded, and the executed notebook has all of it. Where a sentence ends in a colon and "
-           "nothing follows, a check of it held.")
+_FOLDED = ", with all code. Where a sentence ends in a colon and nothing follows, a check of it held."
 
 
 # %%

@@ -109,10 +109,10 @@ def test_the_interval_of_an_auroc_is_delongs_everywhere(stage):
     table = evaluation.test_films(predictions)[1]["mine"]
     low, high = auroc_interval(table)
     assert (row.roc_auc_low, row.roc_auc_high) == (row.delong_low, row.delong_high) == (low, high)
-    figure = evaluation._plot_model("mine", table, .5)
-    legend = figure.axes[1].get_legend().get_texts()[0].get_text()
+    figure = evaluation._plot_roc(pd.DataFrame([row]), dict(mine=table), seed=1)
+    legend = figure.legends[0].get_texts()[0].get_text()
     plt.close(figure)
-    assert legend == f"mine: {row.roc_auc:.4f} ({low:.3f}–{high:.3f})"
+    assert legend == f"mine: {row.roc_auc:.3f} ({low:.3f}–{high:.3f})"
 
 @pytest.mark.parametrize("power, word", [
     (1, "calibrated, as far as these films can tell"), (3, "temperature-scaled at most, not calibrated")])

@@ -166,11 +166,10 @@ def test_every_image_says_what_is_seen_and_every_figure_is_numbered_and_referred
             assert link, f"{name}: no text refers to {figure['id']}"
 
 def test_every_model_has_its_figures(run):
-    "They follow from the registry, in evaluation and in explanations."
+    "They follow from the registry, in the explanations."
     trained = [file.stem for file in (run/"predictions").glob("*.csv")]
     assert set(models()) - set(trained) == {"transfer_ensemble"}   # of one network there is no ensemble
     for name in trained:
-        assert soups(run/"site")["evaluation.html"].find(id=f"fig-evaluation_{name}"), name
         assert soups(run/"site")["xai.html"].find(id=f"fig-xai_{name}"), name
 
 def test_chapters_stand_in_the_order_of_the_study(run):
