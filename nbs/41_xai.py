@@ -48,7 +48,6 @@ from pneumo_nb.style import CLASS_NAMES, counted, in_list, model_title, plot_sty
 
 # %%
 #| hide
-import time
 from functools import partial
 from fastcore.test import test_eq, test_fail
 from IPython.display import Markdown, display
@@ -97,7 +96,7 @@ STAGE = {
     "reads": ["predictions/*.csv", "models/*.keras", "images.csv", "burnt_in.csv", "metrics/data.json",
               "metrics/evaluation.json"],
     "writes": ["metrics/xai*.csv"],
-    "card": ["xai_sure", "xai_beside"],
+    "card": ["xai_first"],
 }
 
 
@@ -113,16 +112,10 @@ STAGE = {
 # it.
 
 # %% [markdown]
-# ## One film by all methods
+# ## A film and its map
 #
 # Each map has its own scale, and no scale ends below a floor. So a map of noise looks pale. A white line runs
 # round the strongest tenth of a map. On phantoms a dashed yellow line shows where disease was drawn.
-#
-# Ask of every map whether the colour lies on lung. Colour on the spine, on the heart, below the diaphragm or
-# in the black beside the child is not a sign of pneumonia, even where the answer is right. Then compare with
-# the controls: what they share with a map needs no network.
-#
-# The models come from `models/*.keras`, each with films of the size that it takes.
 
 # %%
 #| export
@@ -359,7 +352,7 @@ assert _warning(checked, METHODS).startswith(" Not to be believed: RISE maps, wh
 test_eq(_warning(checked, ["occlusion"]), "")
 
 # %%
-measured, start = _called_right(tables[best], threshold, measured_films, seed), time.time()
+measured = _called_right(tables[best], threshold, measured_films, seed)
 curves, verdicts = pd.DataFrame(), pd.DataFrame(dict(method=[], verdict=[]))
 light = settings | LIGHT | dict(rise=dict(masks=60), occlusion=occlusion | dict(stride=patch_size))
 if len(measured) < 2:
@@ -368,7 +361,6 @@ else:
     few = explained[best].pixels(measured[:3])
     curves, verdicts = sanity(explained[best].network, few, asked, light, seed, rows=3)
     write_csv(stage.path("metrics/xai_sanity.csv"), verdicts)
-    print(f"{counted(len(asked), 'method')} checked in {time.time() - start:.1f} s")
 
 
 # %%
@@ -429,10 +421,6 @@ def masks_of(model, paths): # a mask a path, or None a path
     return list(_load_masks(stage.path(facts["root"]), paths, model.films.size)) if paths else []
 
 
-# %% [markdown]
-# In the report a slider goes through the methods in one place, also by the arrow keys. A script of the site
-# cuts one panel at a time out of the figure.
-
 # %%
 #| export
 def _compare_html(
@@ -472,6 +460,45 @@ def _film_alt(maps: dict[str, np.ndarray]) -> str: # method → (S, S)
 
 
 # %%
+#| export
+def _overview(model: _Explained, asked: list[str]) -> list[str]: # names of methods
+    "By what every model is explained."
+    suits = [name for name in asked if model.suits(name)]
+    return [name for name in suits if name in ("occlusion", "gradcam")] or suits[:1]
+
+def _quickest(model: _Explained, asked: list[str]) -> list[str]: # one method
+    "By what a model is explained on many films."
+    by = _overview(model, asked)
+    return ["gradcam"] if "gradcam" in by else by[:1]
+
+def _by_row(model: _Explained, paths: list[str], methods: list[str], settings: dict) -> list[dict]:
+    "For each path: method → map."
+    made = {name: model.maps(paths, name, settings) for name in methods}
+    return [{name: drawn[n] for name, drawn in made.items()} for n in range(len(paths))]
+
+
+# %% [markdown]
+# [The first picture](#fig-xai_first) has a film that the best model calls pneumonia, the one it calls so most
+# surely. Beside it are a map of what the model answers to, and a control that knows the film's edges and
+# never asked the model. What the two share needs no network.
+
+# %%
+model, path = explained[best], sure or chosen[0]
+first = [*_quickest(model, asked), "edge_map"]
+maps = _by_row(model, [path], first, settings)[0]
+figure = _film_figure(model, path, maps, threshold, masks_of(model, [path])[0])
+caption = f"{Path(path).stem} and what {model_title(best)} answers to, beside a control."
+save_figure(stage, figure, "xai_first", caption + _warning(verdicts, first), _film_alt(maps))
+
+# %% [markdown]
+# ## One film by all methods
+#
+# Ask of every map whether the colour lies on lung. Colour on the spine, on the heart, below the diaphragm or
+# in the black beside the child is not a sign of pneumonia, even where the answer is right. Then compare with
+# the controls, a random map and an edge map. A slider below each figure goes through the methods in one
+# place, also by the arrow keys.
+
+# %%
 page = dict(xai_sure=sure) if sure else {}
 page |= {f"xai_film_{n}": path for n, path in enumerate(chosen, 1)}
 links = [f"[{'the surest film' if name == 'xai_sure' else Path(path).stem}](#fig-{name})"
@@ -479,9 +506,8 @@ links = [f"[{'the surest film' if name == 'xai_sure' else Path(path).stem}](#fig
 display(Markdown(f"{model_title(best)} on " + " · ".join(links)))
 
 # %%
-start, model = time.time(), explained[best]
+model = explained[best]
 maps = {name: model.maps(list(page.values()), name, settings) for name in asked}
-print(f"{counted(len(page), 'film')} by {counted(len(asked), 'method')} in {time.time() - start:.1f} s")
 masks = masks_of(model, list(page.values()))
 for n, (name, path) in enumerate(page.items()):
     of_film = {method: drawn[n] for method, drawn in maps.items()}
@@ -546,24 +572,6 @@ table.style.hide(axis="index").format(na_rep="–")
 
 # %%
 #| export
-def _overview(model: _Explained, asked: list[str]) -> list[str]: # names of methods
-    "By what every model is explained."
-    suits = [name for name in asked if model.suits(name)]
-    return [name for name in suits if name in ("occlusion", "gradcam")] or suits[:1]
-
-def _quickest(model: _Explained, asked: list[str]) -> list[str]: # one method
-    "By what a model is explained on many films."
-    by = _overview(model, asked)
-    return ["gradcam"] if "gradcam" in by else by[:1]
-
-def _by_row(model: _Explained, paths: list[str], methods: list[str], settings: dict) -> list[dict]:
-    "For each path: method → map."
-    made = {name: model.maps(paths, name, settings) for name in methods}
-    return [{name: drawn[n] for name, drawn in made.items()} for n in range(len(paths))]
-
-
-# %%
-#| export
 def _rows_figure(
     models: list[_Explained],          # a row each
     paths: list[str],                  # a row each
@@ -589,9 +597,8 @@ display(Markdown(_links("xai", ranking)))
 # %%
 shown = {}   # model → [method → map] a film
 for name, model in explained.items():
-    start, by = time.time(), _overview(model, wanted)
+    by = _overview(model, wanted)
     shown[name] = _by_row(model, chosen, by, settings)
-    print(f"{model_title(name)}: {counted(len(chosen), 'film')} in {time.time() - start:.1f} s")
     figure = _rows_figure([model] * len(chosen), chosen, shown[name], threshold, masks_of(model, chosen))
     kinds = in_list([f"{title}s" for title in _titles(by)])
     alt = f"{counted(len(chosen), 'film')}, each beside its {kinds} for {model_title(name)}."
@@ -721,7 +728,7 @@ def _train_mean(films: Films, most: int = 400) -> np.ndarray | None: # (S, S) fl
 
 
 # %%
-start, model, table = time.time(), explained[best], pd.DataFrame()
+model, table = explained[best], pd.DataFrame()
 patients, masks = _patients_of(model, measured), masks_of(model, measured)
 masks = np.stack(masks) if facts["source"] == "phantoms" and masks else None
 if len(measured) > 1:
@@ -729,7 +736,6 @@ if len(measured) > 1:
     values, made = measure_methods(model.network, pixels, asked, light, masks, mean, 6, seed=seed)
     table = faithfulness_table(values, patients, seed)
     write_csv(stage.path("metrics/xai_faithfulness.csv"), table)
-    print(f"{counted(len(measured), 'film')} measured in {time.time() - start:.1f} s")
     display(shown_faithfulness(table))
 
 # %% [markdown]
@@ -880,7 +886,7 @@ if len(table) and masks is not None:
 
 
 # %% [markdown]
-# ## What the maps say
+# ## What it comes to
 
 # %%
 #| export

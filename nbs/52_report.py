@@ -29,7 +29,8 @@ from urllib.parse import quote
 from pneumo_nb.run import (
     StudyError, atomic_path, digests, file_digest, read_json, read_provenance, read_table, stage_words,
     stages)
-from pneumo_nb.style import WORDS, counted, looks_in_words, model_order, model_style, model_title
+from pneumo_nb.style import (
+    WORDS, counted, looks_in_words, model_order, model_style, model_title, value_with_interval)
 from pneumo_nb.pages import (
     Figure, as_html, fill, finish_pages, front_matter, html_cell, processed, project_folder, render,
     stage_pages, staging_folder, table_html, with_front_matter)
@@ -156,7 +157,8 @@ def _results_section(folder: Path) -> str: # HTML
     comparison = read_table(folder/"comparison.csv", ["model", "roc_auc"], ["roc_auc"])
     first, split = comparison.iloc[0], read_json(folder/"metrics/evaluation.json")["split"]
     caption = f"The models on {first.films:,} {split} films"
-    table = _fitted_table(comparison_table(comparison).to_dict("records"), caption, sort_from=2)
+    rows = comparison_table(comparison, is_brief=True).to_dict("records")
+    table = table_html(rows, caption, sort_from=2)
     return fill("results", table=_markup(table), threshold=first.threshold,
                 share=(first.fn + first.tp) / first.films, cautions=_stage_sentences(folder, "caution"),
                 spread=_markup(_spread_section(folder)), published=_markup(_published_table(folder)),
@@ -254,18 +256,71 @@ def _card(about: dict, figures: dict[str, Figure]) -> dict:
 
 
 # %%
-#| export
-def _explained_film(figures: dict[str, Figure]) -> str: # HTML
-    "One film with what the models looked at."
-    figure = _card_figure("xai.html", figures)
-    return fill("explained", figure=figure) if figure else ""
-
-
-# %%
 plot = lambda name: Figure(name, "1.1", "eda.html", "Films", "Films", 4, 2)
 plots = {name: plot(name) for name in ("eda_counts", "eda_samples")}
 test_eq(_card_figure("eda.html", plots).name, "eda_samples")   # which the stage names
 test_eq(_card_figure("methods.html", plots), None)
+
+
+# %% [markdown]
+# ## The first screen
+#
+# A reader who stays for a minute should see what came out: a sentence, a film with its map, the ROC curves
+# and four numbers, and what they are worth.
+
+# %%
+#| export
+def _best_row(folder: Path) -> dict: # of the comparison; {} where nothing was evaluated
+    "The best model's measures."
+    facts = _facts(folder, "metrics/evaluation.json")
+    rows = [row for row in facts.get("comparison", []) if row["model"] == facts["best"]]
+    return rows[0] | dict(split=facts["split"]) if rows else {}
+
+def _is_phantoms(folder: Path) -> bool: return _facts(folder, "metrics/data.json").get("source") == "phantoms"
+
+def _headline(folder: Path) -> str:
+    "What came out, in one sentence."
+    row = _best_row(folder)
+    if not row: return "What was asked, and what came out"
+    films = f"{row['films']:,} " + ("phantoms" if _is_phantoms(folder) else f"{row['split']} films")
+    who = f"the {model_title(row['model'])}"
+    if row["roc_auc"] is None: return f"On {films} of one class {who} calls {row['accuracy']:.0%} right"
+    return (f"On {films} {who} tells pneumonia from normal with AUROC "
+            f"{value_with_interval(row, 'roc_auc', 3)}")
+
+
+# %%
+#| export
+def _large_numbers(folder: Path) -> list[dict]: # what, value, more
+    "Four figures in large type."
+    row, films = _best_row(folder), _films_rows(folder)
+    measures = ("roc_auc", "sensitivity", "specificity") if row else ()
+    limits = lambda key: value_with_interval(row, key, 3).partition(" ")[2].strip("()")
+    numbers = [dict(what=WORDS[key], value=value_with_interval(row, key, 3).split(" ")[0], more=limits(key))
+               for key in measures]
+    if not films: return numbers
+    child = "drawn" if _is_phantoms(folder) else "films"
+    return numbers + [dict(what=f"{child}, all splits", value=films[-1]["films"],
+                           more=f"of {films[-1]['patients']} patients")]
+
+def _worth(folder: Path) -> list[str]: # sentences
+    "What the numbers are worth, in two sentences."
+    if not _best_row(folder): return []
+    calls = _best_sentences(read_json(folder/"metrics/evaluation.json"))[0]
+    films = ("The films are drawn phantoms, so these numbers show that the study works and say nothing about "
+             "real films." if _is_phantoms(folder) else
+             "All films come from one set; nothing is known about films of another hospital.")
+    return [calls, films]
+
+
+# %%
+#| export
+def _hero(folder: Path, figures: dict[str, Figure]) -> str: # HTML
+    "The first screen of a report."
+    shown = {name: fill("linked", figure=figures[name]) for name in ("xai_first", "evaluation_roc")
+             if name in figures}
+    return fill("hero", film=shown.get("xai_first"), roc=shown.get("evaluation_roc"),
+                numbers=_large_numbers(folder), worth=_worth(folder))
 
 
 # %% [markdown]
@@ -489,15 +544,21 @@ def _landing_page(
 ): # nbformat notebook
     "The first page of a report."
     evaluated = (folder/"metrics/evaluation.json").exists()
-    closing = _paragraph(" ".join(_conclusion(folder))) if evaluated else ""
-    parts = {"Question": _paragraph(_QUESTION), "Data": _data_section(folder),
-             "Chapters to renew": _stale_section(folder),
-             "Results": _results_section(folder), "Conclusion": closing,
-             "One film, explained": _explained_film(figures), "Chapters": _chapter_cards(chapters, figures),
-             "Parameters": _parameters_section(folder),
-             "Provenance": _provenance_section(folder), "Limits": _LIMITS_WORDS}
-    blurb = "What was asked, what came out, and what it is worth"
-    return with_front_matter(_sections(parts), "Pneumonia on chest X-rays", blurb, "index.html")
+    closing = fill("sentences", sentences=_conclusion(folder)) if evaluated else ""
+    parts = {"Chapters to renew": _stale_section(folder), "Question": _paragraph(_QUESTION),
+             "Data": _data_section(folder), "Results": _results_section(folder), "Conclusion": closing,
+             "Chapters": _chapter_cards(chapters, figures), "Limits": _LIMITS_WORDS,
+             "Parameters": _folded("Stages, their costs and parameters", _parameters_section(folder)),
+             "Provenance": _folded("Code, machine, packages, films and looks", _provenance_section(folder))}
+    cells = [html_cell(_hero(folder, figures)), *_sections(parts)]
+    return with_front_matter(cells, "Pneumonia on chest X-rays", _headline(folder), "index.html")
+
+
+# %%
+#| export
+def _folded(title: str, body: str) -> str: # HTML
+    "A part of a page behind a line to click on; nothing where it is empty."
+    return fill("folded", title=title, body=_markup(body)) if body else ""
 
 
 # %%

@@ -49,7 +49,7 @@ STAGE = {
     "reads": ["predictions/*.csv", "models/*.keras", "images.csv", "burnt_in.csv", "metrics/data.json",
               "metrics/evaluation.json"],
     "writes": ["metrics/xai*.csv"],
-    "card": ["xai_sure", "xai_beside"],
+    "card": ["xai_first"],
 }
 
 # %% ../nbs/41_xai.ipynb #9af63502
@@ -242,21 +242,6 @@ def _film_alt(maps: dict[str, np.ndarray]) -> str: # method → (S, S)
     parts = [f"{METHODS[name].title} from {m.min():+.2g} to {m.max():+.2g}" for name, m in maps.items()]
     return "A film, and on it in red and blue: " + "; ".join(parts) + "."
 
-# %% ../nbs/41_xai.ipynb #6b8c6af8
-def _calls_table(
-    predictions: dict[str, pd.DataFrame], # model → path, probability
-    paths: list[str],
-    labels: dict[str, int],               # path → 0 normal, 1 pneumonia
-    threshold: float,
-) -> pd.DataFrame: # a row a film: film, true, then each model's call and probability
-    "What every model calls the films explained."
-    rows = []
-    for path in paths:
-        calls = {model_title(name): _call(table, path, threshold) for name, table in predictions.items()}
-        words = {title: f"{call[0]} {call[1]:.1%}" for title, call in calls.items() if call}
-        rows.append(dict(film=Path(path).name, true=CLASS_NAMES[labels[path]]) | words)
-    return pd.DataFrame(rows)
-
 # %% ../nbs/41_xai.ipynb #c2d6118f
 def _overview(model: _Explained, asked: list[str]) -> list[str]: # names of methods
     "By what every model is explained."
@@ -272,6 +257,21 @@ def _by_row(model: _Explained, paths: list[str], methods: list[str], settings: d
     "For each path: method → map."
     made = {name: model.maps(paths, name, settings) for name in methods}
     return [{name: drawn[n] for name, drawn in made.items()} for n in range(len(paths))]
+
+# %% ../nbs/41_xai.ipynb #6b8c6af8
+def _calls_table(
+    predictions: dict[str, pd.DataFrame], # model → path, probability
+    paths: list[str],
+    labels: dict[str, int],               # path → 0 normal, 1 pneumonia
+    threshold: float,
+) -> pd.DataFrame: # a row a film: film, true, then each model's call and probability
+    "What every model calls the films explained."
+    rows = []
+    for path in paths:
+        calls = {model_title(name): _call(table, path, threshold) for name, table in predictions.items()}
+        words = {title: f"{call[0]} {call[1]:.1%}" for title, call in calls.items() if call}
+        rows.append(dict(film=Path(path).name, true=CLASS_NAMES[labels[path]]) | words)
+    return pd.DataFrame(rows)
 
 # %% ../nbs/41_xai.ipynb #d44783c2
 def _rows_figure(
