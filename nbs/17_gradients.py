@@ -550,15 +550,15 @@ def _on_film(
     change = ops.pad(change, ((0, 0), (top, shape[0] - bottom), (left, shape[1] - right)))
     return ops.flip(change, axis=sorted(feature.flips)) if feature.flips else change
 
-def _class_activation(answer: _Flow, gradients: list, shape: tuple, by_place: bool): # (N, H, W) tensor
-    "Weighted features above zero, added over the last feature maps of all branches."
-    total = 0.
+def _activations(answer: _Flow, gradients: list, shape: tuple): # (N, 2, H, W) tensor
+    "Weighted features above zero, added over all branches: one weight a feature, then one a feature and place."
+    totals = [0., 0.]
     for feature, gradient in zip(answer.maps, gradients):
         count = gradient.shape[1] * gradient.shape[2]
-        weights = gradient * count if by_place else ops.sum(gradient, axis=(1, 2), keepdims=True)
-        change = ops.relu(ops.sum(weights * ops.cast(feature.value, "float32"), axis=-1))
-        total += _on_film(change, feature, shape)
-    return total
+        for n, weights in enumerate((ops.sum(gradient, axis=(1, 2), keepdims=True), gradient * count)):
+            change = ops.relu(ops.sum(weights * ops.cast(feature.value, "float32"), axis=-1))
+            totals[n] += _on_film(change, feature, shape)
+    return ops.stack(totals, axis=1)
 
 
 # %%
@@ -571,18 +571,12 @@ test_eq(np.array(_on_film(corner, _Flow(None, box=(.5, 1, 0, .5)), (4, 4))).nonz
 
 # %%
 #| export
-def _gradcam(answer: _Flow, gradients: list, shape: tuple):
-    "One weight a feature."
-    return _class_activation(answer, gradients, shape, by_place=False)
-
-def _hirescam(answer: _Flow, gradients: list, shape: tuple):
-    "One weight a feature and place."
-    return _class_activation(answer, gradients, shape, by_place=True)
-
-def _cam(model, images, layer, batch_size, output, combine) -> np.ndarray: # (N, H, W) float32
-    "Check, compile and compute."
+def _cam(model, images, layer, batch_size, output, by_place: bool) -> np.ndarray: # (N, H, W) float32
+    "Check, compile once for both kinds, and compute."
     images, output = check_explained(model, images, output)
-    return _in_batches(_compiled(model, images.shape[1:], output, layer, combine), images, batch_size)[1]
+    compute = _compiled(model, images.shape[1:], output, layer, _activations)
+    maps = _in_batches(compute, images, batch_size)[1]
+    return maps[:, int(by_place)] if len(images) else maps
 
 
 # %%
@@ -595,7 +589,7 @@ def gradcam(
     output: int | None = None, # which of several outputs to explain; None: the only one
 ) -> np.ndarray: # (N, H, W) float32, 0 or above
     "Where the last feature maps speak for pneumonia, one weight a feature."
-    return _cam(model, images, layer, batch_size, output, _gradcam)
+    return _cam(model, images, layer, batch_size, output, by_place=False)
 
 
 # %%
@@ -637,7 +631,7 @@ def hirescam(
     output: int | None = None, # which of several outputs to explain; None: the only one
 ) -> np.ndarray: # (N, H, W) float32, 0 or above
     "Where the last feature maps speak for pneumonia, one weight a feature and place."
-    return _cam(model, images, layer, batch_size, output, _hirescam)
+    return _cam(model, images, layer, batch_size, output, by_place=True)
 
 
 # %%

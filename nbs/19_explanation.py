@@ -341,8 +341,9 @@ def plot_film(
 ): # matplotlib Figure
     "The film and its map by each method, on a scale each."
     import matplotlib.pyplot as plt
-    rows = -(-(1 + len(maps)) // 3)
-    figure, axes = plt.subplots(rows, 3, figsize=(9.6, 3.75 * rows), squeeze=False)
+    columns = min(3, 1 + len(maps))
+    rows = -(-(1 + len(maps)) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(3.2 * columns, 3.75 * rows), squeeze=False)
     _show_film(axes.flat[0], image, title, mask)
     for ax, (method, change) in zip(axes.flat[1:], maps.items()):
         limit = colour_limit([change], method)

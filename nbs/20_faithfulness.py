@@ -1290,15 +1290,17 @@ def measure_methods(
     "Every measure of every method on every film."
     block, maps, made = max(1, images.shape[1] // 16), {}, []
     removed = ask_removed(model, images, block, samples, seed)
+    asked = lambda method: explain(model, images, method, **(settings or {}).get(method, {}))
+    if masks is not None:
+        with random_weights(model, seed): untrained = {method: asked(method) for method in methods}
     for method in methods:
         own = (settings or {}).get(method, {})
-        maps[method] = explain(model, images, method, **own)
+        maps[method] = asked(method)
         values = film_measures(model, images, maps[method], removed, mean, masks, steps, block, seed)
         stable = max_sensitivity(model, images[:noisy], method, .02, 1, seed, own, maps[method][:noisy])
         values["max_sensitivity"] = np.r_[stable, np.full(len(images) - len(stable), np.nan)]
         if masks is not None:
-            with random_weights(model, seed): untrained = explain(model, images, method, **own)
-            values = values.join(localisation(untrained, masks, seed).add_prefix("random_"))
+            values = values.join(localisation(untrained[method], masks, seed).add_prefix("random_"))
         made.append(values.rename_axis("film").reset_index().assign(method=method))
     return pd.concat(made, ignore_index=True), maps
 

@@ -479,15 +479,14 @@ def _by_row(model: _Explained, paths: list[str], methods: list[str], settings: d
 
 # %% [markdown]
 # [The first picture](#fig-xai_first) has a film that the best model calls pneumonia, the one it calls so most
-# surely. Beside it are a map of what the model answers to, and a control that knows the film's edges and
-# never asked the model. What the two share needs no network.
+# surely, and a map of what it answers to.
 
 # %%
 model, path = explained[best], sure or chosen[0]
-first = [*_quickest(model, asked), "edge_map"]
+first = _quickest(model, asked)
 maps = _by_row(model, [path], first, settings)[0]
 figure = _film_figure(model, path, maps, threshold, masks_of(model, [path])[0])
-caption = f"{Path(path).stem} and what {model_title(best)} answers to, beside a control."
+caption = f"{Path(path).stem}, and what in it speaks for pneumonia to the {model_title(best)}."
 save_figure(stage, figure, "xai_first", caption + _warning(verdicts, first), _film_alt(maps))
 
 # %% [markdown]
@@ -524,6 +523,10 @@ for n, (name, path) in enumerate(page.items()):
 #
 # Each method asks another question. What red says differs, and so do the units: no scale can be compared with
 # that of another method.
+#
+# The patch of occlusion is of middle gray. It darkens heart, spine and belly, it brightens the black margin,
+# and it is about as bright as an aerated lung. A pale lung does not show that a model ignores it, and a red
+# spine may show only that brightness counts.
 
 # %%
 said = [METHODS[name] for name in asked]
@@ -565,10 +568,8 @@ table.style.hide(axis="index").format(na_rep="–")
 # %% [markdown]
 # ## Every model
 #
-# The same films for every model of the run, by the two quickest methods. A limit of occlusion is seen here.
-# The patch is of middle gray. It darkens heart, spine and belly, it brightens the black margin, and it is
-# about as bright as an aerated lung. A pale lung does not show that the model ignores it, and a red spine may
-# show only that brightness counts.
+# The same films for every model of the run, by the quickest method that suits it: Grad-CAM where it has a
+# feature map, else occlusion.
 
 # %%
 #| export
@@ -597,7 +598,7 @@ display(Markdown(_links("xai", ranking)))
 # %%
 shown = {}   # model → [method → map] a film
 for name, model in explained.items():
-    by = _overview(model, wanted)
+    by = _quickest(model, wanted)
     shown[name] = _by_row(model, chosen, by, settings)
     figure = _rows_figure([model] * len(chosen), chosen, shown[name], threshold, masks_of(model, chosen))
     kinds = in_list([f"{title}s" for title in _titles(by)])
@@ -637,7 +638,7 @@ pair, path = _two_to_compare(ranking), next(iter(page.values()))
 if len(pair) < 2: print("This run has no two models to compare.")
 else:
     two = [explained[name] for name in pair]
-    methods_of = [[name for name in wanted if m.suits(name) and not METHODS[name].is_control] for m in two]
+    methods_of = [_overview(model, wanted) for model in two]
     rows = [_by_row(model, [path], by, settings)[0] for model, by in zip(two, methods_of)]
     masks = [masks_of(model, [path])[0] for model in two]
     figure, titles = _rows_figure(two, [path] * 2, rows, threshold, masks), list(map(model_title, pair))
