@@ -258,9 +258,9 @@ def _run_reference(folder: Path, size: int, seed: int) -> Reference:
 
 # %%
 #| export
-_INTENDED = "Research and teaching: how likely a frontal chest film of a child shows pneumonia."
-_NOT = ("No medical device. It was tested on films of the set that it learned from, knows no history and no "
-        "other disease, and must not decide about a patient.")
+INTENDED = "Research and teaching: how likely a frontal chest film of a child shows pneumonia."
+NOT_FOR = ("No medical device. It was tested on films of the set that it learned from, knows no history and "
+           "no other disease, and must not decide about a patient.")
 
 
 # %%
@@ -322,7 +322,7 @@ def bundle_of_run(
         conformal=dict(level=LEVEL) | limits, calibration=dict(intercept=0., slope=1.),
         validation_films=len(validation), own_test=_own_test(folder, model), parent=None,
         trained_on=_trained_on(folder), provenance=_provenance(folder, model), licence=_LICENCE,
-        intended=_INTENDED) | {"not": _NOT}
+        intended=INTENDED) | {"not": NOT_FOR}
     return Bundle(card, _run_reference(folder, size, seed), network)
 
 

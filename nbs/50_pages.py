@@ -244,7 +244,8 @@ def _drop_machinery(
 printed = nb.new_output("stream", text="1")
 text, code = nb.new_markdown_cell, nb.new_code_cell
 cells = [text("## A"), code("def f(): pass"), text("Words on g."), code("def g(): pass"), text("Look:"),
-         code("h()"), code("g()", outputs=[printed]), text("## Only g"), code("g()"), text("## Words"), text("More.")]
+         code("h()"), code("g()", outputs=[printed]), text("## Only g"), code("g()"), text("## Words"),
+         text("More.")]
 short = nb.new_notebook(cells=cells)
 _drop_machinery(short)
 test_eq([cell.source for cell in short.cells], ["## A", "Look:", "g()", "## Words", "More."])

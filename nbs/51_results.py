@@ -31,6 +31,7 @@ from pneumo_nb.run import (
 from pneumo_nb.style import (
     counted, in_list, looks_in_words, mean_and_range, model_title, p_text, title_with_remark,
     value_with_interval)
+from pneumo_nb.reporting import is_public_test
 
 # %%
 #| hide
@@ -227,21 +228,6 @@ PUBLISHED = {  # AUROC, accuracy
     "MedMNIST v2, auto-sklearn": (.942, .855),
     "MedMNIST v2, AutoKeras": (.947, .878),
     "MedMNIST v2, Google AutoML Vision": (.991, .946)}
-
-_PUBLIC_KINDS = {"normal": 234, "bacteria": 242, "virus": 148}  # of the public test films
-
-
-# %%
-#| export
-def is_public_test(
-    folder: Path, # a run directory
-) -> bool:
-    "Whether a run's test films are, by their numbers and names, those that others published on."
-    if not (folder/"images.csv").exists(): return False
-    images = read_table(folder/"images.csv", ["kind", "split"])
-    counts = images.kind[images.split == "test"].value_counts().to_dict()
-    return counts == _PUBLIC_KINDS and read_json(folder/"metrics/data.json")["source"] != "phantoms"
-
 
 # %% [markdown]
 # ## One run's rows

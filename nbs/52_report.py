@@ -35,7 +35,9 @@ from pneumo_nb.pages import (
     Figure, as_html, fill, finish_pages, front_matter, html_cell, processed, project_folder, render,
     stage_pages, staging_folder, table_html, with_front_matter)
 from pneumo_nb.results import (
-    EVALUATED, PUBLISHED, check_outputs, command_for, is_public_test, machine_words, results_rows)
+    EVALUATED, PUBLISHED, check_outputs, command_for, machine_words, results_rows)
+from pneumo_nb.reporting import (
+    abstract, checklists_of, data_card, is_public_test, model_card, status_words)
 
 # %%
 #| hide
@@ -698,6 +700,104 @@ def _methods_page(folder: Path): # nbformat notebook
 
 
 # %% [markdown]
+# ## What a reviewer asks
+#
+# One page answers three checklists, below an abstract. Another holds the data card and the card of the model
+# with the highest AUROC. The notebook of that name makes both from the run's files.
+
+# %%
+#| export
+def _titled(parts: list[tuple[str, str]]) -> str: # HTML; `parts`: heading, sentences
+    "Short paragraphs that begin with their heading."
+    return "\n".join(f'<p class="text"><strong>{html.escape(heading)}.</strong> {as_html(text)}</p>'
+                     for heading, text in parts)
+
+_LISTS_HEAD = """Each row is a point of a list, in this project's words, with what there is. A list asks
+whether something is told, not whether it is good."""
+_LISTS_PHANTOMS = """This run used drawn phantoms. What is said of children, hospital and graders is said of
+the public set (Kermany et al., 2018), and does not apply to them."""
+_LISTS_OTHERS = """What is said of children, hospital and graders is said of the public set (Kermany et al.,
+2018); of other films their owner must say it."""
+
+
+# %%
+#| export
+def _list_row(point: dict, titles: dict[str, str]) -> dict: # cells are HTML; `titles`: page → title
+    "One point of a checklist."
+    page = point["where"].split("#")[0]
+    link = f'<a href="{point["where"]}">{html.escape(titles.get(page, page))}</a>' if page else "–"
+    shown = {key: html.escape(point[key]) for key in ("item", "asks", "status", "words")}
+    return {"item": shown["item"], "what it asks": shown["asks"], "status": shown["status"], "where": link,
+            "what there is": shown["words"]}
+
+
+# %%
+shown = _list_row(dict(item="10a", asks="a & b", status="in part", where="eda.html", words="Some."),
+                  {"eda.html": "Exploration"})
+test_eq((shown["what it asks"], shown["where"]), ("a &amp; b", '<a href="eda.html">Exploration</a>'))
+
+
+# %%
+#| export
+def _wide_words(table: str) -> str: # HTML
+    "A table whose cells of prose may break."
+    return re.sub(r"<td>(?=[^<]{30})", '<td class="words">', table)
+
+def _list_tables(folder: Path, titles: dict[str, str]) -> dict[str, str]: # heading → HTML
+    "The checklists, a table each, below the counts of their answers."
+    items, tables = checklists_of(folder, project_folder()/"nbs/assets/checklists.csv"), {}
+    for name, points in items.groupby("checklist", sort=False):
+        rows = [_list_row(point, titles) for point in points.to_dict("records")]
+        table = table_html(rows, f"What {name} asks", escape=False, sort_from=99)
+        tables[name] = _paragraph(" ".join(status_words(points))) + _wide_words(table)
+    return tables
+
+
+# %%
+#| export
+def _checklist_page(folder: Path, titles: dict[str, str]): # nbformat notebook; `titles`: page → title
+    "The run in an abstract, and three lists of what a report should tell."
+    titles = titles | {"index.html": "First page", "checklists.html": "This page", "cards.html": "Cards"}
+    source = _facts(folder, "metrics/data.json").get("source")
+    head = _LISTS_PHANTOMS if source == "phantoms" else "" if is_public_test(folder) else _LISTS_OTHERS
+    parts = {"Abstract": _titled(abstract(folder)),
+             "Three checklists": _paragraph(_LISTS_HEAD) + (_paragraph(head) if head else ""),
+             **_list_tables(folder, titles)}
+    blurb = "The run in an abstract, and what three checklists ask of such a report"
+    return with_front_matter(_sections(parts), "Abstract and checklists", blurb, "checklists.html")
+
+
+# %%
+#| export
+def _card_html(card: dict[str, list], name: str) -> str: # HTML
+    "A card: headings, sentences, tables."
+    parts = []
+    for heading, content in card.items():
+        text = " ".join(part for part in content if isinstance(part, str))
+        tables = [table_html(part, f"{name}: {heading.lower()}", sort_from=99)
+                  for part in content if not isinstance(part, str) and part]
+        parts += ([_titled([(heading, text)])] if text else []) + tables
+    return "\n".join(parts)
+
+
+# %%
+#| export
+def _cards_page(folder: Path): # nbformat notebook, or None without films
+    "What must be known of the films and of the best model before either is used."
+    if not (folder/"images.csv").exists(): return None
+    best = _facts(folder, "metrics/evaluation.json").get("best")
+    parts = {"The films": _card_html(data_card(folder), "Data card")}
+    if best: parts[f"The model: {model_title(best)}"] = _card_html(model_card(folder, best), "Model card")
+    blurb = "What must be known of the films and of the best model before either is used"
+    return with_front_matter(_sections(parts), "Data card and model card", blurb, "cards.html")
+
+
+# %%
+card = _card_html({"Films": ["Two `films`.", [dict(split="all", films="2")]], "Nothing": [[]]}, "Card")
+assert "<strong>Films.</strong> Two" in card and "<code>films</code>" in card and card.count("<table") == 1
+
+
+# %% [markdown]
 # ## The report
 #
 # The report shows the study's chapters alone. Below the title of each stands where its notebook can be had.
@@ -760,6 +860,10 @@ def report_pages(
     figures = finish_pages(dict(enumerate(chapters.values(), 1)), staging)
     extra = {"operating_point.ipynb": operating} if operating else {}
     extra["methods.ipynb"] = _methods_page(folder)
+    named = [front_matter(page) for page in [*chapters.values(), *extra.values()]]
+    titles = {page["output-file"]: page["title"] for page in named}
+    extra["checklists.ipynb"] = _checklist_page(folder, titles)
+    if cards := _cards_page(folder): extra["cards.ipynb"] = cards
     shown = [front_matter(page) for page in [*chapters.values(), *extra.values()]]
     index = _landing_page(folder, shown, figures)
     return {"index.ipynb": index, **chapters, **extra}, sources
@@ -859,7 +963,7 @@ def _write_runs_index(runs: Path) -> Path: # the page
 
 
 # %% [markdown]
-# A run with one executed chapter gives a landing page, that chapter, and methods and limits:
+# A run with one executed chapter gives a landing page, that chapter, methods and limits, and checklists:
 
 # %%
 with tempfile.TemporaryDirectory() as runs:

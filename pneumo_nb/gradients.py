@@ -286,7 +286,7 @@ def _on_film(
     return ops.flip(change, axis=sorted(feature.flips)) if feature.flips else change
 
 def _activations(answer: _Flow, gradients: list, shape: tuple): # (N, 2, H, W) tensor
-    "Weighted features above zero, added over all branches: one weight a feature, then one a feature and place."
+    "Weighted features above zero, over all branches: a weight a feature, then one a feature and place."
     totals = [0., 0.]
     for feature, gradient in zip(answer.maps, gradients):
         count = gradient.shape[1] * gradient.shape[2]

@@ -19,7 +19,9 @@ from .pages import (
     Figure, as_html, fill, finish_pages, front_matter, html_cell, processed, project_folder, render,
     stage_pages, staging_folder, table_html, with_front_matter)
 from .results import (
-    EVALUATED, PUBLISHED, check_outputs, command_for, is_public_test, machine_words, results_rows)
+    EVALUATED, PUBLISHED, check_outputs, command_for, machine_words, results_rows)
+from .reporting import (
+    abstract, checklists_of, data_card, is_public_test, model_card, status_words)
 
 # %% ../nbs/52_report.ipynb #58e39948
 _KINDS = {"normal": "normal", "bacteria": "bacterial pneumonia", "virus": "viral pneumonia"}
@@ -484,6 +486,75 @@ def _methods_page(folder: Path): # nbformat notebook
     blurb = "How it was done, and what the numbers cannot say"
     return with_front_matter(_sections(parts), "Methods and limits", blurb, "methods.html")
 
+# %% ../nbs/52_report.ipynb #ebf06802
+def _titled(parts: list[tuple[str, str]]) -> str: # HTML; `parts`: heading, sentences
+    "Short paragraphs that begin with their heading."
+    return "\n".join(f'<p class="text"><strong>{html.escape(heading)}.</strong> {as_html(text)}</p>'
+                     for heading, text in parts)
+
+_LISTS_HEAD = """Each row is a point of a list, in this project's words, with what there is. A list asks
+whether something is told, not whether it is good."""
+_LISTS_PHANTOMS = """This run used drawn phantoms. What is said of children, hospital and graders is said of
+the public set (Kermany et al., 2018), and does not apply to them."""
+_LISTS_OTHERS = """What is said of children, hospital and graders is said of the public set (Kermany et al.,
+2018); of other films their owner must say it."""
+
+# %% ../nbs/52_report.ipynb #836dd272
+def _list_row(point: dict, titles: dict[str, str]) -> dict: # cells are HTML; `titles`: page → title
+    "One point of a checklist."
+    page = point["where"].split("#")[0]
+    link = f'<a href="{point["where"]}">{html.escape(titles.get(page, page))}</a>' if page else "–"
+    shown = {key: html.escape(point[key]) for key in ("item", "asks", "status", "words")}
+    return {"item": shown["item"], "what it asks": shown["asks"], "status": shown["status"], "where": link,
+            "what there is": shown["words"]}
+
+# %% ../nbs/52_report.ipynb #eb8bb42f
+def _wide_words(table: str) -> str: # HTML
+    "A table whose cells of prose may break."
+    return re.sub(r"<td>(?=[^<]{30})", '<td class="words">', table)
+
+def _list_tables(folder: Path, titles: dict[str, str]) -> dict[str, str]: # heading → HTML
+    "The checklists, a table each, below the counts of their answers."
+    items, tables = checklists_of(folder, project_folder()/"nbs/assets/checklists.csv"), {}
+    for name, points in items.groupby("checklist", sort=False):
+        rows = [_list_row(point, titles) for point in points.to_dict("records")]
+        table = table_html(rows, f"What {name} asks", escape=False, sort_from=99)
+        tables[name] = _paragraph(" ".join(status_words(points))) + _wide_words(table)
+    return tables
+
+# %% ../nbs/52_report.ipynb #c8e080f3
+def _checklist_page(folder: Path, titles: dict[str, str]): # nbformat notebook; `titles`: page → title
+    "The run in an abstract, and three lists of what a report should tell."
+    titles = titles | {"index.html": "First page", "checklists.html": "This page", "cards.html": "Cards"}
+    source = _facts(folder, "metrics/data.json").get("source")
+    head = _LISTS_PHANTOMS if source == "phantoms" else "" if is_public_test(folder) else _LISTS_OTHERS
+    parts = {"Abstract": _titled(abstract(folder)),
+             "Three checklists": _paragraph(_LISTS_HEAD) + (_paragraph(head) if head else ""),
+             **_list_tables(folder, titles)}
+    blurb = "The run in an abstract, and what three checklists ask of such a report"
+    return with_front_matter(_sections(parts), "Abstract and checklists", blurb, "checklists.html")
+
+# %% ../nbs/52_report.ipynb #8f22071b
+def _card_html(card: dict[str, list], name: str) -> str: # HTML
+    "A card: headings, sentences, tables."
+    parts = []
+    for heading, content in card.items():
+        text = " ".join(part for part in content if isinstance(part, str))
+        tables = [table_html(part, f"{name}: {heading.lower()}", sort_from=99)
+                  for part in content if not isinstance(part, str) and part]
+        parts += ([_titled([(heading, text)])] if text else []) + tables
+    return "\n".join(parts)
+
+# %% ../nbs/52_report.ipynb #0617ca63
+def _cards_page(folder: Path): # nbformat notebook, or None without films
+    "What must be known of the films and of the best model before either is used."
+    if not (folder/"images.csv").exists(): return None
+    best = _facts(folder, "metrics/evaluation.json").get("best")
+    parts = {"The films": _card_html(data_card(folder), "Data card")}
+    if best: parts[f"The model: {model_title(best)}"] = _card_html(model_card(folder, best), "Model card")
+    blurb = "What must be known of the films and of the best model before either is used"
+    return with_front_matter(_sections(parts), "Data card and model card", blurb, "cards.html")
+
 # %% ../nbs/52_report.ipynb #2d12e038
 def _executed_notebooks(folder: Path) -> dict[str, Path]: # file name → file, in the study's order
     "The chapters that a run has."
@@ -535,6 +606,10 @@ def report_pages(
     figures = finish_pages(dict(enumerate(chapters.values(), 1)), staging)
     extra = {"operating_point.ipynb": operating} if operating else {}
     extra["methods.ipynb"] = _methods_page(folder)
+    named = [front_matter(page) for page in [*chapters.values(), *extra.values()]]
+    titles = {page["output-file"]: page["title"] for page in named}
+    extra["checklists.ipynb"] = _checklist_page(folder, titles)
+    if cards := _cards_page(folder): extra["cards.ipynb"] = cards
     shown = [front_matter(page) for page in [*chapters.values(), *extra.values()]]
     index = _landing_page(folder, shown, figures)
     return {"index.ipynb": index, **chapters, **extra}, sources

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED', 'AT', 'EVALUATED', 'BEFORE', 'RESULTS_MARKERS', 'ABLATION_MARKERS', 'check_outputs', 'command_for',
-           'read_text', 'write_between', 'is_public_test', 'results_rows', 'machine_words', 'results_in',
-           'results_markdown', 'write_summary', 'ablation_markdown']
+           'read_text', 'write_between', 'results_rows', 'machine_words', 'results_in', 'results_markdown',
+           'write_summary', 'ablation_markdown']
 
 # %% ../nbs/51_results.ipynb #cee15ed5
 import operator, re, textwrap
@@ -17,6 +17,7 @@ from .run import (
 from .style import (
     counted, in_list, looks_in_words, mean_and_range, model_title, p_text, title_with_remark,
     value_with_interval)
+from .reporting import is_public_test
 
 # %% ../nbs/51_results.ipynb #0c26e2da
 def check_outputs(
@@ -126,18 +127,6 @@ PUBLISHED = {  # AUROC, accuracy
     "MedMNIST v2, auto-sklearn": (.942, .855),
     "MedMNIST v2, AutoKeras": (.947, .878),
     "MedMNIST v2, Google AutoML Vision": (.991, .946)}
-
-_PUBLIC_KINDS = {"normal": 234, "bacteria": 242, "virus": 148}  # of the public test films
-
-# %% ../nbs/51_results.ipynb #8dd7687a
-def is_public_test(
-    folder: Path, # a run directory
-) -> bool:
-    "Whether a run's test films are, by their numbers and names, those that others published on."
-    if not (folder/"images.csv").exists(): return False
-    images = read_table(folder/"images.csv", ["kind", "split"])
-    counts = images.kind[images.split == "test"].value_counts().to_dict()
-    return counts == _PUBLIC_KINDS and read_json(folder/"metrics/data.json")["source"] != "phantoms"
 
 # %% ../nbs/51_results.ipynb #aa62e60e
 AT = "accuracy at the run's threshold"

@@ -25,7 +25,7 @@ SMALL = [word for value in (
     "xai.pointing_films=4", "xai.measured_films=2", "xai.rise_masks=60", "xai.films_shown=2")
     for word in ("-p", value)]
 CHAPTERS = [f"{name}.html" for name in stages()]
-PAGES = ["index.html", *CHAPTERS, "operating_point.html", "methods.html"]
+PAGES = ["index.html", *CHAPTERS, "operating_point.html", "methods.html", "checklists.html", "cards.html"]
 
 @pytest.fixture(scope="session", autouse=True)
 def without_quarto(tmp_path_factory):
