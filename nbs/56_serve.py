@@ -40,10 +40,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
-from pneumo_nb.run import StudyError
+from pneumo_nb.run import StudyError, project_folder
 from pneumo_nb.films import FILM_ENDINGS, MOST_PIXELS, decode_film, dicom_remarks, film_format, in_words
 from pneumo_nb.explanation import METHODS
-from pneumo_nb.pages import fill, project_folder
+from pneumo_nb.pages import fill
 
 # %%
 #| hide
