@@ -112,12 +112,13 @@ def readme_pictures(
     "Write `nbs/assets/readme_report.webp` and `readme_film.webp` from a run's report."
     import io
     from PIL import Image
-    site, assets = folder/"site", checkout_folder()/"nbs/assets"
+    site = folder/"site"
     landing = site/"index.html"
     text = landing.read_text(encoding="utf-8") if landing.exists() else ""
     explained = re.search(r"figures/(xai_\w+)\.webp", text)
     if not explained: raise StudyError(f"Expected a report with an explained film in {site}, found none; "
                                        f"do `pneumo report {folder.name}` first.")
+    assets = checkout_folder()/"nbs/assets"
     files = [assets/"readme_report.webp", assets/"readme_film.webp"]
     _write_webp(Image.open(io.BytesIO(_screenshot(landing))), files[0], 900)
     _write_webp(Image.open(site/"figures"/f"{explained[1]}.webp"), files[1], 900)
