@@ -65,6 +65,64 @@ class StudyError(ValueError):
 
 
 # %% [markdown]
+# ## Where the project is
+#
+# What runs are the notebooks, and pages need the scripts and templates beside them. In a checkout they lie
+# beside the package. A wheel brings them inside it, in `pneumo_nb/project`, so an installed package needs no
+# checkout.
+
+# %%
+#| export
+def project_folder(
+    package: Path | None = None, # where a package lies; this one's folder if None
+) -> Path: # holds nbs/, params/, settings.ini and _quarto.yml
+    "The checkout that the package lies in, or what a wheel brought of it, or the current folder."
+    here = Path(__file__).resolve().parent if "__file__" in globals() else Path.cwd().parent/"pneumo_nb"
+    package = package or here
+    for folder in (package.parent, package/"project", Path.cwd()):
+        if (folder/"nbs/30_data.ipynb").exists(): return folder
+    raise StudyError("Expected the notebooks in nbs/, found none beside the package, in it or here; "
+                     "install pneumo_nb from a wheel, or run it in a clone of the project.")
+
+
+# %%
+def pretend(file): # make an empty file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+
+with tempfile.TemporaryDirectory() as folder:
+    package = Path(folder)/"pneumo_nb"
+    with mock.patch.object(Path, "cwd", lambda: Path(folder)/"empty"):
+        test_fail(lambda: project_folder(package), contains="found none beside the package, in it or here")
+        pretend(package/"project/nbs/30_data.ipynb")
+        test_eq(project_folder(package), package/"project")
+        pretend(package.parent/"nbs/30_data.ipynb")
+        test_eq(project_folder(package), package.parent)
+
+
+# %% [markdown]
+# Only a checkout has the percent scripts. What writes into the sources asks for one.
+
+# %%
+#| export
+def checkout_folder(
+    package: Path | None = None, # as for `project_folder`
+) -> Path:
+    "The project's folder, refused if it is not a checkout."
+    folder = project_folder(package)
+    if (folder/"nbs/30_data.py").exists(): return folder
+    raise StudyError(f"Expected a clone of the project, found an installed package in {folder.parent}; "
+                     "do this in a clone.")
+
+
+# %%
+with tempfile.TemporaryDirectory() as folder:
+    package = Path(folder)/"pneumo_nb"
+    pretend(package/"project/nbs/30_data.ipynb")
+    test_fail(lambda: checkout_folder(package), contains="Expected a clone of the project")
+
+
+# %% [markdown]
 # ## Files that are whole or absent
 #
 # A process may be killed at any moment. A file written in place would then be cut short and yet look
@@ -715,12 +773,29 @@ def _package_versions() -> dict[str, str]:
 def git_commit(
     folder: str | Path = ".",
 ) -> str: # e.g. "3f2a… with local changes", or "not in a git checkout"
-    "Commit of the code that runs."
+    "Commit of the code that runs; a wheel says which one it was built from."
+    built_from = Path(folder)/"project/commit.txt"
+    if built_from.exists(): return built_from.read_text(encoding="utf-8").strip()
     def git(*words): return subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True)
-    try: head, status = git("rev-parse", "HEAD"), git("status", "--porcelain")
+    try: head, tracked, status = git("rev-parse", "HEAD"), git("ls-files"), git("status", "--porcelain")
     except FileNotFoundError: return "git is not installed"
-    if head.returncode: return "not in a git checkout"
+    if head.returncode or not tracked.stdout: return "not in a git checkout"
     return head.stdout.strip() + (" with local changes" if status.stdout.strip() else "")
+
+
+# %% [markdown]
+# An environment may lie in the checkout of something else, whose commit says nothing about this code. So git
+# must know the files in the folder. Here is a package in a folder that git does not follow:
+
+# %%
+with tempfile.TemporaryDirectory() as folder:
+    if shutil.which("git"): subprocess.run(["git", "init", "--quiet", folder])
+    package = Path(folder)/"site-packages/pneumo_nb"
+    pretend(package/"run.py")
+    print(git_commit(package))
+    pretend(package/"project/commit.txt")
+    (package/"project/commit.txt").write_text("3f2a\n", encoding="utf-8")
+    test_eq(git_commit(package), "3f2a")
 
 
 # %% [markdown]

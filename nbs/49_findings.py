@@ -19,13 +19,12 @@
 
 # %%
 #| hide
-from pathlib import Path
 import pandas as pd
-from pneumo_nb import hospital
+from pneumo_nb.run import project_folder
 from pneumo_nb.style import plot_style, show_figure, value_with_interval
 from pneumo_nb.hospital import plot_trial, trial_table
 plot_style()
-assets = Path(hospital.__file__).parents[1]/"nbs/assets"
+assets = project_folder()/"nbs/assets"
 
 # %% [markdown]
 # The results in this chapter were measured on the public films (Kermany et al., 2018). Commands wrote its

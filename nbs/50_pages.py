@@ -30,7 +30,7 @@ from pathlib import Path
 
 import yaml
 
-from pneumo_nb.run import StudyError, stages
+from pneumo_nb.run import StudyError, project_folder, stages
 
 # %%
 #| hide
@@ -48,21 +48,9 @@ from fastcore.test import test_eq, test_fail
 # styles, and the configuration. Then one renderer turns it into pages. That is Quarto where it is installed,
 # and nbconvert elsewhere, from the same folder and under the same names.
 #
-# ## The project
+# ## Templates
 #
-# The notebooks, the configuration, the scripts and the templates of a site lie in the checkout, not in the
-# package.
-
-# %%
-#| export
-def project_folder() -> Path: # holds nbs/, params/ and _quarto.yml
-    "The checkout this package belongs to, or the current folder."
-    beside = Path(__file__).resolve().parents[1] if "__file__" in globals() else Path.cwd().parent
-    for folder in (beside, Path.cwd()):
-        if (folder/"nbs/30_data.ipynb").exists(): return folder
-    raise StudyError("Expected the notebooks in nbs/, found none beside the package or here; "
-                     "run pneumo in a clone of the project.")
-
+# What a page is filled into lies beside the notebooks, in `nbs/templates`.
 
 # %%
 #| export
@@ -606,7 +594,7 @@ def _write_yaml(file: Path, value: dict):
 #| export
 def stage_pages(
     staging: Path,               # an empty folder
-    project: Path,               # the checkout, with _quarto.yml and nbs/assets
+    project: Path,               # holds _quarto.yml and nbs/assets
     title: str,                  # of the site
     pages: dict,                 # file name such as 30_data.ipynb → notebook, in the order of the sidebar
     sources: dict | None = None, # file name → executed notebook to offer beside its page

@@ -345,6 +345,19 @@ test_eq(machine_words([dict(machine=dict(cores=2))]), "2 cores")    # an earlier
 
 # %%
 #| export
+def short_commit(commit: str) -> str: # from `git_commit`
+    "The beginning of a commit, or why there is none."
+    found = re.match(r"[0-9a-f]{10}", commit)
+    return found[0] if found else f"unknown ({commit})"
+
+
+# %%
+test_eq(short_commit("3f2a" * 10 + " with local changes"), "3f2a3f2a3f")
+test_eq(short_commit("not in a git checkout"), "unknown (not in a git checkout)")
+
+
+# %%
+#| export
 def _run_words(folder: Path) -> str:
     "What a run was made from, in words."
     records, facts = read_provenance(folder)["stages"], read_json(folder/"metrics/data.json")
@@ -352,7 +365,7 @@ def _run_words(folder: Path) -> str:
     trained = [records[name]["parameters"] for name in model_stages]
     sizes = sorted({p["image_size"] for p in trained if "image_size" in p})  # some stages train nothing
     evaluation = records["evaluation"]
-    commits = dict.fromkeys(r["git_commit"][:10] for r in records.values())
+    commits = dict.fromkeys(short_commit(r["git_commit"]) for r in records.values())
     parts = ["drawn phantoms" if facts["source"] == "phantoms" else f"`{Path(facts['root']).name}`",
              f"films of {' and '.join(map(str, sizes)) or 'no'} pixels",
              f"seed {', '.join(sorted({str(p['seed']) for p in trained})) or 'none'}",
@@ -903,7 +916,7 @@ def _ablation_words(
     "What the columns of the ablation are."
     from jinja2 import Template
     counts = {f"{r['tall']['normal']} normal and {r['tall']['pneumonia']} with pneumonia" for r in examined}
-    commits = [read_provenance(folder)["stages"][stage]["git_commit"][:10] for folder in folders]
+    commits = [short_commit(read_provenance(folder)["stages"][stage]["git_commit"]) for folder in folders]
     words = Template(_ABLATION_WORDS).render(
         stage=stage, p=p, folds=len({m["fold"] for m in examined[0]["members"]}),
         tall=" or ".join(sorted(counts)), commits=", ".join(dict.fromkeys(commits)),

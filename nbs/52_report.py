@@ -27,13 +27,13 @@ from pathlib import Path
 from urllib.parse import quote
 
 from pneumo_nb.run import (
-    StudyError, atomic_path, digests, file_digest, read_json, read_provenance, read_table, stage_words,
-    stages)
+    StudyError, atomic_path, digests, file_digest, project_folder, read_json, read_provenance, read_table,
+    stage_words, stages)
 from pneumo_nb.style import (
     WORDS, counted, looks_in_words, model_order, model_style, model_title, value_with_interval)
 from pneumo_nb.pages import (
-    Figure, as_html, fill, finish_pages, front_matter, html_cell, processed, project_folder, render,
-    stage_pages, staging_folder, table_html, with_front_matter)
+    Figure, as_html, fill, finish_pages, front_matter, html_cell, processed, render, stage_pages,
+    staging_folder, table_html, with_front_matter)
 from pneumo_nb.results import (
     EVALUATED, PUBLISHED, check_outputs, command_for, machine_words, results_rows)
 from pneumo_nb.reporting import (
@@ -42,6 +42,7 @@ from pneumo_nb.reporting import (
 # %%
 #| hide
 import tempfile
+from unittest import mock
 import nbformat
 import nbformat.v4 as nb
 from fastcore.test import test_eq, test_fail
@@ -843,7 +844,18 @@ def _notebook_links(name: str) -> str: # markdown
         links |= {"source": f"https://github.com/{file}",
                   "open in Colab": f"https://colab.research.google.com/github/{file}",
                   "open in Kaggle": f"https://kaggle.com/kernels/welcome?src=https://github.com/{file}"}
-    return " · ".join(f"[{words}]({link})" for words, link in links.items())
+    line = " · ".join(f"[{words}]({link})" for words, link in links.items())
+    return f"{line}\n\n{_INSTALL.format(repository[1])}" if repository else line
+
+_INSTALL = ("Colab and Kaggle do not have the package: there, first run "
+            "`%pip install git+https://github.com/{}` in a cell of its own.")
+
+# %%
+with tempfile.TemporaryDirectory() as folder:
+    home = "git_url = https://github.com/someone/study.git"
+    (Path(folder)/"settings.ini").write_text(f"[DEFAULT]\n{home}\nbranch = main\n", encoding="utf-8")
+    with mock.patch.dict(globals(), project_folder=lambda: Path(folder)):
+        print(_notebook_links("30_data.ipynb").replace(" · ", "\n"))
 
 
 # %%

@@ -28,9 +28,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from pneumo_nb.run import (
-    Declaration, StudyError, atomic_path, file_digest, read_provenance, stages, stale_reason, threads,
-    write_json)
-from pneumo_nb.pages import project_folder
+    Declaration, StudyError, atomic_path, file_digest, project_folder, read_provenance, stages, stale_reason,
+    threads, write_json)
 
 # %%
 #| hide

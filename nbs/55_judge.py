@@ -28,12 +28,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pneumo_nb.run import StudyError, enter_judged, read_looks, write_csv, write_json
+from pneumo_nb.run import StudyError, enter_judged, project_folder, read_looks, write_csv, write_json
 from pneumo_nb.style import COLOURS, counted, value_with_interval
 from pneumo_nb.measures import logit
 from pneumo_nb.detector import Detector
 from pneumo_nb.hospital import JUDGED, judge_films
-from pneumo_nb.pages import fill, project_folder, table_html
+from pneumo_nb.pages import fill, table_html
 
 # %%
 #| hide

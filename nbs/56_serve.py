@@ -40,13 +40,14 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
-from pneumo_nb.run import StudyError
+from pneumo_nb.run import StudyError, project_folder
 from pneumo_nb.films import FILM_ENDINGS, MOST_PIXELS, decode_film, dicom_remarks, film_format, in_words
 from pneumo_nb.explanation import METHODS
-from pneumo_nb.pages import fill, project_folder
+from pneumo_nb.pages import fill
 
 # %%
 #| hide
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pandas as pd
@@ -149,10 +150,13 @@ def body_of(*chunks, limit=8, **headers):
     raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     return _Body(dict(headers=raw), receive, limit)
 
+def finished(coroutine): # in a thread of its own, since Jupyter's already has a loop
+    return ThreadPoolExecutor(1).submit(asyncio.run, coroutine).result()
+
 body = body_of(b"12345", b"6789", b"more", transfer_encoding="chunked")
-test_eq(asyncio.run(body.receive())["body"], b"12345")
-test_fail(lambda: asyncio.run(body.receive()), contains="found more; send fewer films")
-asyncio.run(body.discard())
+test_eq(finished(body.receive())["body"], b"12345")
+test_fail(lambda: finished(body.receive()), contains="found more; send fewer films")
+finished(body.discard())
 assert body.ended
 
 # %% [markdown]
@@ -329,7 +333,7 @@ async def overlong(line):
         async with line.place(): pass
 
 line = _Line(places=1)
-test_fail(lambda: asyncio.run(overlong(line)), contains="503: Expected fewer than 1 requests")
+test_fail(lambda: finished(overlong(line)), contains="503: Expected fewer than 1 requests")
 test_eq(line.taken, 0)
 
 

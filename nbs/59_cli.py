@@ -31,11 +31,11 @@ import yaml
 
 from pneumo_nb.run import (
     RUN_MARK, StudyError, atomic_path, cache_folder, check_cache, check_films, check_parameters,
-    check_run_folder, enter_looks, films_folder, films_of, read_json, read_looks, read_provenance, stages)
+    check_run_folder, checkout_folder, enter_looks, films_folder, films_of, project_folder, read_json,
+    read_looks, read_provenance, stages)
 from pneumo_nb.style import counted, looks_by_runs
 from pneumo_nb.parameters import (
     declared_parameters, drop_undeclared, load_params, parse_override, resolve_params)
-from pneumo_nb.pages import project_folder
 from pneumo_nb.execution import (
     check_upstream, clear_partial, execute_notebook, places_to_write, run_stages, stderr_to)
 
@@ -401,9 +401,9 @@ def _phantom_run(name: str) -> Path:
 @main.command()
 @click.argument("name", metavar="RUN")
 def docs(name):
-    "Make the documentation, in _docs/, with the chapters of a run on phantoms."
+    "Make the documentation, in a clone's _docs/, with the chapters of a run on phantoms."
     from pneumo_nb.docs import render_docs
-    folder, project = _phantom_run(name), project_folder()
+    project, folder = checkout_folder(), _phantom_run(name)
     chapters, studied = sorted((project/"nbs").glob("[0-9]*.ipynb")), {s.notebook for s in stages().values()}
     for file in (f for f in chapters if f.stem not in studied):
         click.echo(f"executing {file.stem}")
@@ -420,7 +420,42 @@ def docs(name):
 def pictures(name):
     "Make the README's two pictures from the report of a run on phantoms; needs Chromium."
     from pneumo_nb.docs import readme_pictures
+    checkout_folder()  # refused before anything is looked for
     for file in readme_pictures(_phantom_run(name)): click.echo(f"Wrote {file}")
+
+
+# %% [markdown]
+# An installed package brings the chapters with it. To change one, it is copied out.
+
+# %%
+#| export
+def _check_empty(folder: Path):
+    "Refuse a folder in which something is."
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())): raise StudyError(
+        f"Expected a new or an empty folder, found something in {folder}; give another.")
+
+
+# %%
+#| export
+@main.command()
+@click.argument("folder", metavar="DIR")
+def notebooks(folder):
+    "Copy the chapters to DIR, a new folder or an empty one, to read, run and change them."
+    import shlex, shutil
+    place, chapters = Path(folder), sorted((project_folder()/"nbs").glob("[0-9]*.ipynb"))
+    _check_empty(place)
+    place.mkdir(parents=True, exist_ok=True)
+    for file in chapters: shutil.copyfile(file, place/file.name)
+    trained = next(name for name, known in _known_parameters().items() if "epochs" in known)
+    example = shlex.quote(str(place/f"{stages()[trained].notebook}.ipynb"))
+    click.echo(f"Wrote {counted(len(chapters), 'notebook')} into {place}. "
+               f"To run one: papermill {example} out.ipynb -p epochs 2")
+
+
+# %%
+with tempfile.TemporaryDirectory() as folder:
+    notebooks.callback(f"{folder}/chapters")
+    test_fail(lambda: notebooks.callback(f"{folder}/chapters"), contains="found something in")
 
 
 # %% [markdown]
@@ -679,7 +714,7 @@ def results(names, write, add):
 def summary(write, findings):
     "Put some rows of the results table between the summary markers of a file, as its marker names them."
     from pneumo_nb.results import write_summary
-    source = Path(findings) if findings else project_folder()/"nbs/49_findings.py"
+    source = Path(findings) if findings else checkout_folder()/"nbs/49_findings.py"
     click.echo(f"Wrote the summary into {write_summary(Path(write), source)}")
 
 

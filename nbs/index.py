@@ -69,8 +69,7 @@
 # <!-- end of summary -->
 #
 # **Test had a say in the first rows**: mistakes and trials on test suggested what other films then chose. A
-# quarter of the compact net's error there is shift. The chapter on findings (`nbs/49_findings.ipynb`) has the
-# rest.
+# quarter of the compact net's error there is shift. The rest is in `nbs/49_findings.ipynb`.
 #
 # ## What comes out
 #
@@ -93,11 +92,14 @@
 # ## More ways to use it
 #
 # ```sh
-# .venv/bin/pneumo run -p cnn.learning_rate=3e-4 --run slow   # a new run
+# .venv/bin/pneumo run -p cnn.learning_rate=3e-4 --run slow
 # .venv/bin/pneumo data check FOLDER                          # faults of films
 # .venv/bin/papermill nbs/34_cnn.ipynb runs/cnn.ipynb -p epochs 2   # a chapter
 # .venv/bin/jupyter lab nbs                                   # interactively
 # ```
+#
+# Installed from a wheel (`pip wheel --no-deps .`), `pneumo` works in any folder, without a checkout;
+# `pneumo notebooks DIR` copies the chapters out.
 #
 # ## Your own films
 #
@@ -117,8 +119,6 @@
 # detector.explain("FILM.jpeg")   # (H, W)
 # ```
 #
-# Films unlike those learned from are flagged.
-#
 # ## Settings
 #
 # `PNEUMO_THREADS` limits the threads: the same numbers need as many. `PNEUMO_WORKERS` trains networks side by
@@ -126,7 +126,7 @@
 #
 # ## Where things are
 #
-# The notebooks in `nbs/` are the source of everything. A notebook imports only from lower numbers:
+# The notebooks in `nbs/` are the source of everything; each imports only from lower numbers:
 #
 # | floor | numbers | what is there |
 # | --- | --- | --- |
@@ -134,9 +134,8 @@
 # | the study | 30–49 | the report's chapters: data, exploration, models, evaluation, explanations |
 # | in people's hands | 50–69 | pages, report, results, documentation, the command `pneumo` |
 #
-# To change something, edit a percent script (`nbs/34_cnn.py`), run `make sync` (it writes notebook, package
-# and README), then `make test`. `make docs` renders the documentation: every chapter and every public
-# function.
+# To change something, edit a percent script (`nbs/34_cnn.py`), run `make sync`, then `make test`.
+# `make docs` renders the documentation.
 #
 # ## What it does not know
 #

@@ -10,8 +10,8 @@ import os, re, shutil
 from contextlib import contextmanager
 from pathlib import Path
 
-from .run import StudyError, atomic_path
-from .pages import drop_chatter, finish_pages, project_folder, render, stage_pages, staging_folder
+from .run import StudyError, atomic_path, checkout_folder, project_folder
+from .pages import drop_chatter, finish_pages, render, stage_pages, staging_folder
 from .report import offer_notebook
 
 # %% ../nbs/53_docs.ipynb #0f4d7512
@@ -69,7 +69,7 @@ def render_docs(
     site: Path,
 ) -> tuple[Path, str]: # the first page, what rendered it
     "Make the documentation: README, chapters, every exported symbol."
-    project = project_folder()
+    project = checkout_folder()
     with staging_folder() as staging:
         pages = _documented([project/"nbs/index.ipynb", *notebooks], project)
         numbered = {name[:2]: page for name, page in pages.items() if name[:2].isdecimal()}
@@ -112,12 +112,13 @@ def readme_pictures(
     "Write `nbs/assets/readme_report.webp` and `readme_film.webp` from a run's report."
     import io
     from PIL import Image
-    site, assets = folder/"site", project_folder()/"nbs/assets"
+    site = folder/"site"
     landing = site/"index.html"
     text = landing.read_text(encoding="utf-8") if landing.exists() else ""
     explained = re.search(r"figures/(xai_\w+)\.webp", text)
     if not explained: raise StudyError(f"Expected a report with an explained film in {site}, found none; "
                                        f"do `pneumo report {folder.name}` first.")
+    assets = checkout_folder()/"nbs/assets"
     files = [assets/"readme_report.webp", assets/"readme_film.webp"]
     _write_webp(Image.open(io.BytesIO(_screenshot(landing))), files[0], 900)
     _write_webp(Image.open(site/"figures"/f"{explained[1]}.webp"), files[1], 900)

@@ -11,10 +11,9 @@ from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
-from pneumo_nb.run import (
-    Declaration, StudyError, atomic_path, file_digest, read_provenance, stages, stale_reason, threads,
-    write_json)
-from .pages import project_folder
+from .run import (
+    Declaration, StudyError, atomic_path, file_digest, project_folder, read_provenance, stages, stale_reason,
+    threads, write_json)
 
 # %% ../nbs/54_execution.ipynb #d00f4e4b
 class _EpochLines:

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .run import StudyError, enter_judged, read_looks, write_csv, write_json
+from .run import StudyError, enter_judged, project_folder, read_looks, write_csv, write_json
 from .style import COLOURS, counted, value_with_interval
 from .measures import logit
 from .detector import Detector
 from .hospital import JUDGED, judge_films
-from .pages import fill, project_folder, table_html
+from .pages import fill, table_html
 
 # %% ../nbs/55_judge.ipynb #e3bbd5d0
 _WORDS = {"roc_auc": "AUROC", "accuracy": "accuracy", "sensitivity": "sensitivity",

@@ -10,14 +10,14 @@ import html, json, re
 from pathlib import Path
 from urllib.parse import quote
 
-from pneumo_nb.run import (
-    StudyError, atomic_path, digests, file_digest, read_json, read_provenance, read_table, stage_words,
-    stages)
+from .run import (
+    StudyError, atomic_path, digests, file_digest, project_folder, read_json, read_provenance, read_table,
+    stage_words, stages)
 from .style import (
     WORDS, counted, looks_in_words, model_order, model_style, model_title, value_with_interval)
 from .pages import (
-    Figure, as_html, fill, finish_pages, front_matter, html_cell, processed, project_folder, render,
-    stage_pages, staging_folder, table_html, with_front_matter)
+    Figure, as_html, fill, finish_pages, front_matter, html_cell, processed, render, stage_pages,
+    staging_folder, table_html, with_front_matter)
 from .results import (
     EVALUATED, PUBLISHED, check_outputs, command_for, machine_words, results_rows)
 from .reporting import (
@@ -591,7 +591,11 @@ def _notebook_links(name: str) -> str: # markdown
         links |= {"source": f"https://github.com/{file}",
                   "open in Colab": f"https://colab.research.google.com/github/{file}",
                   "open in Kaggle": f"https://kaggle.com/kernels/welcome?src=https://github.com/{file}"}
-    return " · ".join(f"[{words}]({link})" for words, link in links.items())
+    line = " · ".join(f"[{words}]({link})" for words, link in links.items())
+    return f"{line}\n\n{_INSTALL.format(repository[1])}" if repository else line
+
+_INSTALL = ("Colab and Kaggle do not have the package: there, first run "
+            "`%pip install git+https://github.com/{}` in a cell of its own.")
 
 # %% ../nbs/52_report.ipynb #9765fbda
 def report_pages(

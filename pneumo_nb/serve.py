@@ -26,10 +26,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
-from .run import StudyError
+from .run import StudyError, project_folder
 from .films import FILM_ENDINGS, MOST_PIXELS, decode_film, dicom_remarks, film_format, in_words
 from .explanation import METHODS
-from .pages import fill, project_folder
+from .pages import fill
 
 # %% ../nbs/56_serve.ipynb #1e917a8a
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from filelock import FileLock
 
 PNEUMO = str(Path(sys.executable).with_name("pneumo"))
 
-LONGEST = ["test_site", "test_damage", "test_benchmarks", "test_training", "test_cli", "test_detector"]
+LONGEST = ["test_site", "test_damage", "test_wheel", "test_benchmarks", "test_training", "test_cli",
+           "test_detector"]
 
 def pytest_collection_modifyitems(items):
     "The files that take longest come first, so that no process is left alone with one of them at the end."
