@@ -267,7 +267,7 @@ print(f"In each epoch a film costs {each_epoch:,.0f} µs of one thread; "
 
 
 # %% [markdown]
-# ## What preprocessing made
+# ## What it comes to
 
 # %%
 #| export

@@ -439,6 +439,9 @@ show_network(stage, model)
 # %%
 show_history(stage, "resnet_finetuned", tuned)
 
+# %% [markdown]
+# ## What it comes to
+
 # %%
 predictions = keep_model(stage, "resnet_finetuned", blocks_and_head, lower, tuned, saved=model,
                          batch_size=batch_size)

@@ -307,7 +307,7 @@ caption = "AUROC of each member on the fold it never saw, by examination"
 shown_examinations(table).style.set_caption(caption)
 
 # %% [markdown]
-# ## What the members did
+# ## What it comes to
 #
 # The smaller the difference between a swapped number and the first, the less the networks lean on that
 # property. Where shape is swapped, it is the shape of the chest. In the public films squashing made that a

@@ -219,6 +219,9 @@ table, findings = examine_members(stage, films, networks, answers, histories, lo
 caption = "AUROC of each member on the fold it never saw, by examination"
 shown_examinations(table).style.set_caption(caption)
 
+# %% [markdown]
+# ## What it comes to
+
 # %%
 display(Markdown(findings))
 record = finish(stage)

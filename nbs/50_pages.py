@@ -367,7 +367,7 @@ _CHART_BYTES = 250_000  # a larger PNG shows films
 
 # %%
 #| export
-def _write_picture(png: bytes, file: Path): # PIL image
+def write_picture(png: bytes, file: Path): # PIL image
     "Write a PNG as WebP, charts without loss."
     from PIL import Image
     image = Image.open(io.BytesIO(png)).convert("RGB")
@@ -420,7 +420,7 @@ def _place_figures(
         if not _is_file_name(name): raise StudyError(
             f"Expected a file's name for figure {number} of {page}, such as eda_counts, found {name!r}; "
             f"{_execute_again(page)}.")
-        image = _write_picture(_decoded(output, number, page), folder/"figures"/f"{name}.webp")
+        image = write_picture(_decoded(output, number, page), folder/"figures"/f"{name}.webp")
         size = image.width // 2, image.height // 2
         figures.append(Figure(name, f"{chapter}.{number}", page, about.get("caption") or alt, alt, *size))
         output.data, output.metadata = _raw_html(figures[-1].html()), {}

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['fill', 'default_exp_', 'front_matter', 'processed', 'drop_chatter', 'html_cell', 'with_front_matter', 'Figure',
-           'table_html', 'staging_folder', 'stage_pages', 'finish_pages', 'as_html', 'render']
+           'write_picture', 'table_html', 'staging_folder', 'stage_pages', 'finish_pages', 'as_html', 'render']
 
 # %% ../nbs/50_pages.ipynb #f03ff1f8
 import base64, html, io, json, os, re, shutil, subprocess, tempfile, time
@@ -208,7 +208,7 @@ class Figure:
 _CHART_BYTES = 250_000  # a larger PNG shows films
 
 # %% ../nbs/50_pages.ipynb #6ad609cc
-def _write_picture(png: bytes, file: Path): # PIL image
+def write_picture(png: bytes, file: Path): # PIL image
     "Write a PNG as WebP, charts without loss."
     from PIL import Image
     image = Image.open(io.BytesIO(png)).convert("RGB")
@@ -251,7 +251,7 @@ def _place_figures(
         if not _is_file_name(name): raise StudyError(
             f"Expected a file's name for figure {number} of {page}, such as eda_counts, found {name!r}; "
             f"{_execute_again(page)}.")
-        image = _write_picture(_decoded(output, number, page), folder/"figures"/f"{name}.webp")
+        image = write_picture(_decoded(output, number, page), folder/"figures"/f"{name}.webp")
         size = image.width // 2, image.height // 2
         figures.append(Figure(name, f"{chapter}.{number}", page, about.get("caption") or alt, alt, *size))
         output.data, output.metadata = _raw_html(figures[-1].html()), {}

@@ -6,7 +6,7 @@
 __all__ = ['offer_notebook', 'report_pages', 'render_report']
 
 # %% ../nbs/52_report.ipynb #118d71e2
-import html, json, re
+import html, io, json, re
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,11 +17,11 @@ from .style import (
     WORDS, counted, looks_in_words, model_order, model_style, model_title, value_with_interval)
 from .pages import (
     Figure, as_html, fill, finish_pages, front_matter, html_cell, processed, render, stage_pages,
-    staging_folder, table_html, with_front_matter)
+    staging_folder, table_html, with_front_matter, write_picture)
 from .results import (
     EVALUATED, PUBLISHED, check_outputs, command_for, machine_words, results_rows)
 from .reporting import (
-    abstract, checklists_of, data_card, is_public_test, model_card, status_words)
+    abstract, checklists_of, data_card, flow_figure, flow_words, is_public_test, model_card, status_words)
 
 # %% ../nbs/52_report.ipynb #58e39948
 _KINDS = {"normal": "normal", "bacteria": "bacterial pneumonia", "virus": "viral pneumonia"}
@@ -112,9 +112,14 @@ def _spread_section(folder: Path) -> str: # HTML
 def _published_table(folder: Path) -> str: # HTML
     "Published results, where they are on the same films."
     if not is_public_test(folder): return ""
-    rows = [{"who": who, "AUROC": f"{auroc:.3f}", "accuracy": f"{accuracy:.3f}"}
-            for who, (auroc, accuracy) in PUBLISHED.items()]
-    return table_html(rows, "Published results on these test films", sort_from=1)
+    rows = [{"who": who, "AUROC": "–" if auroc is None else f"{auroc:.3f}", "accuracy": f"{accuracy:.3f}",
+             "the epoch was chosen on": chosen} for who, (auroc, accuracy, chosen) in PUBLISHED.items()]
+    table = table_html(rows, "Published results on these test films", sort_from=1)
+    return table + _paragraph(_PUBLISHED_WORDS)
+
+_PUBLISHED_WORDS = """A selection, and no ranking: size and preparation of the films differ, few papers give
+intervals, and on so few films those of the better rows overlap. A network whose epoch was chosen on the test
+films looks better there than it is."""
 
 # %% ../nbs/52_report.ipynb #8ed12bb5
 def _records(folder: Path) -> list: # pairs of name and record
@@ -214,7 +219,8 @@ def _hero(folder: Path, figures: dict[str, Figure]) -> str: # HTML
     shown = {name: fill("linked", figure=figures[name]) for name in ("xai_first", "evaluation_roc")
              if name in figures}
     return fill("hero", film=shown.get("xai_first"), roc=shown.get("evaluation_roc"),
-                numbers=_large_numbers(folder), worth=_worth(folder))
+                numbers=_large_numbers(folder), worth=_worth(folder),
+                runs="../../index.html" if folder.resolve().parent.name == "runs" else None)
 
 # %% ../nbs/52_report.ipynb #34277871
 def _conclusion(
@@ -523,12 +529,28 @@ def _list_tables(folder: Path, titles: dict[str, str]) -> dict[str, str]: # head
     return tables
 
 # %% ../nbs/52_report.ipynb #c8e080f3
-def _checklist_page(folder: Path, titles: dict[str, str]): # nbformat notebook; `titles`: page → title
-    "The run in an abstract, and three lists of what a report should tell."
+def _flow(folder: Path, staging: Path) -> str: # HTML; empty in a run without films
+    "The flow of films and patients, as a figure."
+    import matplotlib.pyplot as plt
+    if not (folder/"images.csv").exists(): return ""
+    png, figure = io.BytesIO(), flow_figure(folder)
+    figure.savefig(png, format="png", dpi=2 * plt.rcParams["figure.dpi"])
+    plt.close(figure)
+    image = write_picture(png.getvalue(), staging/"figures/reporting_flow.webp")
+    size, caption = (image.width // 2, image.height // 2), "From the films found to the best model's calls."
+    return Figure("reporting_flow", "S.1", "checklists.html", caption, flow_words(folder), *size).html()
+
+# %% ../nbs/52_report.ipynb #37b015b0
+def _checklist_page(
+    folder: Path,
+    titles: dict[str, str], # page → title
+    staging: Path,          # takes the figure
+): # nbformat notebook
+    "The run in an abstract, its films in a figure, and three lists of what a report should tell."
     titles = titles | {"index.html": "First page", "checklists.html": "This page", "cards.html": "Cards"}
     source = _facts(folder, "metrics/data.json").get("source")
     head = _LISTS_PHANTOMS if source == "phantoms" else "" if is_public_test(folder) else _LISTS_OTHERS
-    parts = {"Abstract": _titled(abstract(folder)),
+    parts = {"Abstract": _titled(abstract(folder)), "Films and patients": _flow(folder, staging),
              "Three checklists": _paragraph(_LISTS_HEAD) + (_paragraph(head) if head else ""),
              **_list_tables(folder, titles)}
     blurb = "The run in an abstract, and what three checklists ask of such a report"
@@ -612,7 +634,7 @@ def report_pages(
     extra["methods.ipynb"] = _methods_page(folder)
     named = [front_matter(page) for page in [*chapters.values(), *extra.values()]]
     titles = {page["output-file"]: page["title"] for page in named}
-    extra["checklists.ipynb"] = _checklist_page(folder, titles)
+    extra["checklists.ipynb"] = _checklist_page(folder, titles, staging)
     if cards := _cards_page(folder): extra["cards.ipynb"] = cards
     shown = [front_matter(page) for page in [*chapters.values(), *extra.values()]]
     index = _landing_page(folder, shown, figures)
@@ -650,10 +672,13 @@ def _run_parameters(folder: Path) -> dict | None: # "stage.name" → value; None
     return {f"{stage}.{name}": v for stage, r in records.items() for name, v in r["parameters"].items()}
 
 # %% ../nbs/52_report.ipynb #550f152d
-def _runs_rows(runs: Path) -> list[dict]: # a row a run and model
-    "Metrics of every run, and the parameters in which they differ."
+def _readable_runs(runs: Path) -> dict[Path, dict]: # run → its parameters
+    "The runs of a folder whose records can be read."
     folders = sorted(file.parent for file in runs.glob("*/provenance.json"))
-    each = {folder: params for folder in folders if (params := _run_parameters(folder)) is not None}
+    return {folder: params for folder in folders if (params := _run_parameters(folder)) is not None}
+
+def _runs_rows(each: dict[Path, dict]) -> list[dict]: # a row a run and model; `each`: from `_readable_runs`
+    "Metrics of every run, and the parameters in which they differ."
     names = dict.fromkeys(name for params in each.values() for name in params)
     differing = [name for name in names if len({str(params.get(name)) for params in each.values()}) > 1]
     values = lambda params: {name: params.get(name, "–") for name in differing}
@@ -680,13 +705,26 @@ def _run_cells(model: dict) -> dict:
     return {WORDS[key]: f"{value:.{digits(key)}f}" for key, value in defined.items()}
 
 # %% ../nbs/52_report.ipynb #efd23654
+def _run_card(folder: Path) -> dict: # name, link, films, headline, picture; links are relative to the runs
+    "What the list of runs shows of one run."
+    facts, place = _facts(folder, "metrics/data.json"), quote(folder.name)
+    films = "drawn phantoms" if _is_phantoms(folder) else Path(facts.get("root", "")).name or "no films"
+    pictures = [f"{name}.webp" for name in ("xai_first", "evaluation_roc", "eda_samples")]
+    shown = [name for name in pictures if (folder/"site/figures"/name).exists()]
+    return dict(name=folder.name, films=films, headline=_headline(folder),
+                link=f"{place}/site/index.html" if (folder/"site/index.html").exists() else None,
+                picture=f"{place}/site/figures/{shown[0]}" if shown else None)
+
+# %% ../nbs/52_report.ipynb #a306407f
 def _write_runs_index(runs: Path) -> Path: # the page
     "Write `index.html` beside the runs."
-    assets, rows = project_folder()/"nbs/assets", _runs_rows(runs)
+    assets, each = project_folder()/"nbs/assets", _readable_runs(runs)
+    rows = _runs_rows(each)
     read = lambda name: _markup((assets/name).read_text(encoding="utf-8"))
     caption = "A row a run and model; click a heading to sort"
     table = table_html(rows, caption, escape=False, sort_from=0) if rows else ""
-    text = fill("runs", styles=read("layout.css") + read("study.css"), script=read("sortable.auto.min.js"),
-                table=_markup(table))
+    cards = [_run_card(folder) for folder in each]
+    text = fill("runs", cards=cards, styles=read("layout.css") + read("study.css"),
+                script=read("sortable.auto.min.js"), table=_markup(table))
     with atomic_path(runs/"index.html") as partial: partial.write_text(text + "\n", encoding="utf-8")
     return runs/"index.html"
