@@ -196,7 +196,7 @@ class _Line:
 class FilmAnswer(BaseModel):
     "What the detector says of one film."
     file: str = Field(description="the file's own name")
-    probability: float = Field(ge=0, le=1, description="of pneumonia, calibrated")
+    probability: float = Field(ge=0, le=1, description="of pneumonia, after the bundle's calibration")
     low: float = Field(description="the lowest probability of any network")
     high: float = Field(description="the highest probability of any network")
     call: Literal["pneumonia", "normal"] = Field(description="at the rule's threshold")
