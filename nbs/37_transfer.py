@@ -196,7 +196,7 @@ print(f"{len(networks)} networks of {histories.parameters.iloc[0]:,} parameters,
 # [The network](#fig-transfer_network), from the film above to the answer below, is mostly the trunk.
 
 # %%
-show_network(stage, networks[0])
+show_network(stage, next(iter(networks.values())))
 
 # %% [markdown]
 # [The curves](#fig-transfer_history) hold every member; those that learn from all folds have no dashed one.

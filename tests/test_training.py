@@ -20,8 +20,17 @@ from pneumo_nb.resnet import build_resnet, split_model, trunk_features, unfreeze
 
 SHORT = dict(epochs=2, batch_size=16, seed=1)
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    "A run with films; every test has a copy of its own."
+    folder = tmp_path_factory.mktemp("drawn")
+    load_films(open_stage("cnn", folder, seed=1, image_size=32), 32)
+    return folder
+
 @pytest.fixture
-def stage(tmp_path): return open_stage("cnn", tmp_path, seed=1, image_size=32)
+def stage(tmp_path, drawn):
+    shutil.copytree(drawn, tmp_path, dirs_exist_ok=True)
+    return open_stage("cnn", tmp_path, seed=1, image_size=32)
 
 def toy():
     set_seed(1)
