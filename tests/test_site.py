@@ -165,6 +165,23 @@ def test_every_image_says_what_is_seen_and_every_figure_is_numbered_and_referred
             link = soup.find("a", href=f"#{figure['id']}", string=number)
             assert link, f"{name}: no text refers to {figure['id']}"
 
+def test_the_first_screen_says_what_came_out(run):
+    "A sentence, a film with its map, ROC curves, four numbers; and the list of runs shows the same film."
+    index = soups(run/"site")["index.html"]
+    headline = index.find(class_="headline").text
+    assert re.match(r"On 24 phantoms the .+ tells pneumonia from normal with AUROC [01]\.\d{3} \(", headline)
+    hero = index.find(class_="hero")
+    assert [Path(image["src"]).stem for image in hero.find_all("img")] == ["xai_first", "evaluation_roc"]
+    assert len(hero.find_all("dd")) == 4 and hero.find("a", href="../../index.html")
+    runs = BeautifulSoup((run.parent/"index.html").read_text(), "html.parser")
+    card = runs.find("a", href="first/site/index.html").find_parent(class_="card")
+    assert "drawn phantoms" in card.text and card.img["src"] == "first/site/figures/xai_first.webp"
+
+def test_a_report_shows_what_came_out_and_no_definitions(run):
+    for page in CHAPTERS:
+        for fold in soups(run/"site")[page].find_all("details", class_="code"):
+            assert not re.search(r"^(def|class) ", fold.text, re.M), page
+
 def test_every_model_has_its_figures(run):
     "They follow from the registry, in the explanations."
     trained = [file.stem for file in (run/"predictions").glob("*.csv")]
