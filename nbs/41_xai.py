@@ -831,7 +831,8 @@ if len(table):
 # lies in the drawn disease, over diseased films that a model called right. Pointing blindly scores the
 # disease's share of the film. The interval comes from redrawn patients. Beside it stands the same
 # architecture with random weights: what it hits, it hits without having learned anything. Every model plays
-# by the quickest method that suits it: Grad-CAM where it has a feature map, else occlusion.
+# by the quickest method that suits it: Grad-CAM where it has a feature map, else occlusion. A feature map
+# of few places can only point at these, so a hit says more than a miss.
 
 # %%
 #| export

@@ -22,6 +22,8 @@
 import pandas as pd
 from pneumo_nb.run import project_folder
 from pneumo_nb.style import plot_style, show_figure, value_with_interval
+from pneumo_nb.explanation import METHODS
+from pneumo_nb.faithfulness import shown_faithfulness
 from pneumo_nb.hospital import plot_trial, trial_table
 plot_style()
 assets = project_folder()/"nbs/assets"
@@ -334,15 +336,53 @@ png = show_figure(plot_trial(found), "findings_local",
 # for the trial. Nothing was chosen by them.
 
 # %% [markdown]
+# ## Which maps to believe
+#
+# Two compact networks at 64 pixels, 12 epochs each on one fold's other films, answered together (AUROC .974
+# on test). Their maps were measured on 60 test films that they call pneumonia and that are. This was one
+# look, and nothing was chosen by it. The files come from the run's `metrics/xai_faithfulness.csv` and
+# `metrics/xai_networks.csv`. ↑ means that more is better, ↓ that less is; behind the interval stands the
+# rank.
+
+# %%
+maps = pd.read_csv(assets/"map_measures.csv")
+main = ["mu_fidelity", "infidelity", "deletion", "deletion_mean", "insertion_mean"]
+shown_faithfulness(maps[maps.measure.isin(main)])
+
+# %% [markdown]
+# **The order hangs on what stands in for the film.** Deletion into gray puts the two grainy methods first,
+# and deletion into the mean of the train films puts them behind Grad-CAM and occlusion. A network has seen
+# the mean's shapes and no gray, so the second counts more here. Mu-fidelity and infidelity disagree in the
+# same way: they ask about blocks turned black and about squares.
+#
+# All six methods change when the network's weights are drawn anew, and the two controls do not. None reaches
+# a mu-fidelity near 1: a map explains a small part of what a network does. RISE hardly beats the random map
+# in deletion. Grad-CAM and HiResCAM are the same map, since these networks pool over the whole film.
+#
+# **Two trainings of one recipe look at different pixels, and at similar places**:
+
+# %%
+apart = pd.read_csv(assets/"map_networks.csv")
+for row in apart.to_dict("records"):
+    words = f"{row['correlation']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
+    print(f"{METHODS[row['method']].title}: rank correlation between the two networks {words}")
+
+# %% [markdown]
+# So a coarse map of these networks may be read as a place; the grain of Integrated Gradients or SmoothGrad
+# may not. On phantoms, where the truth is known, the best model's Grad-CAM points into the drawn disease on
+# most films, and Grad-CAM of networks with a feature map of few places points beside it on nearly all. A map's
+# resolution is part of its answer. No number here says that a place that a network uses is a sign of disease.
+
+# %% [markdown]
 # ## Why test is harder than validation
 #
 # The published test films are no random draw. In both series of normal films they are the lowest patient
 # numbers, in the bacterial films one stretch near the beginning, in the viral ones both ends. So they were
 # probably taken at another time than most train films. They look different, too. From eight measures of a
-# whole film (gray levels, sharpness, traces of JPEG in these copies) a classifier tells test from train within
-# a class. The same eight tell pneumonia from normal with AUROC .934 among the films that are not test, and
-# .869 among the test films. A network that learns these things does well on a random validation set and worse
-# on test. The chapter on exploration measures it.
+# whole film (gray levels, sharpness, traces of JPEG in these copies) a classifier tells test from train
+# within a class. The same eight tell pneumonia from normal with AUROC .934 among the films that are not
+# test, and .869 among the test films. A network that learns these things does well on a random validation
+# set and worse on test. The chapter on exploration measures it.
 #
 # ### One group of films stands out
 #

@@ -22,7 +22,7 @@
 # the network look at? This study answers with networks of several kinds, from the raw films to explanations,
 # in notebooks that can be read, run and imported.
 #
-# ![The first page of a report: the question, the films, and a table of models](assets/readme_report.webp)
+# ![The first page of a report: what came out, a film with its map, and ROC curves](assets/readme_report.webp)
 #
 # ## Two commands
 #
@@ -73,8 +73,7 @@
 #
 # ## What comes out
 #
-# ![A phantom with drawn pneumonia, and where covering it changes the answers of two
-# networks](assets/readme_film.webp)
+# ![A phantom with drawn pneumonia, and a map of what speaks for it to a network](assets/readme_film.webp)
 #
 # A run is a folder, `runs/NAME/`:
 #

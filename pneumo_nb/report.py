@@ -200,9 +200,9 @@ def _large_numbers(folder: Path) -> list[dict]: # what, value, more
     numbers = [dict(what=WORDS[key], value=value_with_interval(row, key, 3).split(" ")[0], more=limits(key))
                for key in measures]
     if not films: return numbers
-    child = "drawn" if _is_phantoms(folder) else "films"
-    return numbers + [dict(what=f"{child}, all splits", value=films[-1]["films"],
-                           more=f"of {films[-1]['patients']} patients")]
+    drawn = "drawn, " if _is_phantoms(folder) else ""
+    return numbers + [dict(what="films", value=films[-1]["films"],
+                           more=f"{drawn}of {films[-1]['patients']} patients")]
 
 def _worth(folder: Path) -> list[str]: # sentences
     "What the numbers are worth, in two sentences."
