@@ -370,8 +370,9 @@ for row in apart.to_dict("records"):
 # %% [markdown]
 # So a coarse map of these networks may be read as a place; the grain of Integrated Gradients or SmoothGrad
 # may not. On phantoms, where the truth is known, the best model's Grad-CAM points into the drawn disease on
-# most films, and Grad-CAM of networks with a feature map of few places points beside it on nearly all. A map's
-# resolution is part of its answer. No number here says that a place that a network uses is a sign of disease.
+# most films, and Grad-CAM of networks with a feature map of few places points beside it on nearly all. A
+# map's resolution is part of its answer. No number here says that a place that a network uses is a sign of
+# disease.
 
 # %% [markdown]
 # ## Why test is harder than validation
