@@ -339,8 +339,8 @@ png = show_figure(plot_trial(found), "findings_local",
 # ## Which maps to believe
 #
 # Two compact networks at 64 pixels, 12 epochs each on one fold's other films, answered together (AUROC .974
-# on test). Their maps were measured on 60 test films that they call pneumonia and that are. This was one
-# look, and nothing was chosen by it. The files come from the run's `metrics/xai_faithfulness.csv` and
+# on test). Their maps were measured on 60 test films that they call pneumonia and that are. The run looked
+# at test three times and chose nothing by it. The files come from the run's `metrics/xai_faithfulness.csv` and
 # `metrics/xai_networks.csv`. ↑ means that more is better, ↓ that less is; behind the interval stands the
 # rank.
 

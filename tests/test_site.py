@@ -199,7 +199,8 @@ def test_chapters_stand_in_the_order_of_the_study(run):
 def test_numbers_on_the_landing_page_are_those_of_the_files(run):
     text = soups(run/"site")["index.html"].get_text()
     comparison = pd.read_csv(run/"comparison.csv")
-    assert all(f"{value:.4f}" in text for value in [*comparison.roc_auc, *comparison.accuracy])
+    shown = [*comparison.roc_auc, *comparison.sensitivity, *comparison.specificity]
+    assert all(f"{value:.3f}" in text for value in shown)
     assert json.loads((run/"provenance.json").read_text())["data_fingerprint"] in text
     assert "random weights" in text and "learned on photographs" in text
 
@@ -363,7 +364,8 @@ def test_runs_side_by_side_sort_by_metric_and_parameter(run, browser):
     find = lambda selector: browser.find_elements(By.CSS_SELECTOR, selector)
     headings = [h.text.strip() for h in find("table thead th")]
     assert "cnn.epochs" in headings and "mlp.epochs" not in headings
-    assert len(browser.find_elements(By.LINK_TEXT, "first")) == len(pd.read_csv(run/"comparison.csv"))
+    models = len(pd.read_csv(run/"comparison.csv"))
+    assert len(browser.find_elements(By.LINK_TEXT, "first")) == models + 1   # a row each, and the run's card
     for name in ("AUROC", "cnn.epochs"):
         column = headings.index(name)
         heading = find("table thead th")[column]
@@ -381,7 +383,7 @@ def test_results_sort_by_number_though_they_are_written_for_reading(run, browser
     headings = table.find_elements(By.CSS_SELECTOR, "thead th")
     names, compared = [h.text.strip() for h in headings], pd.read_csv(run/"comparison.csv")
     titles = compared.model.map(model_title)
-    for name, key, digits in (("AUROC", "roc_auc", 4), ("training, seconds", "training_seconds", 0)):
+    for name, key, digits in (("AUROC", "roc_auc", 3), ("specificity", "specificity", 3)):
         click_heading(browser, headings[names.index(name)])
         rows = browser.find_elements(By.CSS_SELECTOR, "table.sortable tbody tr")
         shown = [r.find_elements(By.TAG_NAME, "td")[0].text.partition(" (")[0] for r in rows]
