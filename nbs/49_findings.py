@@ -340,9 +340,10 @@ png = show_figure(plot_trial(found), "findings_local",
 #
 # Two compact networks at 64 pixels, 12 epochs each on one fold's other films, answered together (AUROC .974
 # on test). Their maps were measured on 60 test films that they call pneumonia and that are. The run looked
-# at test three times and chose nothing by it. The files come from the run's `metrics/xai_faithfulness.csv` and
-# `metrics/xai_networks.csv`. ↑ means that more is better, ↓ that less is; behind the interval stands the
-# rank.
+# at test three times and chose nothing by it. The numbers are those of its files `xai_faithfulness.csv` and
+# `xai_networks.csv`.
+#
+# In the table ↑ means that more is better, ↓ that less is. Behind the interval stands the rank.
 
 # %%
 maps = pd.read_csv(assets/"map_measures.csv")
@@ -370,8 +371,8 @@ for row in apart.to_dict("records"):
 # %% [markdown]
 # So a coarse map of these networks may be read as a place; the grain of Integrated Gradients or SmoothGrad
 # may not. On phantoms, where the truth is known, the best model's Grad-CAM points into the drawn disease on
-# most films, and Grad-CAM of networks with a feature map of few places points beside it on nearly all. A
-# map's resolution is part of its answer. No number here says that a place that a network uses is a sign of
+# most films. Grad-CAM of networks with a feature map of few places points beside it on nearly all. A map's
+# resolution is part of its answer. No number here says that a place that a network uses is a sign of
 # disease.
 
 # %% [markdown]

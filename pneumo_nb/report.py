@@ -538,7 +538,8 @@ def _flow(folder: Path, staging: Path) -> str: # HTML; empty in a run without fi
     plt.close(figure)
     image = write_picture(png.getvalue(), staging/"figures/reporting_flow.webp")
     size, caption = (image.width // 2, image.height // 2), "From the films found to the best model's calls."
-    return Figure("reporting_flow", "S.1", "checklists.html", caption, flow_words(folder), *size).html()
+    figure = Figure("reporting_flow", "S.1", "checklists.html", caption, flow_words(folder), *size)
+    return fill("flow", figure=figure)
 
 # %% ../nbs/52_report.ipynb #37b015b0
 def _checklist_page(

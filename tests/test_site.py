@@ -161,7 +161,7 @@ def test_every_image_says_what_is_seen_and_every_figure_is_numbered_and_referred
             if captions else []
         assert [c.split(".")[:2] for c in captions] == numbers
         for figure in soup.find_all("figure", id=True):
-            number = re.match(r"Figure [\db.]+\d", figure.figcaption.get_text())[0]
+            number = re.match(r"Figure [\dbS.]+\d", figure.figcaption.get_text())[0]
             link = soup.find("a", href=f"#{figure['id']}", string=number)
             assert link, f"{name}: no text refers to {figure['id']}"
 

@@ -373,7 +373,7 @@ def test_chapter_explains_by_every_method_that_there_is(run, monkeypatch):
     assert space["asked"] == asked and {m: drawn.shape for m, drawn in space["maps"].items()} == {
         method: (2, 48, 48) for method in asked}
     figures = {file.stem for file in (run/"figures").glob("*.png")}
-    assert figures == {f"xai_{name}" for name in ("sure", "film_1", "cnn", "mlp", "mistakes_cnn",
+    assert figures == {f"xai_{name}" for name in ("first", "sure", "film_1", "cnn", "mlp", "mistakes_cnn",
                                                   "mistakes_mlp", "beside", "sanity")}
     assert list(pd.read_csv(run/"metrics/xai.csv")) == ["film", "true", "MLP", "CNN"]
     check_tables(run, asked)
