@@ -783,6 +783,18 @@ def git_commit(
     return head.stdout.strip() + (" with local changes" if status.stdout.strip() else "")
 
 
+# %%
+#| export
+def short_commit(commit: str) -> str: # from `git_commit`
+    "The beginning of a commit, or why there is none."
+    found = re.match(r"[0-9a-f]{10}", commit)
+    return found[0] if found else f"unknown ({commit})"
+
+
+# %%
+test_eq(short_commit("3f2a" * 10 + " with local changes"), "3f2a3f2a3f")
+test_eq(short_commit("not in a git checkout"), "unknown (not in a git checkout)")
+
 # %% [markdown]
 # An environment may lie in the checkout of something else, whose commit says nothing about this code. So git
 # must know the files in the folder. Here is a package in a folder that git does not follow:

@@ -360,6 +360,18 @@ def plot_style():
 
 # %%
 #| export
+def figure_png(
+    figure,   # matplotlib Figure; closed afterwards
+    alt: str, # what is seen, in words
+) -> bytes:
+    "A figure as a PNG of twice the density."
+    import io
+    import matplotlib.pyplot as plt
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=2 * plt.rcParams["figure.dpi"], metadata={"Description": alt})
+    plt.close(figure)
+    return png.getvalue()
+
 def show_figure(
     figure,       # matplotlib Figure; closed afterwards
     name: str,    # what links to it say, such as "eda_counts" in `#fig-eda_counts`
@@ -367,15 +379,11 @@ def show_figure(
     alt: str,     # what is seen, in words
 ) -> bytes: # the PNG
     "Display a figure with its caption and alternative text."
-    import io
     import matplotlib.pyplot as plt
     from IPython.display import Image, display
-    png, dpi = io.BytesIO(), plt.rcParams["figure.dpi"]
-    figure.savefig(png, format="png", dpi=2 * dpi, metadata={"Description": alt})
-    width = int(figure.get_figwidth() * dpi)
-    display(Image(data=png.getvalue(), width=width, alt=alt, metadata=dict(name=name, caption=caption)))
-    plt.close(figure)
-    return png.getvalue()
+    png, width = figure_png(figure, alt), int(figure.get_figwidth() * plt.rcParams["figure.dpi"])
+    display(Image(data=png, width=width, alt=alt, metadata=dict(name=name, caption=caption)))
+    return png
 
 
 # %% [markdown]

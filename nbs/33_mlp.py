@@ -129,8 +129,8 @@ compile_model(folded, learning_rate, jit_compile)
 history = train_model(stage, "mlp", folded, source, epochs, batch_size, seed)
 
 # %% [markdown]
-# [The figure](#fig-mlp_network) shows the network from the film above to the answer below. Blue bars are as
-# wide as there are places for a pattern; yellow squares stand for layers that join all places.
+# [The figure](#fig-mlp_network) shows the network from the film above to the answer below. Every yellow
+# square is a layer that joins all that came before.
 
 # %%
 show_network(stage, model)

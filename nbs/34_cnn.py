@@ -127,8 +127,8 @@ compile_model(fast, learning_rate, jit_compile)
 history = train_model(stage, "cnn", fast, source, epochs, batch_size, seed)
 
 # %% [markdown]
-# [The figure](#fig-cnn_network) shows the network from the film above to the answer below. Blue bars are as
-# wide as there are places for a pattern; yellow squares stand for layers that join all places.
+# [The figure](#fig-cnn_network) shows the network from the film above to the answer below. A narrower blue
+# bar has fewer places for a pattern; a yellow square is a layer that joins all places.
 
 # %%
 show_network(stage, model)

@@ -462,12 +462,12 @@ def _film_alt(maps: dict[str, np.ndarray]) -> str: # method → (S, S)
 # %%
 #| export
 def _overview(model: _Explained, asked: list[str]) -> list[str]: # names of methods
-    "By what every model is explained."
+    "By which two methods, where they suit, models are compared."
     suits = [name for name in asked if model.suits(name)]
     return [name for name in suits if name in ("occlusion", "gradcam")] or suits[:1]
 
 def _quickest(model: _Explained, asked: list[str]) -> list[str]: # one method
-    "By what a model is explained on many films."
+    "By what every model is explained, and many films are."
     by = _overview(model, asked)
     return ["gradcam"] if "gradcam" in by else by[:1]
 
@@ -478,8 +478,8 @@ def _by_row(model: _Explained, paths: list[str], methods: list[str], settings: d
 
 
 # %% [markdown]
-# [The first picture](#fig-xai_first) has a film that the best model calls pneumonia, the one it calls so most
-# surely, and a map of what it answers to.
+# [The first picture](#fig-xai_first) has the film with pneumonia that the best model calls so most surely,
+# and a map of what it answers to. Where it calls none so, it is the first film explained.
 
 # %%
 model, path = explained[best], sure or chosen[0]
@@ -537,7 +537,7 @@ table.rename(columns=dict(red="red says that")).style.hide(axis="index")
 # %% [markdown]
 # ## What the models call them
 #
-# Each model's call, with its probability for the class that it names. The maps below are always about the
+# Each model's call, with its probability for the class that it names. Maps are always about the
 # probability of pneumonia.
 
 # %%

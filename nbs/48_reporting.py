@@ -28,8 +28,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from pneumo_nb import run as _run
-from pneumo_nb.run import StudyError, models, read_json, read_provenance, read_table, stages
+from pneumo_nb.run import (
+    StudyError, models, project_folder, read_json, read_provenance, read_table, short_commit, stages)
 from pneumo_nb.style import (
     COLOURS, counted, in_list, kind_words, looks_in_words, model_title, title_with_remark,
     value_with_interval)
@@ -77,9 +77,7 @@ def read_checklists(
     file: str | Path | None = None, # None: the project's own
 ) -> pd.DataFrame: # checklist, item, asks, status, where, words; all text
     "The points of the three lists, as the project answers them."
-    file = Path(file or Path(_run.__file__).parents[1]/"nbs/assets/checklists.csv")
-    if not file.exists(): raise StudyError(
-        f"Expected the checklists in {file}, found no such file; run pneumo in a clone of the project.")
+    file = file or project_folder()/"nbs/assets/checklists.csv"
     items = pd.read_csv(file, dtype=str, keep_default_na=False)
     unknown = sorted({*items.status} - {*STATUSES})
     if unknown: raise StudyError(
@@ -117,11 +115,10 @@ def pages_of(
 # %%
 #| export
 def checklists_of(
-    folder: str | Path,              # a run directory
-    file: str | Path | None = None,  # None: the project's own lists
+    folder: str | Path, # a run directory
 ) -> pd.DataFrame: # as `read_checklists`
     "The points of the three lists, as far as this run's report answers them."
-    items, pages = read_checklists(file), pages_of(folder)
+    items, pages = read_checklists(), pages_of(folder)
     is_missing = (items["where"] != "") & ~items["where"].str.split("#").str[0].isin(pages)
     return items.assign(status=items.status.mask(is_missing, "not in this run"),
                         where=items["where"].mask(is_missing, ""))
@@ -208,7 +205,7 @@ small, own = (small_run(Path(temporary.name)/name, name) for name in ("phantoms"
 #| export
 _SPLITS = ["train", "validation", "test"]
 
-def _facts(folder: Path, file: str) -> dict: # {} where the run does not have it
+def facts_of(folder: Path, file: str) -> dict: # {} where the run does not have it
     "A JSON file of a run."
     return read_json(folder/file) if (folder/file).exists() else {}
 
@@ -238,14 +235,14 @@ def is_public_test(
     counts = images.kind[images.split == "test"].value_counts().to_dict()
     return counts == _PUBLIC_KINDS and read_json(folder/"metrics/data.json")["source"] != "phantoms"
 
-def _source(folder: Path) -> str: # "phantoms", "public" or "own"
+def films_source(folder: Path) -> str: # "phantoms", "public" or "own"
     "Where the films of a run come from."
-    if _facts(folder, "metrics/data.json").get("source") == "phantoms": return "phantoms"
+    if facts_of(folder, "metrics/data.json").get("source") == "phantoms": return "phantoms"
     return "public" if is_public_test(folder) else "own"
 
 
 # %%
-test_eq([_source(folder) for folder in (small, own)], ["phantoms", "own"])
+test_eq([films_source(folder) for folder in (small, own)], ["phantoms", "own"])
 
 
 # %% [markdown]
@@ -261,9 +258,12 @@ def _counts(films: pd.DataFrame) -> dict: # films, patients, normal, pneumonia
     return dict(films=len(films), patients=films.patient_id.nunique(), normal=len(films) - sick,
                 pneumonia=sick)
 
-def _judged(folder: Path, model: str | None = None) -> dict: # row of the comparison, split, threshold; or {}
+def judged_row(
+    folder: Path,              # a run directory
+    model: str | None = None,  # None: the one with the highest AUROC
+) -> dict: # of the comparison, with split and threshold; {} where nothing was evaluated
     "How a model, or the one with the highest AUROC, did on the films that it was judged on."
-    facts = _facts(folder, "metrics/evaluation.json")
+    facts = facts_of(folder, "metrics/evaluation.json")
     rows = {row["model"]: row for row in facts.get("comparison", [])}
     row = rows.get(model or facts.get("best"))
     return row | dict(split=facts["split"], threshold=facts["threshold"]) if row else {}
@@ -276,11 +276,11 @@ def flow_counts(
 ) -> dict: # found; left_out: reason → paths; kept, splits: films, patients, normal, pneumonia; judged
     "How many films and patients took which way."
     folder = Path(folder)
-    images, reasons = _images(folder), _facts(folder, "metrics/data.json").get("left_out", {}).values()
+    images, reasons = _images(folder), facts_of(folder, "metrics/data.json").get("left_out", {}).values()
     parts = {split: images[images.split == split] for split in _SPLITS}
     splits = {split: _counts(films) for split, films in parts.items() if len(films)}
     return dict(found=len(images) + len(reasons), left_out=dict(Counter(reasons).most_common()),
-                kept=_counts(images), splits=splits, judged=_judged(folder))
+                kept=_counts(images), splits=splits, judged=judged_row(folder))
 
 
 # %%
@@ -465,8 +465,8 @@ _OWN = {"Source": "Films of a folder named {folder}."} | dict.fromkeys([*_PUBLIC
 #| export
 def _about(folder: Path) -> dict[str, str]: # heading → sentences
     "What is known of the films of a run, by their source."
-    texts = dict(public=_PUBLIC, phantoms=_PHANTOMS, own=_OWN)[_source(folder)]
-    name = Path(_facts(folder, "metrics/data.json").get("root", "")).name or "no name"
+    texts = dict(public=_PUBLIC, phantoms=_PHANTOMS, own=_OWN)[films_source(folder)]
+    name = Path(facts_of(folder, "metrics/data.json").get("root", "")).name or "no name"
     return {heading: " ".join(text.split()).replace("{folder}", name) for heading, text in texts.items()}
 
 
@@ -543,7 +543,7 @@ def _model_details(folder: Path, model: str, row: dict) -> list[str]: # `row`: o
     side, title = record.get("parameters", {}).get("image_size"), title_with_remark(dict(model=model) | row)
     film = f"a film of {side} × {side} gray values" if side else "a film of gray values"
     lines = [f"Given {film}, {title} answers with a probability of pneumonia.", *_size_sentences(row)]
-    versions, commit = record.get("versions", {}), re.sub(r"(\w{12})\w+", r"\1", record.get("git_commit", ""))
+    versions, commit = record.get("versions", {}), short_commit(record.get("git_commit", ""))
     made = [f"{name} {versions[name]}" for name in ("python", "tensorflow", "keras") if name in versions]
     if record: lines.append(
         f"Trained on {record['started'][:10]} by the code at commit {commit}, with {in_list(made)}.")
@@ -559,7 +559,7 @@ def _size_sentences(row: dict) -> list[str]: # one or none; `row`: of the compar
 
 
 # %%
-print(*_model_details(small, "cnn", _judged(small)), sep="\n")
+print(*_model_details(small, "cnn", judged_row(small)), sep="\n")
 
 # %% [markdown]
 # The numbers are those at the run's threshold. A measure without a value is *undefined*.
@@ -582,7 +582,7 @@ def _measure_rows(row: dict) -> list[dict]: # `row`: of the comparison
 
 
 # %%
-pd.DataFrame(_measure_rows(_judged(small))).style.hide(axis="index")
+pd.DataFrame(_measure_rows(judged_row(small))).style.hide(axis="index")
 
 
 # %%
@@ -615,7 +615,7 @@ def _training_data(folder: Path) -> list[str]:
     return ["Models learn from train films, and validation films choose epoch, temperature or thresholds. "
             f"Recipes with folds learn from both. There are {in_list(named)}.", source]
 
-def _evaluation_data(folder: Path, row: dict) -> list[str]: # `row`: from `_judged`
+def _evaluation_data(folder: Path, row: dict) -> list[str]: # `row`: from `judged_row`
     "What the model was judged on, in words."
     if not row: return ["The run has not been evaluated."]
     part = flow_counts(folder)["splits"].get(row["split"], dict(patients=0))
@@ -626,7 +626,7 @@ def _evaluation_data(folder: Path, row: dict) -> list[str]: # `row`: from `_judg
 
 
 # %%
-print(*_training_data(small), *_evaluation_data(small, _judged(small)), sep="\n")
+print(*_training_data(small), *_evaluation_data(small, judged_row(small)), sep="\n")
 assert _evaluation_data(small, {}) == ["The run has not been evaluated."]
 
 # %%
@@ -646,7 +646,7 @@ _ETHICS = dict(
 
 # %%
 #| export
-def _caveats(row: dict) -> list[str]: # `row`: from `_judged`
+def _caveats(row: dict) -> list[str]: # `row`: from `judged_row`
     "What to bear in mind, from the run's numbers where there are any."
     lines, before, after = [_ADVICE], row.get("validation_roc_auc"), row.get("roc_auc")
     if row.get("split") == "test" and before is not None and after is not None: lines.append(
@@ -657,7 +657,7 @@ def _caveats(row: dict) -> list[str]: # `row`: from `_judged`
 
 
 # %%
-test_eq(_caveats(_judged(small))[1:], ["AUROC was 1.0000 on validation and 0.7500 on test."])
+test_eq(_caveats(judged_row(small))[1:], ["AUROC was 1.0000 on validation and 0.7500 on test."])
 
 
 # %%
@@ -668,7 +668,7 @@ def model_card(
 ) -> dict[str, list]: # heading → sentences, and tables as lists of rows
     "What must be known of a model before it is used."
     folder = Path(folder)
-    row, groups, about = _judged(folder, model), _groups(folder, model), _about(folder)
+    row, groups, about = judged_row(folder, model), _groups(folder, model), _about(folder)
     by = f"Groups judged: {'; '.join(groups['by'].unique()) or 'none'}."
     missing = about["Not recorded"]
     metrics = [_METRICS.format(**row), _measure_rows(row)] if row else ["The run has not been evaluated."]
@@ -678,7 +678,7 @@ def model_card(
             "Metrics": metrics, "Evaluation data": _evaluation_data(folder, row),
             "Training data": _training_data(folder),
             "Quantitative analyses": [_group_rows(groups)] if len(groups) else [by],
-            "Ethical considerations": [_ETHICS[_source(folder)]], "Caveats": _caveats(row)}
+            "Ethical considerations": [_ETHICS[films_source(folder)]], "Caveats": _caveats(row)}
 
 
 # %%
@@ -736,7 +736,7 @@ def _analysis_words(folder: Path, facts: dict) -> str: # `facts`: of the evaluat
              if len(facts["comparison"]) > 1 else "")
     return f"Intervals of 95 % let patients vary: after DeLong for AUROC, else {redrawn}.{pairs}"
 
-def _result_words(row: dict) -> str: # `row`: from `_judged`
+def _result_words(row: dict) -> str: # `row`: from `judged_row`
     "The main numbers, for an abstract."
     sick, well = row["tp"] + row["fn"], row["fp"] + row["tn"]
     films = counted(row["films"], f"{row['split']} film")
@@ -747,7 +747,7 @@ def _result_words(row: dict) -> str: # `row`: from `_judged`
 
 # %%
 print(_analysis_words(small, read_json(small/"metrics/evaluation.json")))
-print(_result_words(_judged(small)))
+print(_result_words(judged_row(small)))
 
 # %%
 #| export
@@ -760,12 +760,12 @@ _INDEX = " It gives a probability; from {threshold:g} on, a film is called pneum
 
 def _judged_parts(folder: Path) -> list[tuple[str, str]]: # heading, sentences
     "The sections of an abstract that need an evaluation."
-    facts, row = _facts(folder, "metrics/evaluation.json"), _judged(folder)
+    facts, row = facts_of(folder, "metrics/evaluation.json"), judged_row(folder)
     if not row: return [("Results", "The run has not been evaluated.")]
     count = len(facts["comparison"])
     index = ((_BEST if count > 1 else _ONLY) + _INDEX).format(
         title=title_with_remark(row), count=count, threshold=row["threshold"])
-    return [("Index test", index), ("Reference standard", _REFERENCE[_source(folder)]),
+    return [("Index test", index), ("Reference standard", _REFERENCE[films_source(folder)]),
             ("Analysis", _analysis_words(folder, facts)), ("Results", _result_words(row))]
 
 
@@ -777,7 +777,7 @@ def abstract(
     "The run in a structured abstract."
     folder = Path(folder)
     if not (folder/"images.csv").exists(): return []
-    source, name = _source(folder), Path(_facts(folder, "metrics/data.json").get("root", "")).name
+    source, name = films_source(folder), Path(facts_of(folder, "metrics/data.json").get("root", "")).name
     ends = f"{_ENDS[source]} This run took {looks_in_words(folder)}. None of this is a medical device."
     return [("Objective", _OBJECTIVE), ("Design", _DESIGN[source].replace("{folder}", name)),
             ("Films and patients", _films_words(folder)), *_judged_parts(folder), ("Limits", ends),

@@ -21,7 +21,7 @@
 #| hide
 import pandas as pd
 from pneumo_nb.run import project_folder
-from pneumo_nb.style import plot_style, show_figure, value_with_interval
+from pneumo_nb.style import in_list, plot_style, show_figure, value_with_interval
 from pneumo_nb.explanation import METHODS
 from pneumo_nb.faithfulness import shown_faithfulness
 from pneumo_nb.hospital import plot_trial, trial_table
@@ -338,27 +338,36 @@ png = show_figure(plot_trial(found), "findings_local",
 # %% [markdown]
 # ## Which maps to believe
 #
-# Two compact networks at 64 pixels, 12 epochs each on one fold's other films, answered together (AUROC .974
-# on test). Their maps were measured on 60 test films that they call pneumonia and that are. The run looked
-# at test three times and chose nothing by it. The numbers are those of its files `xai_faithfulness.csv` and
-# `xai_networks.csv`.
+# Two compact networks were trained at 64 pixels, each for 12 epochs on all folds but one, and answer
+# together. Their maps were measured on test films that they call pneumonia and that are. The run looked at
+# test three times and chose nothing by it. Its files `metrics/xai_faithfulness.csv`, `xai_networks.csv` and
+# `xai_sanity.csv` lie in `nbs/assets` as `map_*.csv`. This makes such a run:
+#
+# ```sh
+# pneumo run -f params/best.yaml --data FOLDER --only data,eda,compact,evaluation,xai --run maps \
+#   -p compact.seeds=2 -p compact.refits=0 -p compact.only_folds=[0] -p compact.epochs=12 \
+#   -p compact.precision=float32 -p xai.measured_films=60 -p xai.films_shown=2
+# ```
 #
 # In the table ↑ means that more is better, ↓ that less is. Behind the interval stands the rank.
 
 # %%
-maps = pd.read_csv(assets/"map_measures.csv")
+maps, sanity = (pd.read_csv(assets/f"map_{name}.csv") for name in ("measures", "sanity"))
 main = ["mu_fidelity", "infidelity", "deletion", "deletion_mean", "insertion_mean"]
+for verdict, methods in sanity.groupby("verdict").method:
+    print(f"With new weights the map {verdict}: {in_list([METHODS[name].title for name in methods])}")
+print(f"{maps.films.max()} films")
 shown_faithfulness(maps[maps.measure.isin(main)])
 
 # %% [markdown]
 # **The order hangs on what stands in for the film.** Deletion into gray puts the two grainy methods first,
 # and deletion into the mean of the train films puts them behind Grad-CAM and occlusion. A network has seen
-# the mean's shapes and no gray, so the second counts more here. Mu-fidelity and infidelity disagree in the
-# same way: they ask about blocks turned black and about squares.
+# shapes like the mean's and no even gray, so the second counts more here. Mu-fidelity and infidelity
+# disagree in the same way: they ask about blocks turned black and about squares.
 #
-# All six methods change when the network's weights are drawn anew, and the two controls do not. None reaches
-# a mu-fidelity near 1: a map explains a small part of what a network does. RISE hardly beats the random map
-# in deletion. Grad-CAM and HiResCAM are the same map, since these networks pool over the whole film.
+# No method's maps outlive new weights, and the controls' do. None reaches a mu-fidelity near 1: a map
+# explains a small part of what a network does. RISE is not told from the random map by deletion. Grad-CAM
+# and HiResCAM have the same numbers, since these networks pool over the whole film.
 #
 # **Two trainings of one recipe look at different pixels, and at similar places**:
 
@@ -370,10 +379,8 @@ for row in apart.to_dict("records"):
 
 # %% [markdown]
 # So a coarse map of these networks may be read as a place; the grain of Integrated Gradients or SmoothGrad
-# may not. On phantoms, where the truth is known, the best model's Grad-CAM points into the drawn disease on
-# most films. Grad-CAM of networks with a feature map of few places points beside it on nearly all. A map's
-# resolution is part of its answer. No number here says that a place that a network uses is a sign of
-# disease.
+# may not. Whether a place is the right one can be asked where the truth is known, on phantoms: the chapter
+# on explanations does. No number here says that a place that a network uses is a sign of disease.
 
 # %% [markdown]
 # ## Why test is harder than validation

@@ -255,6 +255,13 @@ def html_cell(text: str): # nbformat cell
     from nbformat import v4
     return v4.new_code_cell("#| echo: false", outputs=[v4.new_output("display_data", data=_raw_html(text))])
 
+def figure_cell(png: bytes, name: str, caption: str, alt: str): # nbformat cell
+    "A cell that shows a figure, as an executed one of `show_figure` does."
+    from nbformat import v4
+    about, data = dict(name=name, caption=caption, alt=alt), {"image/png": base64.b64encode(png).decode()}
+    shown = v4.new_output("display_data", data=data, metadata={"image/png": about})
+    return v4.new_code_cell("#| echo: false", outputs=[shown])
+
 
 # %% [markdown]
 # The log of a training is folded, too.
@@ -367,7 +374,7 @@ _CHART_BYTES = 250_000  # a larger PNG shows films
 
 # %%
 #| export
-def write_picture(png: bytes, file: Path): # PIL image
+def _write_picture(png: bytes, file: Path): # PIL image
     "Write a PNG as WebP, charts without loss."
     from PIL import Image
     image = Image.open(io.BytesIO(png)).convert("RGB")
@@ -404,10 +411,10 @@ def _decoded(output, number: int, page: str) -> bytes: # PNG
 
 # %%
 #| export
-def _place_figures(
-    notebook,      # changed in place
-    chapter: int,  # its number
-    folder: Path,  # the staging folder
+def place_figures(
+    notebook,           # changed in place
+    chapter: int | str, # its number
+    folder: Path,       # the staging folder
 ) -> list[Figure]:
     "Write every figure of a notebook into `figures/`, and put the numbered figure where it was."
     page, figures = front_matter(notebook).get("output-file", "index.html"), []
@@ -420,7 +427,7 @@ def _place_figures(
         if not _is_file_name(name): raise StudyError(
             f"Expected a file's name for figure {number} of {page}, such as eda_counts, found {name!r}; "
             f"{_execute_again(page)}.")
-        image = write_picture(_decoded(output, number, page), folder/"figures"/f"{name}.webp")
+        image = _write_picture(_decoded(output, number, page), folder/"figures"/f"{name}.webp")
         size = image.width // 2, image.height // 2
         figures.append(Figure(name, f"{chapter}.{number}", page, about.get("caption") or alt, alt, *size))
         output.data, output.metadata = _raw_html(figures[-1].html()), {}
@@ -452,7 +459,7 @@ about = dict(alt="Two <bars>", name="eda_counts", caption="Films by split")
 shown = nb.new_output("display_data", data={"image/png": dot}, metadata={"image/png": about})
 chapter = with_front_matter([nb.new_code_cell("plot()", outputs=[shown])], "Data", "Films", "data.html")
 with tempfile.TemporaryDirectory() as folder:
-    figures = {figure.name: figure for figure in _place_figures(chapter, 1, Path(folder))}
+    figures = {figure.name: figure for figure in place_figures(chapter, 1, Path(folder))}
 print(chapter.cells[1].outputs[0].data["text/markdown"])
 prose = "[The figure](#fig-eda_counts), [bars](#fig-eda_counts) and [dots](#fig-nowhere)."
 test_eq(_refer(prose, "eda.html", figures),
@@ -622,7 +629,7 @@ def finish_pages(
     staging: Path,
 ) -> dict[str, Figure]: # figures by name
     "Number chapters and figures, refer to figures by number, frame the tables."
-    placed = [_place_figures(notebook, number, staging) for number, notebook in pages.items()]
+    placed = [place_figures(notebook, number, staging) for number, notebook in pages.items()]
     figures = {figure.name: figure for page_figures in placed for figure in page_figures}
     for number, notebook in pages.items():
         about = front_matter(notebook)

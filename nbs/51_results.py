@@ -27,7 +27,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pneumo_nb.run import (
-    StudyError, atomic_path, check_value, digests, read_json, read_looks, read_provenance, read_table, stages)
+    StudyError, atomic_path, check_value, digests, read_json, read_looks, read_provenance, read_table,
+    short_commit, stages)
 from pneumo_nb.style import (
     counted, in_list, looks_in_words, mean_and_range, model_title, p_text, title_with_remark,
     value_with_interval)
@@ -345,19 +346,6 @@ of_threads = lambda *numbers: [dict(machine=dict(cores=2, threads=n)) for n in n
 test_eq(machine_words(of_threads(1)), "2 cores, 1 thread")
 test_eq(machine_words(of_threads(2, 1)), "2 cores, 1 or 2 threads")
 test_eq(machine_words([dict(machine=dict(cores=2))]), "2 cores")    # an earlier version's record
-
-
-# %%
-#| export
-def short_commit(commit: str) -> str: # from `git_commit`
-    "The beginning of a commit, or why there is none."
-    found = re.match(r"[0-9a-f]{10}", commit)
-    return found[0] if found else f"unknown ({commit})"
-
-
-# %%
-test_eq(short_commit("3f2a" * 10 + " with local changes"), "3f2a3f2a3f")
-test_eq(short_commit("not in a git checkout"), "unknown (not in a git checkout)")
 
 
 # %%

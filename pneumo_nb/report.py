@@ -6,7 +6,7 @@
 __all__ = ['offer_notebook', 'report_pages', 'render_report']
 
 # %% ../nbs/52_report.ipynb #118d71e2
-import html, io, json, re
+import html, json, re
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,14 +14,15 @@ from .run import (
     StudyError, atomic_path, digests, file_digest, project_folder, read_json, read_provenance, read_table,
     stage_words, stages)
 from .style import (
-    WORDS, counted, looks_in_words, model_order, model_style, model_title, value_with_interval)
+    WORDS, counted, figure_png, looks_in_words, model_order, model_style, model_title, value_with_interval)
 from .pages import (
-    Figure, as_html, fill, finish_pages, front_matter, html_cell, processed, render, stage_pages,
-    staging_folder, table_html, with_front_matter, write_picture)
+    Figure, as_html, figure_cell, fill, finish_pages, front_matter, html_cell, place_figures, processed,
+    render, stage_pages, staging_folder, table_html, with_front_matter)
 from .results import (
     EVALUATED, PUBLISHED, check_outputs, command_for, machine_words, results_rows)
 from .reporting import (
-    abstract, checklists_of, data_card, flow_figure, flow_words, is_public_test, model_card, status_words)
+    abstract, checklists_of, data_card, facts_of, films_source, flow_figure, flow_words, is_public_test,
+    judged_row, model_card, status_words)
 
 # %% ../nbs/52_report.ipynb #58e39948
 _KINDS = {"normal": "normal", "bacteria": "bacterial pneumonia", "virus": "viral pneumonia"}
@@ -43,11 +44,6 @@ def _films_row(split: str, images, kinds: list[str]) -> dict:
     by_kind = {_KINDS.get(kind, f"of kind {kind}"): f"{counts.get(kind, 0):,}" for kind in kinds}
     return {"split": split, "films": f"{len(images):,}", **by_kind,
             "pneumonia": f"{images.label.mean():.1%}", "patients": f"{images.patient_id.nunique():,}"}
-
-# %% ../nbs/52_report.ipynb #589b4d7b
-def _facts(folder: Path, file: str) -> dict: # {} where the run does not have it
-    "A JSON file of a run."
-    return read_json(folder/file) if (folder/file).exists() else {}
 
 # %% ../nbs/52_report.ipynb #74325d0d
 def _markup(text: str): # markupsafe.Markup
@@ -74,7 +70,7 @@ def _serious_problems(folder: Path) -> list[dict]: # problem, films, examples
 # %% ../nbs/52_report.ipynb #bd153f9e
 def _data_section(folder: Path) -> str: # HTML
     "What the films are, in words and in numbers."
-    facts, rows = _facts(folder, "metrics/data.json"), _films_rows(folder)
+    facts, rows = facts_of(folder, "metrics/data.json"), _films_rows(folder)
     table = table_html(rows, "Films and patients", sort_from=99) if rows else ""
     return fill("data", source=facts.get("source"), folder=Path(facts.get("root", "")).name,
                 cautions=_stage_sentences(folder, "data_remark"), table=_markup(table),
@@ -173,19 +169,12 @@ def _card(about: dict, figures: dict[str, Figure]) -> dict:
     return dict(page=page, title=about["title"], blurb=blurb, figure=_card_figure(page, figures))
 
 # %% ../nbs/52_report.ipynb #65eca569
-def _best_row(folder: Path) -> dict: # of the comparison; {} where nothing was evaluated
-    "The best model's measures."
-    facts = _facts(folder, "metrics/evaluation.json")
-    rows = [row for row in facts.get("comparison", []) if row["model"] == facts["best"]]
-    return rows[0] | dict(split=facts["split"]) if rows else {}
-
-def _is_phantoms(folder: Path) -> bool: return _facts(folder, "metrics/data.json").get("source") == "phantoms"
-
 def _headline(folder: Path) -> str:
     "What came out, in one sentence."
-    row = _best_row(folder)
+    row = judged_row(folder)
     if not row: return "What was asked, and what came out"
-    films = f"{row['films']:,} " + ("phantoms" if _is_phantoms(folder) else f"{row['split']} films")
+    kind = "phantoms" if films_source(folder) == "phantoms" else f"{row['split']} films"
+    films = f"{row['films']:,} {kind}"
     who = f"the {model_title(row['model'])}"
     if row["roc_auc"] is None: return f"On {films} of one class {who} calls {row['accuracy']:.0%} right"
     return (f"On {films} {who} tells pneumonia from normal with AUROC "
@@ -194,22 +183,22 @@ def _headline(folder: Path) -> str:
 # %% ../nbs/52_report.ipynb #83d729a0
 def _large_numbers(folder: Path) -> list[dict]: # what, value, more
     "Four figures in large type."
-    row, films = _best_row(folder), _films_rows(folder)
+    row, films = judged_row(folder), _films_rows(folder)
     measures = ("roc_auc", "sensitivity", "specificity") if row else ()
     limits = lambda key: value_with_interval(row, key, 3).partition(" ")[2].strip("()")
     numbers = [dict(what=WORDS[key], value=value_with_interval(row, key, 3).split(" ")[0], more=limits(key))
                for key in measures]
     if not films: return numbers
-    drawn = "drawn, " if _is_phantoms(folder) else ""
+    drawn = "drawn, " if films_source(folder) == "phantoms" else ""
     return numbers + [dict(what="films", value=films[-1]["films"],
                            more=f"{drawn}of {films[-1]['patients']} patients")]
 
 def _worth(folder: Path) -> list[str]: # sentences
     "What the numbers are worth, in two sentences."
-    if not _best_row(folder): return []
+    if not judged_row(folder): return []
     calls = _best_sentences(read_json(folder/"metrics/evaluation.json"))[0]
     films = ("The films are drawn phantoms, so these numbers show that the study works and say nothing about "
-             "real films." if _is_phantoms(folder) else
+             "real films." if films_source(folder) == "phantoms" else
              "All films come from one set; nothing is known about films of another hospital.")
     return [calls, films]
 
@@ -229,7 +218,7 @@ def _conclusion(
     "What the run as a whole shows."
     facts = read_json(folder/"metrics/evaluation.json")
     lines = [*_best_sentences(facts), *_difference_sentences(facts["pairs"]), *_shift_sentences(folder),
-             *_size_sentences(_facts(folder, "metrics/eda_sizes.json")), *_frame_sentences(folder)]
+             *_size_sentences(facts_of(folder, "metrics/eda_sizes.json")), *_frame_sentences(folder)]
     return lines + ([] if facts["split"] == "test" else [_NO_TEST])
 
 _NO_TEST = ("There were no test films: these numbers come from validation films, which also chose epoch or "
@@ -284,7 +273,7 @@ def _difference_sentences(pairs: list[dict]) -> list[str]:
 # %% ../nbs/52_report.ipynb #e40a83e0
 def _shift_rows(folder: Path) -> list[dict]: # model, AUROC on validation and on test
     "How much better each model looks on validation than on test."
-    if _facts(folder, "metrics/evaluation.json").get("split") != "test": return []
+    if facts_of(folder, "metrics/evaluation.json").get("split") != "test": return []
     comparison = read_table(folder/"comparison.csv").dropna(subset=["roc_auc", "validation_roc_auc"])
     return [{"model": model_title(row.model), "AUROC, validation": f"{row.validation_roc_auc:.4f}",
              "AUROC, test": f"{row.roc_auc:.4f}",
@@ -430,7 +419,7 @@ def _operating_page(folder: Path): # nbformat notebook, or None without predicti
     "The page on which a reader moves the threshold."
     models = _operating_models(folder)
     if not models: return None
-    evaluated = _facts(folder, "metrics/evaluation.json")
+    evaluated = facts_of(folder, "metrics/evaluation.json")
     models.sort(key=lambda model: model["name"] != evaluated.get("best"))   # the page opens on the first
     threshold = evaluated.get("threshold", .5)
     prevalence = 100 * sum(models[0]["label"]) / len(models[0]["label"])
@@ -483,7 +472,7 @@ def _methods_page(folder: Path): # nbformat notebook
     rows = [{"limit": name, "what it means": " ".join(text.split())} for name, text in _LIMITS.items()]
     table = table_html(rows, "What these numbers cannot say", sort_from=99)
     table = table.replace("<td>", '<td class="words">')
-    phantoms = _facts(folder, "metrics/data.json").get("source") == "phantoms"
+    phantoms = films_source(folder) == "phantoms"
     shift, caption = _shift_rows(folder), "AUROC of each model on validation and on test films"
     parts = {"Methods": fill("methods", stages=_stage_sentences(folder, "methods")),
              "Limits": fill("limits", phantoms=phantoms, table=_markup(table)),
@@ -521,7 +510,7 @@ def _wide_words(table: str) -> str: # HTML
 
 def _list_tables(folder: Path, titles: dict[str, str]) -> dict[str, str]: # heading → HTML
     "The checklists, a table each, below the counts of their answers."
-    items, tables = checklists_of(folder, project_folder()/"nbs/assets/checklists.csv"), {}
+    items, tables = checklists_of(folder), {}
     for name, points in items.groupby("checklist", sort=False):
         rows = [_list_row(point, titles) for point in points.to_dict("records")]
         table = table_html(rows, f"What {name} asks", escape=False, sort_from=99)
@@ -529,17 +518,14 @@ def _list_tables(folder: Path, titles: dict[str, str]) -> dict[str, str]: # head
     return tables
 
 # %% ../nbs/52_report.ipynb #c8e080f3
-def _flow(folder: Path, staging: Path) -> str: # HTML; empty in a run without films
+def _flow_cells(folder: Path) -> list: # nbformat cells; none in a run without films
     "The flow of films and patients, as a figure."
-    import matplotlib.pyplot as plt
-    if not (folder/"images.csv").exists(): return ""
-    png, figure = io.BytesIO(), flow_figure(folder)
-    figure.savefig(png, format="png", dpi=2 * plt.rcParams["figure.dpi"])
-    plt.close(figure)
-    image = write_picture(png.getvalue(), staging/"figures/reporting_flow.webp")
-    size, caption = (image.width // 2, image.height // 2), "From the films found to the best model's calls."
-    figure = Figure("reporting_flow", "S.1", "checklists.html", caption, flow_words(folder), *size)
-    return fill("flow", figure=figure)
+    from nbformat import v4
+    if not (folder/"images.csv").exists(): return []
+    words = "## Films and patients\n\nHow films became calls: [Figure S.1](#fig-reporting_flow)."
+    caption, alt = "From the films found to the best model's calls.", flow_words(folder)
+    png = figure_png(flow_figure(folder), alt)
+    return [v4.new_markdown_cell(words), figure_cell(png, "reporting_flow", caption, alt)]
 
 # %% ../nbs/52_report.ipynb #37b015b0
 def _checklist_page(
@@ -549,13 +535,14 @@ def _checklist_page(
 ): # nbformat notebook
     "The run in an abstract, its films in a figure, and three lists of what a report should tell."
     titles = titles | {"index.html": "First page", "checklists.html": "This page", "cards.html": "Cards"}
-    source = _facts(folder, "metrics/data.json").get("source")
-    head = _LISTS_PHANTOMS if source == "phantoms" else "" if is_public_test(folder) else _LISTS_OTHERS
-    parts = {"Abstract": _titled(abstract(folder)), "Films and patients": _flow(folder, staging),
-             "Three checklists": _paragraph(_LISTS_HEAD) + (_paragraph(head) if head else ""),
+    head = dict(phantoms=_LISTS_PHANTOMS, public="", own=_LISTS_OTHERS)[films_source(folder)]
+    lists = {"Three checklists": _paragraph(_LISTS_HEAD) + (_paragraph(head) if head else ""),
              **_list_tables(folder, titles)}
+    cells = _sections({"Abstract": _titled(abstract(folder))}) + _flow_cells(folder) + _sections(lists)
     blurb = "The run in an abstract, and what three checklists ask of such a report"
-    return with_front_matter(_sections(parts), "Abstract and checklists", blurb, "checklists.html")
+    page = with_front_matter(cells, "Abstract and checklists", blurb, "checklists.html")
+    place_figures(page, "S", staging)
+    return page
 
 # %% ../nbs/52_report.ipynb #8f22071b
 def _card_html(card: dict[str, list], name: str) -> str: # HTML
@@ -572,7 +559,7 @@ def _card_html(card: dict[str, list], name: str) -> str: # HTML
 def _cards_page(folder: Path): # nbformat notebook, or None without films
     "What must be known of the films and of the best model before either is used."
     if not (folder/"images.csv").exists(): return None
-    best = _facts(folder, "metrics/evaluation.json").get("best")
+    best = facts_of(folder, "metrics/evaluation.json").get("best")
     parts = {"The films": _card_html(data_card(folder), "Data card")}
     if best: parts[f"The model: {model_title(best)}"] = _card_html(model_card(folder, best), "Model card")
     blurb = "What must be known of the films and of the best model before either is used"
@@ -708,8 +695,9 @@ def _run_cells(model: dict) -> dict:
 # %% ../nbs/52_report.ipynb #efd23654
 def _run_card(folder: Path) -> dict: # name, link, films, headline, picture; links are relative to the runs
     "What the list of runs shows of one run."
-    facts, place = _facts(folder, "metrics/data.json"), quote(folder.name)
-    films = "drawn phantoms" if _is_phantoms(folder) else Path(facts.get("root", "")).name or "no films"
+    facts, place = facts_of(folder, "metrics/data.json"), quote(folder.name)
+    films = Path(facts.get("root", "")).name or "none"
+    if films_source(folder) == "phantoms": films = "drawn phantoms"
     pictures = [f"{name}.webp" for name in ("xai_first", "evaluation_roc", "eda_samples")]
     shown = [name for name in pictures if (folder/"site/figures"/name).exists()]
     return dict(name=folder.name, films=films, headline=_headline(folder),

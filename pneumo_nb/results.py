@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED', 'AT', 'EVALUATED', 'BEFORE', 'RESULTS_MARKERS', 'ABLATION_MARKERS', 'check_outputs', 'command_for',
-           'read_text', 'write_between', 'results_rows', 'machine_words', 'short_commit', 'results_in',
-           'results_markdown', 'write_summary', 'ablation_markdown']
+           'read_text', 'write_between', 'results_rows', 'machine_words', 'results_in', 'results_markdown',
+           'write_summary', 'ablation_markdown']
 
 # %% ../nbs/51_results.ipynb #cee15ed5
 import operator, re, textwrap
@@ -13,7 +13,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from .run import (
-    StudyError, atomic_path, check_value, digests, read_json, read_looks, read_provenance, read_table, stages)
+    StudyError, atomic_path, check_value, digests, read_json, read_looks, read_provenance, read_table,
+    short_commit, stages)
 from .style import (
     counted, in_list, looks_in_words, mean_and_range, model_title, p_text, title_with_remark,
     value_with_interval)
@@ -212,12 +213,6 @@ def machine_words(
     threads = sorted({r["machine"]["threads"] for r in records if "threads" in r["machine"]})
     words = f", {' or '.join(map(str, threads))} thread" + ("" if threads == [1] else "s")
     return counted(records[-1]["machine"]["cores"], "core") + (words if threads else "")
-
-# %% ../nbs/51_results.ipynb #6ffa4f5d
-def short_commit(commit: str) -> str: # from `git_commit`
-    "The beginning of a commit, or why there is none."
-    found = re.match(r"[0-9a-f]{10}", commit)
-    return found[0] if found else f"unknown ({commit})"
 
 # %% ../nbs/51_results.ipynb #6c28be58
 def _run_words(folder: Path) -> str:

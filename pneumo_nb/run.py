@@ -6,7 +6,7 @@
 __all__ = ['RUN_MARK', 'BY_HAND', 'StudyError', 'project_folder', 'checkout_folder', 'atomic_path', 'jsonable', 'write_json',
            'read_json', 'write_csv', 'read_table', 'read_cells', 'Declaration', 'read_declaration', 'read_ranges',
            'stages', 'models', 'shortened', 'check_value', 'check_parameters', 'file_digest', 'digests', 'is_hidden',
-           'walk_files', 'films_at', 'git_commit', 'threads', 'workers', 'machine', 'read_provenance',
+           'walk_files', 'films_at', 'git_commit', 'short_commit', 'threads', 'workers', 'machine', 'read_provenance',
            'check_run_folder', 'films_folder', 'films_of', 'check_films', 'Stage', 'open_stage', 'note', 'cache_folder',
            'check_cache', 'look', 'enter_judged', 'read_looks', 'enter_looks', 'finish', 'stale_reason', 'stage_words',
            'rng_for', 'set_seed']
@@ -432,6 +432,12 @@ def git_commit(
     except FileNotFoundError: return "git is not installed"
     if head.returncode or not tracked.stdout: return "not in a git checkout"
     return head.stdout.strip() + (" with local changes" if status.stdout.strip() else "")
+
+# %% ../nbs/00_run.ipynb #872ed70f
+def short_commit(commit: str) -> str: # from `git_commit`
+    "The beginning of a commit, or why there is none."
+    found = re.match(r"[0-9a-f]{10}", commit)
+    return found[0] if found else f"unknown ({commit})"
 
 # %% ../nbs/00_run.ipynb #869e5d48
 def _whole_number(variable: str) -> int | None: # None where it is not set

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CLASS_NAMES', 'COLOURS', 'WORDS', 'model_title', 'title_with_remark', 'model_style', 'model_order', 'kind_words',
            'in_list', 'readable', 'value_with_interval', 'mean_and_range', 'counted', 'looks_by_runs', 'looks_in_words',
-           'p_text', 'plot_style', 'show_figure', 'save_figure']
+           'p_text', 'plot_style', 'figure_png', 'show_figure', 'save_figure']
 
 # %% ../nbs/02_style.ipynb #9e3536a9
 from .run import BY_HAND, Stage, atomic_path, models, read_looks, read_provenance
@@ -193,6 +193,18 @@ def plot_style():
         "axes.grid": False, "legend.frameon": False, "image.cmap": "gray", "image.interpolation": "nearest"})
 
 # %% ../nbs/02_style.ipynb #af643821
+def figure_png(
+    figure,   # matplotlib Figure; closed afterwards
+    alt: str, # what is seen, in words
+) -> bytes:
+    "A figure as a PNG of twice the density."
+    import io
+    import matplotlib.pyplot as plt
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=2 * plt.rcParams["figure.dpi"], metadata={"Description": alt})
+    plt.close(figure)
+    return png.getvalue()
+
 def show_figure(
     figure,       # matplotlib Figure; closed afterwards
     name: str,    # what links to it say, such as "eda_counts" in `#fig-eda_counts`
@@ -200,15 +212,11 @@ def show_figure(
     alt: str,     # what is seen, in words
 ) -> bytes: # the PNG
     "Display a figure with its caption and alternative text."
-    import io
     import matplotlib.pyplot as plt
     from IPython.display import Image, display
-    png, dpi = io.BytesIO(), plt.rcParams["figure.dpi"]
-    figure.savefig(png, format="png", dpi=2 * dpi, metadata={"Description": alt})
-    width = int(figure.get_figwidth() * dpi)
-    display(Image(data=png.getvalue(), width=width, alt=alt, metadata=dict(name=name, caption=caption)))
-    plt.close(figure)
-    return png.getvalue()
+    png, width = figure_png(figure, alt), int(figure.get_figwidth() * plt.rcParams["figure.dpi"])
+    display(Image(data=png, width=width, alt=alt, metadata=dict(name=name, caption=caption)))
+    return png
 
 # %% ../nbs/02_style.ipynb #5131dfd7
 def save_figure(

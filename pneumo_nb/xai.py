@@ -244,12 +244,12 @@ def _film_alt(maps: dict[str, np.ndarray]) -> str: # method → (S, S)
 
 # %% ../nbs/41_xai.ipynb #c2d6118f
 def _overview(model: _Explained, asked: list[str]) -> list[str]: # names of methods
-    "By what every model is explained."
+    "By which two methods, where they suit, models are compared."
     suits = [name for name in asked if model.suits(name)]
     return [name for name in suits if name in ("occlusion", "gradcam")] or suits[:1]
 
 def _quickest(model: _Explained, asked: list[str]) -> list[str]: # one method
-    "By what a model is explained on many films."
+    "By what every model is explained, and many films are."
     by = _overview(model, asked)
     return ["gradcam"] if "gradcam" in by else by[:1]
 

@@ -152,7 +152,7 @@ def test_cards_and_abstract_hold_the_numbers_and_nothing_raw(tmp_path, source):
     assert is_readable(data) and is_readable(model) and is_readable(summary)
     assert all(f"{value:.4f} ({value - .1:.3f}–{value + .05:.3f})" in model for value in MEASURES.values())
     assert all(f"{MEASURES[name]:.4f}" in summary for name in ("roc_auc", "sensitivity", "specificity"))
-    assert "98,765 parameters" in model and "61 seconds" in model and "0123456789ab," in model
+    assert "98,765 parameters" in model and "61 seconds" in model and "0123456789," in model
     assert "0.7500 (0.250–0.950)" in model and "bacterial pneumonia" in model
     assert "222 times" in summary and "Of 2 models CNN" in summary
     assert "3 films: same bytes in two splits" in data and "1 × is cut short" in data
