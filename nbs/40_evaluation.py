@@ -197,11 +197,10 @@ print(f"{split} films: {'; '.join(counts)}")
 # %% [markdown]
 # ## All models side by side
 #
-# `comparison.csv` has one row a model, in the study's order. First come the measures, each with its 95 %
-# interval. The AUROC's is DeLong's on the logit, all others are the bootstrap's; near 1 the bootstrap would
-# promise too much for an AUROC. Both take patients, not films, as independent. An interval says how much the
-# number owes to the patients who happened to be tested. It does not hold the chance of training: another seed
-# gives another network.
+# Every measure has its 95 % interval. The AUROC's is DeLong's on the logit, all others are the bootstrap's;
+# near 1 the bootstrap would promise too much for an AUROC. Both take patients, not films, as independent.
+# An interval says how much the number owes to the patients who happened to be tested. It does not hold the
+# chance of training: another seed gives another network.
 
 # %%
 #| export
@@ -228,9 +227,9 @@ assert measured["roc_auc_low"] < .75 < measured["roc_auc_high"]
 
 
 # %% [markdown]
-# Then comes the accuracy at a threshold that was chosen on validation by Youden's rule, and the AUROC there.
-# The interval of that accuracy holds the threshold fixed. Where validation itself is judged, nothing can be
-# chosen on it.
+# `comparison.csv` has one row a model, in the study's order. Behind the measures stands the accuracy at a
+# threshold that was chosen on validation by Youden's rule, and the AUROC there. The interval of that
+# accuracy holds the threshold fixed. Where validation itself is judged, nothing can be chosen on it.
 
 # %%
 #| export
@@ -350,7 +349,6 @@ def compare_models(
 # %%
 comparison = compare_models(stage, predictions, threshold, seed, draws)
 write_csv(stage.path("comparison.csv"), comparison)
-print(f"{counted(len(comparison), 'model')}, {len(comparison.columns)} columns")
 
 
 # %%
@@ -435,8 +433,9 @@ save_figure(stage, _plot_roc(comparison, tests, seed), "evaluation_roc",
 
 
 # %% [markdown]
-# [The next](#fig-evaluation_forest) has the measures at the run's threshold, each with its interval. Where
-# two intervals hardly overlap, the models differ; how they differ on the same films is asked further down.
+# [The next](#fig-evaluation_forest) has the measures at the run's threshold, each with its interval.
+# Intervals that overlap do not tell whether two models differ. Further down they are compared on the same
+# films.
 
 # %%
 #| export
