@@ -410,7 +410,8 @@ def flow_figure(
     "The flow of films and patients through a run, down to the calls of its best model."
     import matplotlib.pyplot as plt
     counts = flow_counts(folder)
-    figure, ax = plt.subplots(figsize=(4.8, 7.4))
+    figure = plt.figure(figsize=(4.8, 7.4), layout="none")
+    ax = figure.add_axes([0, 0, 1, 1])
     ax.set(xlim=(0, 1), ylim=(0, 1))
     ax.axis("off")
     boxes, judged = _draw_splits(ax, counts), counts["judged"]
