@@ -178,8 +178,9 @@ WORDS |= {
     "validation_specificity": "specificity on validation",
     "auroc_difference": "AUROC, first − second", "accuracy_difference": "accuracy, first − second",
     "only_first": "only the first is right", "only_second": "only the second is right",
-    "p_auroc": "p, DeLong", "p_auroc_holm": "p, DeLong and Holm", "p": "p, McNemar",
-    "p_holm": "p, McNemar and Holm", "p_calls": "p, patients", "p_calls_holm": "p, patients and Holm"}
+    "right_alone": "films one alone has right, first : second",
+    "p_auroc": "p, DeLong", "p_auroc_holm": "p, DeLong, Holm", "p": "p, McNemar",
+    "p_holm": "p, McNemar, Holm", "p_calls": "p, patients", "p_calls_holm": "p, patients, Holm"}
 
 # %% [markdown]
 # And the last ones are about films, training and the record of a run:
@@ -356,7 +357,8 @@ def plot_style():
 # %% [markdown]
 # A figure is shown at twice the density of an ordinary screen. Its name, caption and alternative text travel
 # in the notebook's output, where the report's site finds them. The alternative text says what is seen, for
-# readers who use a screen reader.
+# readers who use a screen reader. Noted, too, is where a figure shows films, since a page that is dark may
+# turn the colours of a chart, and never those of a film.
 
 # %%
 #| export
@@ -372,6 +374,13 @@ def figure_png(
     plt.close(figure)
     return png.getvalue()
 
+def picture_boxes(figure) -> list[list[float]]: # left, top, right, bottom; shares of width and height
+    "Where a drawn figure shows films, maps or their colour bars."
+    shows = lambda ax: ax.images or hasattr(ax, "_colorbar")
+    axes = [ax for ax in figure.axes if shows(ax)] if any(ax.images for ax in figure.axes) else []
+    places = [ax.get_position() for ax in axes]
+    return [[round(side, 4) for side in (p.x0, 1 - p.y1, p.x1, 1 - p.y0)] for p in places]
+
 def show_figure(
     figure,       # matplotlib Figure; closed afterwards
     name: str,    # what links to it say, such as "eda_counts" in `#fig-eda_counts`
@@ -382,8 +391,19 @@ def show_figure(
     import matplotlib.pyplot as plt
     from IPython.display import Image, display
     png, width = figure_png(figure, alt), int(figure.get_figwidth() * plt.rcParams["figure.dpi"])
-    display(Image(data=png, width=width, alt=alt, metadata=dict(name=name, caption=caption)))
+    about = dict(name=name, caption=caption, pictures=picture_boxes(figure))
+    display(Image(data=png, width=width, alt=alt, metadata=about))
     return png
+
+
+# %%
+plot_style()
+drawn, (films, chart) = plt.subplots(1, 2, figsize=(4, 2))
+films.imshow([[0, 1]], aspect="auto")
+chart.plot([0, 1])
+figure_png(drawn, "A picture beside a chart.")
+(left, top, right, bottom), = picture_boxes(drawn)
+assert left < right < .5 and top < .1 and bottom > .8
 
 
 # %% [markdown]

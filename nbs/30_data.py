@@ -71,7 +71,7 @@ RANGES = {
 STAGE = {
     "reads": [],
     "writes": ["images.csv", "metrics/data.json", "metrics/data_checks.csv", "cache/phantoms_*/phantom.json"],
-    "card": ["data_patients"],
+    "card": ["data_splits"],
     "paths": {"data_dir": [""], "films_csv": [""]},
     "data_remark": """
         {% for name in ["text", "marker", "frame", "exposure"]
@@ -101,7 +101,8 @@ STAGE = {
 # This run's own answers follow.
 #
 # ## Which films
-#
+
+# %% [markdown]
 # Without a folder, a run draws phantoms and keeps them in its own cache. Own films come with a table,
 # `films.csv`, that says of each film what folder and name say of the public ones. The notebook on films shows
 # its columns, and `pneumo data template DIR` begins one.
@@ -225,7 +226,9 @@ def _table_in_words(checks: pd.DataFrame) -> list[str]: # a sentence each
 
 # %%
 open_ends = pd.DataFrame(dict(problem=[UNLISTED, OWN_PATIENTS], films=[2, 60], examples="a.png, b.png"))
-for sentence in _table_in_words(open_ends): print(sentence)
+listed, named = _table_in_words(open_ends)
+test_eq(listed, "2 pictures that the table of films does not list are not used (a.png, b.png).")
+assert "each of the 60 films counts as a patient of its own" in named
 test_eq(len(_table_in_words(open_ends.assign(films=[0, 60]))), 1)
 
 
@@ -308,16 +311,70 @@ shortcuts = dict(text=phantom_text, marker=phantom_marker, frame=phantom_frame, 
 stage = open_stage("data", run_dir, seed=seed, **films,
                    **{f"phantom_{name}": way for name, way in shortcuts.items()})
 images = prepare_data(stage, seed=seed, shortcuts=shortcuts, **films)
-counts = images.groupby(["split", "kind"]).agg(films=("path", "size"), patients=("patient_id", "nunique"))
-print("Fingerprint of these films:", data_fingerprint(images))
-counts.unstack("kind")
 
 
 # %% [markdown]
-# Films of a folder `val` have joined train: the public set has 16 there, too few to steer anything.
-# Validation is cut from train by the seed. Test films, where there are any, stay test.
-#
-# ## What was found
+# [The figure](#fig-data_splits) follows one patient of each split from the names of its films, and counts the
+# films beside it. All films of a patient are on one side. Films of a folder `val` have joined train: the
+# public set has 16 there, too few to steer anything. Validation is cut from train by the seed. Test films,
+# where there are any, stay test.
+
+# %%
+#| export
+def _splits_there(images: pd.DataFrame) -> list[str]:
+    "The splits that have films, in the order of their use."
+    return [split for split in ("train", "validation", "test") if (images.split == split).any()]
+
+def _plot_names(ax, images: pd.DataFrame):
+    "For each split the patient with most films: names, then whose they are."
+    for line, split in enumerate(_splits_there(images)):
+        rows = images[images.split == split]
+        patient = rows.patient_id.value_counts().index[0]
+        names = [Path(path).name for path in sorted(rows.path[rows.patient_id == patient])]
+        more = f"and {counted(len(names) - 3, 'more film')}" if len(names) > 3 else ""
+        text = "\n".join([*names[:3], *([more] if more else [])])
+        ax.text(0, line, text, family="monospace", fontsize=9, va="center")
+        ax.annotate("", (.68, line), (.58, line), arrowprops=dict(arrowstyle="->", color="gray"))
+        ax.text(.7, line, f"patient {patient}\nin {split}", fontsize=10, va="center")
+    ax.set(xlim=(0, 1), ylim=(2.5, -.5), title="One patient of each split")
+    ax.axis("off")
+
+
+# %%
+#| export
+def _plot_splits(images: pd.DataFrame): # matplotlib Figure; `images`: path, kind, patient_id, split
+    "How names, patients and splits belong together, and how many films of each kind a split has."
+    import matplotlib.pyplot as plt
+    figure, (names, bars) = plt.subplots(1, 2, figsize=(8.6, 3.2), width_ratios=[1.25, 1])
+    _plot_names(names, images)
+    counts = pd.crosstab(images.split, images.kind).loc[_splits_there(images)]
+    kinds = sorted(counts, key=[*COLOURS, *counts].index)
+    counts[kinds].plot.barh(stacked=True, ax=bars, width=.6, color=[COLOURS[kind] for kind in kinds])
+    patients = images.groupby("split").patient_id.nunique()
+    for line, (split, row) in enumerate(counts.iterrows()):
+        bars.text(row.sum(), line, f" {row.sum():,} films\n of {patients[split]:,}", va="center", fontsize=9)
+    bars.set(xlabel="films", ylabel="", xlim=(0, 1.35 * counts.sum(axis=1).max()), title="Films by kind")
+    bars.invert_yaxis()
+    bars.legend(title=None, fontsize=9, loc="lower right")
+    return figure
+
+
+# %%
+parts = "; ".join(f"{split} {(images.split == split).sum():,}" for split in _splits_there(images))
+save_figure(stage, _plot_splits(images), "data_splits", "From names to patients to splits, and the films.",
+            f"Names of one patient's films in each split, and bars of films by kind. Films: {parts}.")
+
+# %% [markdown]
+# The same counts, and the fingerprint by which this set of films is known:
+
+# %%
+counts = images.groupby(["split", "kind"]).agg(films=("path", "size"), patients=("patient_id", "nunique"))
+print("Fingerprint of these films:", data_fingerprint(images))
+counts.unstack("kind").loc[_splits_there(images)]
+
+
+# %% [markdown]
+# What was found is put into words here, and stands at the end of the chapter.
 
 # %%
 #| export
@@ -368,11 +425,6 @@ def _data_findings(
     return "\n".join([*_splits_in_words(images), _checks_in_words(checks)])
 
 
-# %%
-checks = pd.read_csv(stage.path("metrics/data_checks.csv"), keep_default_na=False)
-display(Markdown(_data_findings(images, checks)))
-
-
 # %% [markdown]
 # ## How many films a patient has
 #
@@ -393,7 +445,8 @@ def _plot_patients(
     figure, ax = plt.subplots(figsize=(7, 3))
     counts[kinds].plot.bar(ax=ax, rot=0, width=.8, color=[COLOURS[kind] for kind in kinds])
     ax.set(xlabel="films of the patient", ylabel="films")
-    ax.legend(title=None)
+    ax.get_legend().remove()
+    figure.legend(loc="outside right upper")
     return figure
 
 
@@ -443,7 +496,14 @@ readable(spread).style.format({WORDS["leaked"]: "{:.0%}"})
 # Each row is one check. The notebook on films spoils a set on purpose and shows what they find there.
 
 # %%
-readable(checks).style.hide(axis="index")
+checks = pd.read_csv(stage.path("metrics/data_checks.csv"), keep_default_na=False)
+readable(checks.assign(serious=checks.serious.map({True: "yes", False: "no"}))).style.hide(axis="index")
+
+# %% [markdown]
+# ## What it comes to
+
+# %%
+display(Markdown(_data_findings(images, checks)))
 
 # %%
 record = finish(stage)

@@ -82,16 +82,14 @@ STAGE = {
 
 # %% [markdown]
 # How good are the models on films of children that none of them has learned from? How sure is that, and do
-# the models differ at all? Everything here starts from `predictions/*.csv`: a path, a split, a label and a
-# probability for each film. No model is loaded, so another model's predictions of the same films can be
-# judged by dropping a file there. The test films give final numbers and choose nothing. What can be chosen,
-# such as a threshold, is chosen on validation.
-#
-# The measures are explained, with their sources, in the chapter on measures.
-#
-# ## The predictions of this run
+# the models differ at all? The test films give final numbers and choose nothing. What can be chosen, such as
+# a threshold, is chosen on validation.
 
 # %% [markdown]
+# Everything here starts from `predictions/*.csv`: a path, a split, a label and a probability for each film.
+# No model is loaded, so another model's predictions of the same films can be judged by dropping a file there.
+# The measures are explained, with their sources, in the chapter on measures.
+#
 # The run's list of films tells the rest: the kind, the patient and the naming series. Of films that it does
 # not hold, their names do.
 
@@ -190,17 +188,14 @@ split, tests = test_films(predictions)
 if split == "test": look(stage, f"predictions of {counted(len(tests), 'model')}")
 else: note(stage, "there are no test films, so the models are judged on validation, which also chose epoch "
                   "and temperature: too kindly.")
-counts = [f"{model_title(name)} {len(films):,}" for name, films in tests.items()]
-print(f"{split} films: {'; '.join(counts)}")
 
 
 # %% [markdown]
 # ## All models side by side
-#
+
+# %% [markdown]
 # Every measure has its 95 % interval. The AUROC's is DeLong's on the logit, all others are the bootstrap's;
 # near 1 the bootstrap would promise too much for an AUROC. Both take patients, not films, as independent.
-# An interval says how much the number owes to the patients who happened to be tested. It does not hold the
-# chance of training: another seed gives another network.
 
 # %%
 #| export
@@ -465,8 +460,10 @@ save_figure(stage, _plot_forest(comparison), "evaluation_forest",
 
 
 # %% [markdown]
-# The same as a table, the best model first; in brackets are 95 % intervals. Names carry the remarks of this
-# run.
+# The same as a table, the best model first; in brackets are 95 % intervals, DeLong's for the AUROC and the
+# bootstrap's for the others, both over patients. An interval says how much a number owes to the patients who
+# happened to be tested. It does not hold the chance of training: another seed gives another network. Names
+# carry the remarks of this run.
 
 # %%
 #| export
@@ -487,7 +484,7 @@ def comparison_table(
 ) -> pd.DataFrame: # text, with column heads for people
     "The comparison with intervals, the best model first."
     brief = ("roc_auc", "sensitivity", "specificity")
-    measures = brief if is_brief else (*brief, "accuracy", "chosen_accuracy")
+    measures = brief if is_brief else (*brief, "accuracy")
     rows = []
     for row in best_first(comparison).to_dict("records"):
         values = {measure: value_with_interval(row, measure, 3) for measure in measures}
@@ -550,18 +547,19 @@ print(f"highest AUROC: {names[best]}")
 
 
 # %% [markdown]
-# All measures of the comparison, a column a model. PPV and NPV are the shares of pneumonia calls and of
-# normal calls that are right. MCC is 1 for a perfect model and 0 for guessing.
+# All measures, a column a model, for the best of them; `comparison.csv` has the others. PPV and NPV are the
+# shares of pneumonia calls and of normal calls that are right. MCC is 1 for a perfect model and 0 for
+# guessing.
 
 # %%
 #| export
 def _measures_table(
     comparison: pd.DataFrame, # from `compare_models`
 ) -> pd.DataFrame: # text: a row a measure, a column a model
-    "Every measure with its interval."
+    "Every measure of the five best models, with its interval."
     columns = {}
-    for row in comparison.to_dict("records"):
-        values = {measure: value_with_interval(row, measure) for measure in MEASURES}
+    for row in best_first(comparison)[:5].to_dict("records"):
+        values = {measure: value_with_interval(row, measure, 3) for measure in MEASURES}
         columns[title_with_remark(row)] = values
     return readable(pd.DataFrame(columns).T).T
 
@@ -676,17 +674,16 @@ test_eq(_difference(row | dict(auroc_low=float("nan")), "auroc"), "+0.012")
 # %%
 #| export
 def _pairs_table(
-    pairs: pd.DataFrame,    # from `paired_tests`
-    names: dict[str, str],  # model → what it is called
+    pairs: pd.DataFrame, # from `paired_tests`
 ) -> pd.DataFrame: # text
     "Pairs of models, for reading."
     rows = []
     for row in pairs.to_dict("records"):
         p = {key: p_text(row[key]) for key in ("p_auroc_holm", "p_holm", "p_calls_holm")}
         rows.append(dict(
-            first=names[row["first"]], second=names[row["second"]], films=row["films"],
+            first=model_title(row["first"]), second=model_title(row["second"]), films=row["films"],
             auroc_difference=_difference(row, "auroc"), p_auroc_holm=p["p_auroc_holm"],
-            only_first=row["only_first"], only_second=row["only_second"],
+            right_alone=f"{row['only_first']} : {row['only_second']}",
             accuracy_difference=_difference(row, "accuracy"), p_holm=p["p_holm"],
             p_calls_holm=p["p_calls_holm"]))
     return readable(pd.DataFrame(rows))
@@ -695,7 +692,7 @@ def _pairs_table(
 # %%
 pairs = paired_tests(tests, threshold, seed, draws)
 write_csv(stage.path("metrics/evaluation_pairs.csv"), pairs)
-if len(pairs): display(_pairs_table(pairs, names).style.hide(axis="index"))
+if len(pairs): display(_pairs_table(pairs).style.hide(axis="index"))
 else: print("No two models of this run have films in common.")
 
 
@@ -950,11 +947,13 @@ def _plot_subgroups(
     import matplotlib.pyplot as plt
     classes = [subgroups[subgroups.label == label] for label in (0, 1)]
     keys = [list(dict.fromkeys(zip(rows["by"], rows["group"]))) for rows in classes]
-    figure, axes = plt.subplots(1, 2, figsize=(13, 1.4 + .42 * max(map(len, keys))))
+    heights = [len(groups) for groups in keys]
+    size = 8, 1.8 + .42 * sum(heights)
+    figure, axes = plt.subplots(2, 1, figsize=size, height_ratios=heights)
     for ax, rows, groups in zip(axes, classes, keys): _plot_groups(ax, rows, groups)
     for ax, measure, name in zip(axes, ("specificity", "sensitivity"), CLASS_NAMES):
         ax.set_title(f"{measure}, {name.lower()} films")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
@@ -1101,38 +1100,42 @@ save_figure(stage, _plot_prevalence(thresholds, comparison.prevalence[0]), "eval
             "PPV rises and NPV falls with the prevalence of pneumonia, for every model at its threshold "
             "chosen on validation.")
 
-
 # %% [markdown]
 # ## Is a model worth using?
 #
 # [The decision curve](#fig-evaluation_decision) compares each model's net benefit with calling everyone and
 # calling no one. Read it at the exchange rate that a clinic would choose: a threshold of 10 % says that one
 # missed pneumonia weighs as much as nine false alarms. A model whose line lies below both others there does
-# harm. The curve takes probabilities at their word, so calibration matters, and it holds for the share of
-# pneumonia among these films.
+# harm. Shaded are exchange rates from 19 false alarms for a miss down to one: beyond them a false alarm would
+# count more than a missed pneumonia. The curve takes probabilities at their word, so calibration matters, and
+# it holds for the share of pneumonia among these films.
 
 # %%
 #| export
+_IN_USE = .05, .5  # threshold probabilities from 19 false alarms for a miss to one
+
 def _plot_decision(
     tests: dict[str, pd.DataFrame], # model → label, probability
 ): # matplotlib Figure
     "Decision curves of all models, beside calling everyone and no one."
     import matplotlib.pyplot as plt
-    figure, ax = plt.subplots(figsize=(7, 4))
+    figure, ax = plt.subplots(figsize=(7, 4.8))
     t, share = np.linspace(.01, .99, 99), next(iter(tests.values())).label.mean()
     for model, films in tests.items():
         ax.plot(t, net_benefit(films, t), **model_style(model), lw=2, label=model_title(model))
     ax.plot(t, share - (1 - share) * t / (1 - t), color="black", lw=1, label="call everyone")
     ax.axhline(0, color="gray", lw=1, ls=":", label="call no one")
+    ax.axvspan(*_IN_USE, color="#0072B2", alpha=.08, lw=0)
     ax.set(xlabel="threshold probability t", ylabel="net benefit per film", ylim=(-.05, share * 1.08),
            title="Decision curve")
-    ax.legend(fontsize=9, loc="lower left")
+    figure.legend(loc="outside lower center", fontsize=9, ncols=3)
     return figure
 
 
 # %%
 save_figure(stage, _plot_decision(tests), "evaluation_decision",
-            "Net benefit of each model by the exchange rate of misses and false alarms.",
+            "Net benefit of each model by the exchange rate of misses and false alarms; shaded, where one "
+            "would use it.",
             "Net benefit against threshold probability for each model, beside the curves of calling everyone "
             "and of calling no one.")
 
@@ -1199,8 +1202,8 @@ _readable_calibration(calibration, names).style.hide(axis="index")
 # %% [markdown]
 # [The reliability diagram](#fig-evaluation_reliability) compares, in groups of equally many films, the mean
 # probability with the share that is sick. On the diagonal, probabilities are honest; below it a model
-# promises more pneumonia than there is. Hollow marks show the model before its temperature. The bars are
-# Wilson's intervals, which take films as independent.
+# promises more pneumonia than there is. Hollow marks show the model before its temperature. The band joins
+# Wilson's 95 % intervals of the groups, which take films as independent.
 
 # %%
 #| export
@@ -1235,7 +1238,7 @@ def _plot_one_reliability(ax, films: pd.DataFrame, model: str):
         ax.plot(before["mean"], before.share, color=colour, mfc="white", alpha=.8, label="before", **marks)
     after = _reliability(films, "probability")
     ax.plot(after["mean"], after.share, color=colour, label="after", **marks)
-    ax.vlines(after["mean"], after.low, after.high, color=colour, lw=1)
+    ax.fill_between(after["mean"], after.low, after.high, color=colour, alpha=.18, lw=0)
     ax.set(title=model_title(model), xlim=(-.02, 1.02), ylim=(-.02, 1.02))
     ax.legend(title="temperature", fontsize=9)
 
@@ -1247,9 +1250,9 @@ def _plot_reliability(
 ): # matplotlib Figure
     "Reliability diagram of each model."
     import matplotlib.pyplot as plt
-    columns = min(len(tests), 3)
+    columns = min(len(tests), 2)
     lines = -(-len(tests) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(4.3 * columns, 3.9 * lines), squeeze=False,
+    figure, axes = plt.subplots(lines, columns, figsize=(3.8 * columns, 3.4 * lines), squeeze=False,
                                 sharex=True, sharey=True)
     for ax in axes.flat[len(tests):]: ax.axis("off")
     for ax, (model, films) in zip(axes.flat, tests.items()): _plot_one_reliability(ax, films, model)
@@ -1262,8 +1265,8 @@ def _plot_reliability(
 save_figure(stage, _plot_reliability(tests), "evaluation_reliability",
             "Predicted probability against the share that is sick, in eight groups of films.",
             f"For each model the share of {split} films with pneumonia against the mean predicted "
-            "probability, with intervals, before and after the temperature, beside the diagonal of honest "
-            "probabilities.")
+            "probability, with a band of intervals, before and after the temperature, beside the diagonal "
+            "of honest probabilities.")
 
 # %% [markdown]
 # ## When not to answer
@@ -1400,12 +1403,12 @@ save_figure(stage, _plot_risk(tests, sets, threshold), "evaluation_risk",
 
 
 # %% [markdown]
-# ## Its worst films
+# ## Films behind the counts
 #
-# Numbers hide what single films show. Listed are the films on which the model with the highest AUROC is most
-# sure and wrong, and those on which it is least sure. Someone who reads films should look at these first:
-# some will be mislabelled, some taken badly, some truly hard. Here they are only shown. To change a label
-# after seeing a model's answer would be to let the model grade itself.
+# Numbers hide what single films show. Of each cell of the confusion matrix, the films are listed on which the
+# model with the highest AUROC is most sure, and then those on which it is least sure. Someone who reads films
+# should look at the wrong ones first: some will be mislabelled, some taken badly, some truly hard. Here they
+# are only shown. To change a label after seeing a model's answer would be to let the model grade itself.
 
 # %%
 #| export
@@ -1414,13 +1417,14 @@ def telling_films(
     threshold: float,
     count: int = 4,      # films of each reason
 ) -> pd.DataFrame: # rows of `table` with `why` and `called`
-    "The most confident mistakes of both kinds, and the films nearest to the threshold."
+    "The most confident films of each cell of the confusion matrix, and those nearest to the threshold."
     is_called, is_sick = table.probability >= threshold, table.label == 1
     distance = np.abs(logit(table.probability) - logit(threshold))
     table = table.assign(called=np.where(is_called, "pneumonia", "normal"), distance=distance)
     farthest_first = lambda films: films.sort_values("distance", ascending=False)
-    reasons = {"normal, called pneumonia": farthest_first(table[is_called & ~is_sick]),
-               "pneumonia, called normal": farthest_first(table[~is_called & is_sick]),
+    cells = {"pneumonia, found": is_called & is_sick, "pneumonia, called normal": ~is_called & is_sick,
+             "normal, called normal": ~is_called & ~is_sick, "normal, called pneumonia": is_called & ~is_sick}
+    reasons = {why: farthest_first(table[chosen]) for why, chosen in cells.items()} | {
                "least certain": table.sort_values("distance")}
     shown = pd.concat([films.head(count).assign(why=why) for why, films in reasons.items()])
     return shown[["why", "path", "kind", "patient_id", "films_of_patient", "probability", "called"]]
@@ -1428,7 +1432,7 @@ def telling_films(
 
 # %%
 toy = four.assign(path=list("abcd"), kind="", films_of_patient=1)
-test_eq(telling_films(toy, .5, count=1).path.tolist(), ["b", "c", "b"])
+test_eq(telling_films(toy, .5, count=1).path.tolist(), ["d", "c", "a", "b", "b"])
 
 # %%
 shown = telling_films(tests[best], threshold)
@@ -1452,7 +1456,7 @@ def _plot_films(
     import matplotlib.pyplot as plt
     groups = [(why, rows) for why, rows in films.groupby("why", sort=False)]
     columns = films.why.value_counts().max()
-    figure, axes = plt.subplots(len(groups), columns, figsize=(11, 2.9 * len(groups)), squeeze=False)
+    figure, axes = plt.subplots(len(groups), columns, figsize=(9, 2.3 * len(groups)), squeeze=False)
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
@@ -1467,10 +1471,10 @@ def _plot_films(
 # %%
 if has_films:
     save_figure(stage, _plot_films(shown, images.attrs["root"]), "evaluation_errors",
-                f"{model_title(best)}: its most confident mistakes and its least certain films, with its "
-                "probability of pneumonia.",
-                f"{len(shown)} {split} films: normal ones called pneumonia, pneumonia called normal, and "
-                "films nearest to the threshold, each with its kind and probability.")
+                f"{model_title(best)}: its surest films of each cell of the confusion matrix and its least "
+                "certain ones, with its probability of pneumonia.",
+                f"{len(shown)} {split} films in rows: pneumonia found, pneumonia missed, normal called "
+                "normal, normal called pneumonia, nearest to the threshold; each with kind and probability.")
 
 # %% [markdown]
 # Mistakes that lie close together in the order of the numbers probably have a cause in common. [The

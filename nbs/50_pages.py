@@ -256,9 +256,10 @@ def html_cell(text: str): # nbformat cell
     return v4.new_code_cell("#| echo: false", outputs=[v4.new_output("display_data", data=_raw_html(text))])
 
 def figure_cell(png: bytes, name: str, caption: str, alt: str): # nbformat cell
-    "A cell that shows a figure, as an executed one of `show_figure` does."
+    "A cell that shows a chart, as an executed one of `show_figure` does."
     from nbformat import v4
-    about, data = dict(name=name, caption=caption, alt=alt), {"image/png": base64.b64encode(png).decode()}
+    about = dict(name=name, caption=caption, alt=alt, pictures=[])
+    data = {"image/png": base64.b64encode(png).decode()}
     shown = v4.new_output("display_data", data=data, metadata={"image/png": about})
     return v4.new_code_cell("#| echo: false", outputs=[shown])
 
@@ -343,7 +344,11 @@ test_eq(front_matter(page)["title"], "Methods: all")
 #
 # Each figure becomes a file of the site, with its caption, its alternative text and a number: the chapter's,
 # then its own. Charts are kept without loss, and pictures of films compressed as photographs are. A chapter
-# refers to a figure by a link to its name after `#fig-`; the site adds the number.
+# refers to a figure by a link to its name after `#fig-`; the site adds the number. On a narrow screen a wide
+# figure scrolls, and it links to itself at full size.
+#
+# A page that is dark gets a second file. There light and dark are turned and hues kept, so that a white box
+# becomes a dark one and blue stays blue. Films stay as they are.
 
 # %%
 #| export
@@ -369,17 +374,45 @@ class Figure:
 
 # %%
 #| export
-_CHART_BYTES = 250_000  # a larger PNG shows films
+_PAGE = 18  # gray of a dark page
+
+def turned(
+    image,               # PIL image, RGB
+    pictures: list[list[float]], # left, top, right, bottom, as shares; what lies there stays
+): # PIL image
+    "A figure for a dark page: lightness turned, hues kept, and colours never darker than half."
+    import numpy as np
+    from PIL import Image
+    pixels = np.asarray(image, np.float32)
+    high, low = pixels.max(-1, keepdims=True), pixels.min(-1, keepdims=True)
+    turn = 255 - high - low                                  # takes lightness L to 1 - L
+    least = np.minimum(3 * (high - low), 255) * .55 - (high + low) / 2
+    lit = np.clip(pixels + np.maximum(turn, least), 0, 255)
+    dark = Image.fromarray((_PAGE + lit * (255 - _PAGE) / 255 + .5).astype(np.uint8))
+    for box in pictures:
+        place = tuple(round(share * side) for share, side in zip(box, image.size * 2))
+        dark.paste(image.crop(place), place)
+    return dark
+
+
+# %%
+white = Image.new("RGB", (2, 1), "white")
+white.putpixel((0, 0), (0, 114, 178))
+test_eq([turned(white, []).getpixel((x, 0)) for x in (0, 1)], [(90, 196, 255), (18, 18, 18)])
+test_eq(turned(white, [[0, 0, .5, 1]]).getpixel((0, 0)), (0, 114, 178))
 
 
 # %%
 #| export
-def _write_picture(png: bytes, file: Path): # PIL image
-    "Write a PNG as WebP, charts without loss."
+def _write_picture(png: bytes, file: Path, pictures: list | None): # PIL image; None: not noted where
+    "Write a PNG as WebP, charts without loss, and beside it the one for dark pages."
     from PIL import Image
     image = Image.open(io.BytesIO(png)).convert("RGB")
     file.parent.mkdir(exist_ok=True)
-    image.save(file, lossless=len(png) < _CHART_BYTES, quality=88, method=4)
+    keep = dict(lossless=pictures == [], quality=88, method=4)
+    image.save(file, **keep)
+    whole = [[0, 0, 1, 1]]
+    turned(image, whole if pictures is None else pictures).save(file.with_suffix(".dark.webp"), **keep)
     return image
 
 
@@ -427,7 +460,8 @@ def place_figures(
         if not _is_file_name(name): raise StudyError(
             f"Expected a file's name for figure {number} of {page}, such as eda_counts, found {name!r}; "
             f"{_execute_again(page)}.")
-        image = _write_picture(_decoded(output, number, page), folder/"figures"/f"{name}.webp")
+        png, pictures = _decoded(output, number, page), about.get("pictures")
+        image = _write_picture(png, folder/"figures"/f"{name}.webp", pictures)
         size = image.width // 2, image.height // 2
         figures.append(Figure(name, f"{chapter}.{number}", page, about.get("caption") or alt, alt, *size))
         output.data, output.metadata = _raw_html(figures[-1].html()), {}
@@ -479,7 +513,10 @@ _LONG_TABLE = 8  # rows
 # %%
 #| export
 def _sortable(table: str) -> str: # HTML
-    "A table that sorts, its numbers by their value."
+    "A table that sorts, its numbers by their value; not one with two lines of heads, or measures as rows."
+    head = table.partition("</thead>")[0]
+    is_bare = re.search(r"<th[^>]*>(?:\s|&nbsp;)*</th>", head)
+    if head.count("<tr") > 1 or "rowspan" in table or is_bare: return table
     has_class = re.match(r'<table[^>]* class="', table)
     if has_class: table = re.sub(r'^<table([^>]*) class="', r'<table\1 class="sortable ', table)
     else: table = table.replace("<table", '<table class="sortable"', 1)
@@ -535,6 +572,7 @@ test_eq(_frame_tables('<p>a</p><table border="1" class="dataframe"><tr><td>1</td
         '<p>a</p><div class="scroll" tabindex="0"><table class="dataframe"><tr><td>1</td></tr></table></div>')
 assert '<td data-sort="1601">1,601 s</td>' in table_html([dict(training="1,601 s")] * 9)
 assert "data-sort" not in table_html([dict(begun="2026-11-23 12:00")] * 9)
+assert "sortable" not in _frame_tables("<table><thead><tr><th>&nbsp;</th></tr></thead></table>", 0)
 assert 'class="sortable dataframe"' in table_html([dict(film=n) for n in range(9)], "Nine films")
 assert "<caption>Nine films" in table_html([dict(film=1)], "Nine films")
 

@@ -31,7 +31,7 @@ RANGES = {
 STAGE = {
     "reads": [],
     "writes": ["images.csv", "metrics/data.json", "metrics/data_checks.csv", "cache/phantoms_*/phantom.json"],
-    "card": ["data_patients"],
+    "card": ["data_splits"],
     "paths": {"data_dir": [""], "films_csv": [""]},
     "data_remark": """
         {% for name in ["text", "marker", "frame", "exposure"]
@@ -174,6 +174,42 @@ def prepare_data(
     images.attrs.update(root=str(root), left_out=left_out)
     return images
 
+# %% ../nbs/30_data.ipynb #8558b880
+def _splits_there(images: pd.DataFrame) -> list[str]:
+    "The splits that have films, in the order of their use."
+    return [split for split in ("train", "validation", "test") if (images.split == split).any()]
+
+def _plot_names(ax, images: pd.DataFrame):
+    "For each split the patient with most films: names, then whose they are."
+    for line, split in enumerate(_splits_there(images)):
+        rows = images[images.split == split]
+        patient = rows.patient_id.value_counts().index[0]
+        names = [Path(path).name for path in sorted(rows.path[rows.patient_id == patient])]
+        more = f"and {counted(len(names) - 3, 'more film')}" if len(names) > 3 else ""
+        text = "\n".join([*names[:3], *([more] if more else [])])
+        ax.text(0, line, text, family="monospace", fontsize=9, va="center")
+        ax.annotate("", (.68, line), (.58, line), arrowprops=dict(arrowstyle="->", color="gray"))
+        ax.text(.7, line, f"patient {patient}\nin {split}", fontsize=10, va="center")
+    ax.set(xlim=(0, 1), ylim=(2.5, -.5), title="One patient of each split")
+    ax.axis("off")
+
+# %% ../nbs/30_data.ipynb #3fa8c07d
+def _plot_splits(images: pd.DataFrame): # matplotlib Figure; `images`: path, kind, patient_id, split
+    "How names, patients and splits belong together, and how many films of each kind a split has."
+    import matplotlib.pyplot as plt
+    figure, (names, bars) = plt.subplots(1, 2, figsize=(8.6, 3.2), width_ratios=[1.25, 1])
+    _plot_names(names, images)
+    counts = pd.crosstab(images.split, images.kind).loc[_splits_there(images)]
+    kinds = sorted(counts, key=[*COLOURS, *counts].index)
+    counts[kinds].plot.barh(stacked=True, ax=bars, width=.6, color=[COLOURS[kind] for kind in kinds])
+    patients = images.groupby("split").patient_id.nunique()
+    for line, (split, row) in enumerate(counts.iterrows()):
+        bars.text(row.sum(), line, f" {row.sum():,} films\n of {patients[split]:,}", va="center", fontsize=9)
+    bars.set(xlabel="films", ylabel="", xlim=(0, 1.35 * counts.sum(axis=1).max()), title="Films by kind")
+    bars.invert_yaxis()
+    bars.legend(title=None, fontsize=9, loc="lower right")
+    return figure
+
 # %% ../nbs/30_data.ipynb #b0e8d15f
 def _patients_by(images: pd.DataFrame) -> str: # attrs: films_csv
     "Who says which film is whose."
@@ -223,7 +259,8 @@ def _plot_patients(
     figure, ax = plt.subplots(figsize=(7, 3))
     counts[kinds].plot.bar(ax=ax, rot=0, width=.8, color=[COLOURS[kind] for kind in kinds])
     ax.set(xlabel="films of the patient", ylabel="films")
-    ax.legend(title=None)
+    ax.get_legend().remove()
+    figure.legend(loc="outside right upper")
     return figure
 
 # %% ../nbs/30_data.ipynb #fad960d8

@@ -123,7 +123,8 @@ def _plot_sizes(
 ): # matplotlib Figure
     "Box plots of width, height and aspect by class, and width against height."
     import matplotlib.pyplot as plt
-    figure, (*boxes, scatter) = plt.subplots(1, 4, figsize=(13, 4), width_ratios=[1, 1, 1, 2])
+    figure, places = plt.subplot_mosaic("abc;ddd", figsize=(7.5, 7), height_ratios=[1, 1.2])
+    *boxes, scatter = places.values()
     sizes = images[["width", "height"]].assign(aspect=images.width / images.height)
     groups = [sizes[images.label == n] for n in range(2)]
     for ax, name in zip(boxes, sizes): _plot_boxes(ax, [group[name] for group in groups], name)

@@ -262,7 +262,7 @@ def comparison_table(
 ) -> pd.DataFrame: # text, with column heads for people
     "The comparison with intervals, the best model first."
     brief = ("roc_auc", "sensitivity", "specificity")
-    measures = brief if is_brief else (*brief, "accuracy", "chosen_accuracy")
+    measures = brief if is_brief else (*brief, "accuracy")
     rows = []
     for row in best_first(comparison).to_dict("records"):
         values = {measure: value_with_interval(row, measure, 3) for measure in measures}
@@ -298,10 +298,10 @@ def best_model(
 def _measures_table(
     comparison: pd.DataFrame, # from `compare_models`
 ) -> pd.DataFrame: # text: a row a measure, a column a model
-    "Every measure with its interval."
+    "Every measure of the five best models, with its interval."
     columns = {}
-    for row in comparison.to_dict("records"):
-        values = {measure: value_with_interval(row, measure) for measure in MEASURES}
+    for row in best_first(comparison)[:5].to_dict("records"):
+        values = {measure: value_with_interval(row, measure, 3) for measure in MEASURES}
         columns[title_with_remark(row)] = values
     return readable(pd.DataFrame(columns).T).T
 
@@ -359,17 +359,16 @@ def _difference(
 
 # %% ../nbs/40_evaluation.ipynb #5675b190
 def _pairs_table(
-    pairs: pd.DataFrame,    # from `paired_tests`
-    names: dict[str, str],  # model → what it is called
+    pairs: pd.DataFrame, # from `paired_tests`
 ) -> pd.DataFrame: # text
     "Pairs of models, for reading."
     rows = []
     for row in pairs.to_dict("records"):
         p = {key: p_text(row[key]) for key in ("p_auroc_holm", "p_holm", "p_calls_holm")}
         rows.append(dict(
-            first=names[row["first"]], second=names[row["second"]], films=row["films"],
+            first=model_title(row["first"]), second=model_title(row["second"]), films=row["films"],
             auroc_difference=_difference(row, "auroc"), p_auroc_holm=p["p_auroc_holm"],
-            only_first=row["only_first"], only_second=row["only_second"],
+            right_alone=f"{row['only_first']} : {row['only_second']}",
             accuracy_difference=_difference(row, "accuracy"), p_holm=p["p_holm"],
             p_calls_holm=p["p_calls_holm"]))
     return readable(pd.DataFrame(rows))
@@ -519,11 +518,13 @@ def _plot_subgroups(
     import matplotlib.pyplot as plt
     classes = [subgroups[subgroups.label == label] for label in (0, 1)]
     keys = [list(dict.fromkeys(zip(rows["by"], rows["group"]))) for rows in classes]
-    figure, axes = plt.subplots(1, 2, figsize=(13, 1.4 + .42 * max(map(len, keys))))
+    heights = [len(groups) for groups in keys]
+    size = 8, 1.8 + .42 * sum(heights)
+    figure, axes = plt.subplots(2, 1, figsize=size, height_ratios=heights)
     for ax, rows, groups in zip(axes, classes, keys): _plot_groups(ax, rows, groups)
     for ax, measure, name in zip(axes, ("specificity", "sensitivity"), CLASS_NAMES):
         ax.set_title(f"{measure}, {name.lower()} films")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 # %% ../nbs/40_evaluation.ipynb #11f65824
@@ -610,20 +611,23 @@ def _plot_prevalence(
     return figure
 
 # %% ../nbs/40_evaluation.ipynb #abc6da7e
+_IN_USE = .05, .5  # threshold probabilities from 19 false alarms for a miss to one
+
 def _plot_decision(
     tests: dict[str, pd.DataFrame], # model → label, probability
 ): # matplotlib Figure
     "Decision curves of all models, beside calling everyone and no one."
     import matplotlib.pyplot as plt
-    figure, ax = plt.subplots(figsize=(7, 4))
+    figure, ax = plt.subplots(figsize=(7, 4.8))
     t, share = np.linspace(.01, .99, 99), next(iter(tests.values())).label.mean()
     for model, films in tests.items():
         ax.plot(t, net_benefit(films, t), **model_style(model), lw=2, label=model_title(model))
     ax.plot(t, share - (1 - share) * t / (1 - t), color="black", lw=1, label="call everyone")
     ax.axhline(0, color="gray", lw=1, ls=":", label="call no one")
+    ax.axvspan(*_IN_USE, color="#0072B2", alpha=.08, lw=0)
     ax.set(xlabel="threshold probability t", ylabel="net benefit per film", ylim=(-.05, share * 1.08),
            title="Decision curve")
-    ax.legend(fontsize=9, loc="lower left")
+    figure.legend(loc="outside lower center", fontsize=9, ncols=3)
     return figure
 
 # %% ../nbs/40_evaluation.ipynb #c7e02d6e
@@ -679,7 +683,7 @@ def _plot_one_reliability(ax, films: pd.DataFrame, model: str):
         ax.plot(before["mean"], before.share, color=colour, mfc="white", alpha=.8, label="before", **marks)
     after = _reliability(films, "probability")
     ax.plot(after["mean"], after.share, color=colour, label="after", **marks)
-    ax.vlines(after["mean"], after.low, after.high, color=colour, lw=1)
+    ax.fill_between(after["mean"], after.low, after.high, color=colour, alpha=.18, lw=0)
     ax.set(title=model_title(model), xlim=(-.02, 1.02), ylim=(-.02, 1.02))
     ax.legend(title="temperature", fontsize=9)
 
@@ -689,9 +693,9 @@ def _plot_reliability(
 ): # matplotlib Figure
     "Reliability diagram of each model."
     import matplotlib.pyplot as plt
-    columns = min(len(tests), 3)
+    columns = min(len(tests), 2)
     lines = -(-len(tests) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(4.3 * columns, 3.9 * lines), squeeze=False,
+    figure, axes = plt.subplots(lines, columns, figsize=(3.8 * columns, 3.4 * lines), squeeze=False,
                                 sharex=True, sharey=True)
     for ax in axes.flat[len(tests):]: ax.axis("off")
     for ax, (model, films) in zip(axes.flat, tests.items()): _plot_one_reliability(ax, films, model)
@@ -783,13 +787,14 @@ def telling_films(
     threshold: float,
     count: int = 4,      # films of each reason
 ) -> pd.DataFrame: # rows of `table` with `why` and `called`
-    "The most confident mistakes of both kinds, and the films nearest to the threshold."
+    "The most confident films of each cell of the confusion matrix, and those nearest to the threshold."
     is_called, is_sick = table.probability >= threshold, table.label == 1
     distance = np.abs(logit(table.probability) - logit(threshold))
     table = table.assign(called=np.where(is_called, "pneumonia", "normal"), distance=distance)
     farthest_first = lambda films: films.sort_values("distance", ascending=False)
-    reasons = {"normal, called pneumonia": farthest_first(table[is_called & ~is_sick]),
-               "pneumonia, called normal": farthest_first(table[~is_called & is_sick]),
+    cells = {"pneumonia, found": is_called & is_sick, "pneumonia, called normal": ~is_called & is_sick,
+             "normal, called normal": ~is_called & ~is_sick, "normal, called pneumonia": is_called & ~is_sick}
+    reasons = {why: farthest_first(table[chosen]) for why, chosen in cells.items()} | {
                "least certain": table.sort_values("distance")}
     shown = pd.concat([films.head(count).assign(why=why) for why, films in reasons.items()])
     return shown[["why", "path", "kind", "patient_id", "films_of_patient", "probability", "called"]]
@@ -803,7 +808,7 @@ def _plot_films(
     import matplotlib.pyplot as plt
     groups = [(why, rows) for why, rows in films.groupby("why", sort=False)]
     columns = films.why.value_counts().max()
-    figure, axes = plt.subplots(len(groups), columns, figsize=(11, 2.9 * len(groups)), squeeze=False)
+    figure, axes = plt.subplots(len(groups), columns, figsize=(9, 2.3 * len(groups)), squeeze=False)
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['fill', 'default_exp_', 'front_matter', 'processed', 'drop_chatter', 'html_cell', 'figure_cell', 'with_front_matter',
-           'Figure', 'place_figures', 'table_html', 'staging_folder', 'stage_pages', 'finish_pages', 'as_html',
-           'render']
+           'Figure', 'turned', 'place_figures', 'table_html', 'staging_folder', 'stage_pages', 'finish_pages',
+           'as_html', 'render']
 
 # %% ../nbs/50_pages.ipynb #f03ff1f8
 import base64, html, io, json, os, re, shutil, subprocess, tempfile, time
@@ -157,9 +157,10 @@ def html_cell(text: str): # nbformat cell
     return v4.new_code_cell("#| echo: false", outputs=[v4.new_output("display_data", data=_raw_html(text))])
 
 def figure_cell(png: bytes, name: str, caption: str, alt: str): # nbformat cell
-    "A cell that shows a figure, as an executed one of `show_figure` does."
+    "A cell that shows a chart, as an executed one of `show_figure` does."
     from nbformat import v4
-    about, data = dict(name=name, caption=caption, alt=alt), {"image/png": base64.b64encode(png).decode()}
+    about = dict(name=name, caption=caption, alt=alt, pictures=[])
+    data = {"image/png": base64.b64encode(png).decode()}
     shown = v4.new_output("display_data", data=data, metadata={"image/png": about})
     return v4.new_code_cell("#| echo: false", outputs=[shown])
 
@@ -213,15 +214,36 @@ class Figure:
         return fill("figure", figure=self)
 
 # %% ../nbs/50_pages.ipynb #c35b0455
-_CHART_BYTES = 250_000  # a larger PNG shows films
+_PAGE = 18  # gray of a dark page
 
-# %% ../nbs/50_pages.ipynb #6ad609cc
-def _write_picture(png: bytes, file: Path): # PIL image
-    "Write a PNG as WebP, charts without loss."
+def turned(
+    image,               # PIL image, RGB
+    pictures: list[list[float]], # left, top, right, bottom, as shares; what lies there stays
+): # PIL image
+    "A figure for a dark page: lightness turned, hues kept, and colours never darker than half."
+    import numpy as np
+    from PIL import Image
+    pixels = np.asarray(image, np.float32)
+    high, low = pixels.max(-1, keepdims=True), pixels.min(-1, keepdims=True)
+    turn = 255 - high - low                                  # takes lightness L to 1 - L
+    least = np.minimum(3 * (high - low), 255) * .55 - (high + low) / 2
+    lit = np.clip(pixels + np.maximum(turn, least), 0, 255)
+    dark = Image.fromarray((_PAGE + lit * (255 - _PAGE) / 255 + .5).astype(np.uint8))
+    for box in pictures:
+        place = tuple(round(share * side) for share, side in zip(box, image.size * 2))
+        dark.paste(image.crop(place), place)
+    return dark
+
+# %% ../nbs/50_pages.ipynb #7f9ece6a
+def _write_picture(png: bytes, file: Path, pictures: list | None): # PIL image; None: not noted where
+    "Write a PNG as WebP, charts without loss, and beside it the one for dark pages."
     from PIL import Image
     image = Image.open(io.BytesIO(png)).convert("RGB")
     file.parent.mkdir(exist_ok=True)
-    image.save(file, lossless=len(png) < _CHART_BYTES, quality=88, method=4)
+    keep = dict(lossless=pictures == [], quality=88, method=4)
+    image.save(file, **keep)
+    whole = [[0, 0, 1, 1]]
+    turned(image, whole if pictures is None else pictures).save(file.with_suffix(".dark.webp"), **keep)
     return image
 
 # %% ../nbs/50_pages.ipynb #274d21fc
@@ -259,7 +281,8 @@ def place_figures(
         if not _is_file_name(name): raise StudyError(
             f"Expected a file's name for figure {number} of {page}, such as eda_counts, found {name!r}; "
             f"{_execute_again(page)}.")
-        image = _write_picture(_decoded(output, number, page), folder/"figures"/f"{name}.webp")
+        png, pictures = _decoded(output, number, page), about.get("pictures")
+        image = _write_picture(png, folder/"figures"/f"{name}.webp", pictures)
         size = image.width // 2, image.height // 2
         figures.append(Figure(name, f"{chapter}.{number}", page, about.get("caption") or alt, alt, *size))
         output.data, output.metadata = _raw_html(figures[-1].html()), {}
@@ -285,7 +308,10 @@ _LONG_TABLE = 8  # rows
 
 # %% ../nbs/50_pages.ipynb #101ef322
 def _sortable(table: str) -> str: # HTML
-    "A table that sorts, its numbers by their value."
+    "A table that sorts, its numbers by their value; not one with two lines of heads, or measures as rows."
+    head = table.partition("</thead>")[0]
+    is_bare = re.search(r"<th[^>]*>(?:\s|&nbsp;)*</th>", head)
+    if head.count("<tr") > 1 or "rowspan" in table or is_bare: return table
     has_class = re.match(r'<table[^>]* class="', table)
     if has_class: table = re.sub(r'^<table([^>]*) class="', r'<table\1 class="sortable ', table)
     else: table = table.replace("<table", '<table class="sortable"', 1)

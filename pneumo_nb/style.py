@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CLASS_NAMES', 'COLOURS', 'WORDS', 'model_title', 'title_with_remark', 'model_style', 'model_order', 'kind_words',
            'in_list', 'readable', 'value_with_interval', 'mean_and_range', 'counted', 'looks_by_runs', 'looks_in_words',
-           'p_text', 'plot_style', 'figure_png', 'show_figure', 'save_figure']
+           'p_text', 'plot_style', 'figure_png', 'picture_boxes', 'show_figure', 'save_figure']
 
 # %% ../nbs/02_style.ipynb #9e3536a9
 from .run import BY_HAND, Stage, atomic_path, models, read_looks, read_provenance
@@ -93,8 +93,9 @@ WORDS |= {
     "validation_specificity": "specificity on validation",
     "auroc_difference": "AUROC, first − second", "accuracy_difference": "accuracy, first − second",
     "only_first": "only the first is right", "only_second": "only the second is right",
-    "p_auroc": "p, DeLong", "p_auroc_holm": "p, DeLong and Holm", "p": "p, McNemar",
-    "p_holm": "p, McNemar and Holm", "p_calls": "p, patients", "p_calls_holm": "p, patients and Holm"}
+    "right_alone": "films one alone has right, first : second",
+    "p_auroc": "p, DeLong", "p_auroc_holm": "p, DeLong, Holm", "p": "p, McNemar",
+    "p_holm": "p, McNemar, Holm", "p_calls": "p, patients", "p_calls_holm": "p, patients, Holm"}
 
 # %% ../nbs/02_style.ipynb #6986e4bc
 WORDS |= {
@@ -205,6 +206,13 @@ def figure_png(
     plt.close(figure)
     return png.getvalue()
 
+def picture_boxes(figure) -> list[list[float]]: # left, top, right, bottom; shares of width and height
+    "Where a drawn figure shows films, maps or their colour bars."
+    shows = lambda ax: ax.images or hasattr(ax, "_colorbar")
+    axes = [ax for ax in figure.axes if shows(ax)] if any(ax.images for ax in figure.axes) else []
+    places = [ax.get_position() for ax in axes]
+    return [[round(side, 4) for side in (p.x0, 1 - p.y1, p.x1, 1 - p.y0)] for p in places]
+
 def show_figure(
     figure,       # matplotlib Figure; closed afterwards
     name: str,    # what links to it say, such as "eda_counts" in `#fig-eda_counts`
@@ -215,7 +223,8 @@ def show_figure(
     import matplotlib.pyplot as plt
     from IPython.display import Image, display
     png, width = figure_png(figure, alt), int(figure.get_figwidth() * plt.rcParams["figure.dpi"])
-    display(Image(data=png, width=width, alt=alt, metadata=dict(name=name, caption=caption)))
+    about = dict(name=name, caption=caption, pictures=picture_boxes(figure))
+    display(Image(data=png, width=width, alt=alt, metadata=about))
     return png
 
 # %% ../nbs/02_style.ipynb #5131dfd7

@@ -314,17 +314,18 @@ def plot_history(
 ): # matplotlib Figure
     "Accuracy, loss, precision and recall by epoch, with the epoch that was kept."
     import matplotlib.pyplot as plt
-    figure, axes = plt.subplots(1, 4, figsize=(14, 3.3))
+    figure, axes = plt.subplots(2, 2, figsize=(7.5, 5.4), sharex=True)
     best = history.loc[history.val_loss.idxmin(), "epoch"]
-    for ax, measure in zip(axes, ["accuracy", "loss", "precision", "recall"]):
+    for ax, measure in zip(axes.flat, ["accuracy", "loss", "precision", "recall"]):
         ax.plot(history.epoch, history[measure], "o-", ms=3, color=colour, label="train")
         ax.plot(history.epoch, history[f"val_{measure}"], "s--", ms=3, color="black", label="validation")
         ax.axvline(best, color="gray", lw=.8)
-        ax.set(title=measure, xlabel="epoch")
+        ax.set_title(measure)
         ax.xaxis.get_major_locator().set_params(integer=True)
         if measure != "loss": ax.set_ylim(None, 1.02)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
-    figure.suptitle(f"{title}: the line marks the epoch kept ({best})", x=.01, ha="left", fontsize=12)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
+    figure.supxlabel(f"epoch; the line marks the one kept, {best}", fontsize=11)
+    figure.suptitle(title, x=.01, ha="left", fontsize=12)
     return figure
 
 # %% ../nbs/12_training.ipynb #d6e48215

@@ -69,7 +69,7 @@ def words_of(stage):
     tables = [evaluation.comparison_table(table), evaluation._measures_table(table),
               evaluation._groups_table(groups), evaluation._readable_thresholds(thresholds, names),
               evaluation._readable_calibration(calibration, names)]
-    if len(pairs): tables.append(evaluation._pairs_table(pairs, names))
+    if len(pairs): tables.append(evaluation._pairs_table(pairs))
     findings = "\n".join(evaluation._all_findings(table, groups, calibration, pairs))
     return "\n".join([findings, *(t.to_string() for t in tables)])
 
