@@ -537,7 +537,7 @@ def keep_model(
     "Predict, fit the temperature and write the model's three files."
     table, temperature = _predicted(answering, source, batch_size)
     if not 1 / 19 < temperature < 19:
-        note(stage, f"{name}: the temperature went to its bound, {temperature:.3g}, "
+        note(stage, f"{model_title(name)}: the temperature went to its bound, {temperature:.3g}, "
                     "so validation found next to no use in the probabilities as they are.")
     whole = without_optimizer(answering if saved is None else saved, name)
     save_model(stage, name, whole, temperature)

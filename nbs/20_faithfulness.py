@@ -1351,14 +1351,14 @@ def faithfulness_table(
 #| export
 def shown_faithfulness(
     table: pd.DataFrame, # from `faithfulness_table`
-) -> pd.DataFrame: # a row a method, a column a measure, in words
+) -> pd.DataFrame: # a row a measure, a column a method, in words
     "The table for reading: value (interval), rank."
     words = [f"{r.value:.2f} ({r.low:.2f} to {r.high:.2f}), {r.rank}" for r in table.itertuples()]
     named = table.assign(words=words, method=[METHODS[m].title for m in table.method],
                          measure=[MEASURES[m].title + (" ↑" if MEASURES[m].is_good_high else " ↓")
                                   for m in table.measure])
-    wide = named.pivot(index="method", columns="measure", values="words")
-    return wide.loc[named.method.unique(), named.measure.unique()].fillna("–")
+    wide = named.pivot(index="measure", columns="method", values="words").rename_axis(columns=None)
+    return wide.loc[named.measure.unique(), named.method.unique()].fillna("–")
 
 
 # %%

@@ -422,7 +422,8 @@ if (images.split == "test").any():
     look(stage, "gray levels, sharpness, burnt-in text and side markers, and what classifiers tell without a "
                 "lung, by class")
 measured, places = _measure_films(stage, images, seed)
-readable(images[["path", "split"]].join(measured).head(3)).style.hide(axis="index").format(precision=3)
+films = pd.DataFrame(dict(film=images.path.str.split("/").str[-1])).join(measured)
+readable(films.head(3)).style.hide(axis="index").format(precision=3)
 
 
 # %% [markdown]

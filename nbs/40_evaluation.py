@@ -681,7 +681,7 @@ def _pairs_table(
     for row in pairs.to_dict("records"):
         p = {key: p_text(row[key]) for key in ("p_auroc_holm", "p_holm", "p_calls_holm")}
         rows.append(dict(
-            first=model_title(row["first"]), second=model_title(row["second"]), films=row["films"],
+            first=model_title(row["first"]), second=model_title(row["second"]),
             auroc_difference=_difference(row, "auroc"), p_auroc_holm=p["p_auroc_holm"],
             right_alone=f"{row['only_first']} : {row['only_second']}",
             accuracy_difference=_difference(row, "accuracy"), p_holm=p["p_holm"],
@@ -1047,10 +1047,10 @@ def _readable_thresholds(
     names: dict[str, str],    # model → what it is called
 ) -> pd.DataFrame: # text
     "Thresholds and what they do, for reading."
-    rows, measures = [], ("threshold", "sensitivity", "specificity", "accuracy", "ppv", "npv")
+    rows, measures = [], ("threshold", "sensitivity", "specificity", "accuracy")
     for row in thresholds.to_dict("records"):
         values = {m: value_with_interval(row, m, 3) for m in measures}
-        before = {m: _number(row[m], 3) for m in ("validation_sensitivity", "validation_specificity")}
+        before = {f"validation_{m}": _number(row[f"validation_{m}"], 3) for m in measures[1:3]}
         threshold = dict(threshold=values.pop("threshold"))
         rows.append(dict(model=names[row["model"]], chosen=row["chosen"]) | threshold | before | values)
     return readable(pd.DataFrame(rows))

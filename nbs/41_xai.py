@@ -537,8 +537,8 @@ table.rename(columns=dict(red="red says that")).style.hide(axis="index")
 # %% [markdown]
 # ## What the models call them
 #
-# Each model's call, with its probability for the class that it names. Maps are always about the
-# probability of pneumonia.
+# Each model's call, with its probability for the class that it names: P for pneumonia, N for normal. Maps are
+# always about the probability of pneumonia.
 
 # %%
 #| export
@@ -562,7 +562,8 @@ images = explained[best].films.images
 labels = dict(zip(images.path, images.label))
 table = _calls_table(predictions, chosen, labels, threshold)
 write_csv(stage.path("metrics/xai.csv"), table)
-table.style.hide(axis="index").format(na_rep="–")
+short = {rf"^{name}": name[0] for name in CLASS_NAMES}
+table.replace(short, regex=True).style.hide(axis="index").format(na_rep="–")
 
 
 # %% [markdown]
@@ -708,7 +709,7 @@ if len(curves):
 
 
 # %% [markdown]
-# Then the measures. A row is a method, a column a measure; ↑ means that more is better, ↓ that less is. Each
+# Then the measures. A row is a measure, a column a method; ↑ means that more is better, ↓ that less is. Each
 # cell has the mean over films, its interval over redrawn patients, and the **rank**. Methods whose intervals
 # touch share a rank.
 

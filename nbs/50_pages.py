@@ -25,7 +25,7 @@
 import base64, html, io, json, os, re, shutil, subprocess, tempfile, time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 
 import yaml
@@ -384,7 +384,8 @@ def turned(
     import numpy as np
     from PIL import Image
     pixels = np.asarray(image, np.float32)
-    high, low = pixels.max(-1, keepdims=True), pixels.min(-1, keepdims=True)
+    channels = np.split(pixels, 3, axis=-1)
+    high, low = reduce(np.maximum, channels), reduce(np.minimum, channels)
     turn = 255 - high - low                                  # takes lightness L to 1 - L
     least = np.minimum(3 * (high - low), 255) * .55 - (high + low) / 2
     lit = np.clip(pixels + np.maximum(turn, least), 0, 255)

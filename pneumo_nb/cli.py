@@ -321,11 +321,15 @@ def notebooks(folder):
 @click.option("--out", metavar="FILE", required=True, help="Where to write, such as child.pneumo.")
 def bundle(name, model, out):
     "Write a detector: one file with a run's network and all that its answers need."
-    from pneumo_nb.detector import make_bundle, read_bundle
+    from pneumo_nb.detector import bundle_of_run, write_bundle
+    from pneumo_nb.reporting import data_card, model_card
     if not Path(out).resolve().parent.is_dir():
         raise StudyError(f"Expected a folder to write {Path(out).name} into, found none; make it first.")
-    digest = make_bundle(_existing_run(name), model, out)
-    card = read_bundle(out).card
+    folder = _existing_run(name)
+    packed = bundle_of_run(folder, model)
+    card = packed.card
+    card["cards"] = dict(model=model_card(folder, card["model"]), data=data_card(folder))
+    digest = write_bundle(packed, out)
     click.echo(f"Wrote {out} ({Path(out).stat().st_size / 1e6:.1f} MB): {card['title']}, "
                f"learned from {card['trained_on']}.\nIts digest is {digest}.\n{card['not']}")
 

@@ -152,9 +152,9 @@ def evaluated(recipe, tmp_path_factory):
 def bundle(evaluated, tmp_path_factory):
     "The file with that run's networks."
     def make(place):
-        from pneumo_nb.detector import make_bundle
         file = place.with_suffix(".pneumo")
-        make_bundle(evaluated.folder, out=file)
+        done = evaluated.pneumo("bundle", "recipe", "--out", str(file))
+        assert done.returncode == 0, done.stdout + done.stderr
         return file
     return made_once(tmp_path_factory, "bundle", make)
 

@@ -138,7 +138,9 @@ def test_a_saved_network_loads_after_one_import(elsewhere):
 
 def test_a_bundle_says_what_its_run_said_and_names_what_it_could_not_read(elsewhere, evaluated, bundle):
     status, said = elsewhere.run("predict", "b.pneumo", "films", "--out", "a.csv", "--tags", "Modality")
-    answers, model = table_of(elsewhere.home/"a.csv"), read_bundle(bundle).card["model"]
+    card = read_bundle(bundle).card
+    answers, model = table_of(elsewhere.home/"a.csv"), card["model"]
+    assert card["cards"]["model"]["Intended use"] and "Films and patients" in card["cards"]["data"]
     table = pd.read_csv(evaluated.folder/f"predictions/{model}.csv").set_index("path").probability
     read = answers[answers.call != ""]
     assert list(answers) == [*COLUMNS, "Modality"] and len(read) == 24
