@@ -106,7 +106,7 @@ def _load(text: str):
 
 # %%
 #| export
-def _read_yaml(path: str | Path):
+def read_yaml(path: str | Path):
     "What a YAML file holds; an empty dict for an empty file."
     if not Path(path).is_file(): raise StudyError(
         f"Expected a parameter file, found {'a folder' if Path(path).is_dir() else 'nothing'} at {path}; "
@@ -142,7 +142,7 @@ def load_params(
     path: str | Path, # YAML file
 ) -> tuple[dict[str, dict], list[str]]: # section → parameters; the stages it is for, in the study's order
     "Read a parameter file."
-    sections = _read_yaml(path)
+    sections = read_yaml(path)
     _check_sections(path, sections)
     if "stages" not in sections: return sections, list(stages())
     asked = sections.pop("stages")

@@ -22,6 +22,7 @@
 
 # %%
 #| export
+import re
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -1349,12 +1350,18 @@ def faithfulness_table(
 
 # %%
 #| export
+def _short(title: str) -> str: # such as "Grad-CAM"
+    "A method's title without the word map."
+    return title.removesuffix(" map").removeprefix("map of ")
+
 def shown_faithfulness(
     table: pd.DataFrame, # from `faithfulness_table`
 ) -> pd.DataFrame: # a row a measure, a column a method, in words
     "The table for reading: value (interval), rank."
-    words = [f"{r.value:.2f} ({r.low:.2f} to {r.high:.2f}), {r.rank}" for r in table.itertuples()]
-    named = table.assign(words=words, method=[METHODS[m].title for m in table.method],
+    between = ["–" if low >= 0 else " to " for low in table.low]
+    words = [re.sub(r"\b0\.", ".", f"{row.value:.2f} ({row.low:.2f}{to}{row.high:.2f}), {row.rank}")
+             for row, to in zip(table.itertuples(), between)]
+    named = table.assign(words=words, method=[_short(METHODS[m].title) for m in table.method],
                          measure=[MEASURES[m].title + (" ↑" if MEASURES[m].is_good_high else " ↓")
                                   for m in table.measure])
     wide = named.pivot(index="measure", columns="method", values="words").rename_axis(columns=None)

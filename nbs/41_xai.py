@@ -562,7 +562,7 @@ images = explained[best].films.images
 labels = dict(zip(images.path, images.label))
 table = _calls_table(predictions, chosen, labels, threshold)
 write_csv(stage.path("metrics/xai.csv"), table)
-short = {rf"^{name}": name[0] for name in CLASS_NAMES}
+short = {rf"^{name}\b": name[0] for name in CLASS_NAMES} | {r"\.[a-z]+$": ""}
 table.replace(short, regex=True).style.hide(axis="index").format(na_rep="–")
 
 

@@ -509,6 +509,7 @@ test_eq(_refer(prose, "eda.html", figures),
 # %%
 #| export
 _LONG_TABLE = 8  # rows
+_WIDE_TABLE = 7  # columns; a wider one is set smaller
 
 
 # %%
@@ -548,8 +549,9 @@ def _frame_tables(
     "Put each table into a frame that scrolls."
     def frame(match):
         table = _unbroken(re.sub(r' border="\d"', "", match[0]))
+        kind = "scroll fit" if table.partition("</tr>")[0].count("<th") > _WIDE_TABLE else "scroll"
         if table.count("<tr") > sort_from: table = _sortable(table)
-        return f'<div class="scroll" tabindex="0">{table}</div>'
+        return f'<div class="{kind}" tabindex="0">{table}</div>'
     return re.sub(r"<table.*?</table>", frame, text, flags=re.S)
 
 
@@ -571,6 +573,7 @@ def table_html(
 # %%
 test_eq(_frame_tables('<p>a</p><table border="1" class="dataframe"><tr><td>1</td></tr></table>'),
         '<p>a</p><div class="scroll" tabindex="0"><table class="dataframe"><tr><td>1</td></tr></table></div>')
+assert 'class="scroll fit"' in table_html([dict.fromkeys("abcdefgh", 1)])
 assert '<td data-sort="1601">1,601 s</td>' in table_html([dict(training="1,601 s")] * 9)
 assert "data-sort" not in table_html([dict(begun="2026-11-23 12:00")] * 9)
 assert "sortable" not in _frame_tables("<table><thead><tr><th>&nbsp;</th></tr></thead></table>", 0)
@@ -738,7 +741,7 @@ _CELLS = """{%- extends 'basic/index.html.j2' -%}
 <summary>Code{{ cell.metadata.get("defines", "") }}</summary>{{ super() }}</details>{% endif %}{% endblock %}
 {% block in_prompt %}{% endblock %}{% block output_area_prompt %}{% endblock %}
 """
-_BARE_TABLE = re.compile(r'(?<!<div class="scroll" tabindex="0">)<table.*?</table>', re.S)
+_BARE_TABLE = re.compile(r'(?<!tabindex="0">)<table.*?</table>', re.S)
 
 
 # %%

@@ -140,13 +140,6 @@ test_eq(re.findall("<li>(.*?)</li>", shown), ["same bytes in two splits: 1 film 
 
 # %%
 #| export
-def _fitted_table(rows: list[dict], caption: str, sort_from: int) -> str: # HTML
-    "A table whose columns share the width of the page."
-    return table_html(rows, caption, sort_from=sort_from).replace('class="scroll"', 'class="scroll fit"')
-
-
-# %%
-#| export
 def _results_section(folder: Path) -> str: # HTML
     "The comparison, if the run has one, beside trainings of a kind and published results."
     from pneumo_nb.evaluation import comparison_table
@@ -170,7 +163,7 @@ def _spread_section(folder: Path) -> str: # HTML
             for row in results_rows(folder) if row["trained"].endswith("apart")]
     caption = ("Mean and range over trainings that differ by seed, or seed and fold; accuracies with a "
                "rule's name are at the threshold that it chose on validation")
-    return _fitted_table(rows, caption, sort_from=99) if rows else ""
+    return table_html(rows, caption, sort_from=99) if rows else ""
 
 def _published_table(folder: Path) -> str: # HTML
     "Published results, where they are on the same films."

@@ -27,8 +27,10 @@ from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
+import yaml
+
 from pneumo_nb.run import (
-    Declaration, StudyError, atomic_path, file_digest, project_folder, read_provenance, stages, stale_reason,
+    RUN_MARK, Declaration, StudyError, atomic_path, file_digest, project_folder, read_provenance, stages, stale_reason,
     threads, write_json)
 
 # %%
@@ -427,3 +429,30 @@ with tempfile.TemporaryDirectory() as folder:
         (Path(folder)/name).write_text("half")
     clear_partial(Path(folder))
     test_eq(sorted(f.name for f in Path(folder).rglob("*") if f.is_file()), ["mine.txt"])
+
+
+# %% [markdown]
+# While one process works on a run, no other may. The run's folder keeps what was asked of it.
+
+# %%
+#| export
+def run_locked(
+    folder: Path,
+    chosen: list[str],       # stages to run
+    params: dict[str, dict], # of every stage
+    listed: list[str],       # stages that the run is for
+    source: str,             # where the parameters came from
+    fresh: bool,             # run stages even if nothing has changed
+):
+    "Run stages while no other process may."
+    from filelock import FileLock, Timeout
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder/".lock", timeout=0):
+            clear_partial(folder)
+            text = f"{RUN_MARK}\n{yaml.safe_dump(dict(stages=listed) | params, sort_keys=False)}"
+            with atomic_path(folder/"params.yaml") as partial: partial.write_text(text, encoding="utf-8")
+            print(f"Run {folder.name} in {folder}, parameters from {source}", flush=True)
+            run_stages(folder, chosen, params, fresh)
+    except Timeout: raise StudyError(f"Another process is working on the run {folder.name}; wait for it, "
+                                     "or choose another --run.") from None

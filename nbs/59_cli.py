@@ -27,17 +27,16 @@ from collections import Counter
 from pathlib import Path
 
 import click
-import yaml
 
 from pneumo_nb.run import (
-    RUN_MARK, StudyError, atomic_path, cache_folder, check_cache, check_films, check_parameters,
-    check_run_folder, checkout_folder, enter_looks, films_folder, films_of, project_folder, read_json,
-    read_looks, read_provenance, stages)
+    StudyError, cache_folder, check_cache, check_films, check_parameters, check_run_folder, checkout_folder,
+    enter_looks, films_folder, films_of, project_folder, read_json, read_looks, read_provenance, stages,
+    workers)
 from pneumo_nb.style import counted, looks_by_runs
 from pneumo_nb.parameters import (
     declared_parameters, drop_undeclared, load_params, parse_override, resolve_params)
 from pneumo_nb.execution import (
-    check_upstream, clear_partial, execute_notebook, places_to_write, run_stages, stderr_to)
+    check_upstream, execute_notebook, places_to_write, run_locked, stderr_to)
 
 # %%
 #| hide
@@ -340,7 +339,7 @@ def run(file, overrides, data, films, name, only, fresh):
     _check_change_of_films(folder, params["data"], fresh)
     check_upstream(folder, chosen, params)
     check_cache()
-    _run_locked(folder, chosen, params, listed, source, fresh)
+    run_locked(folder, chosen, params, listed, source, fresh)
 
 
 # %%
@@ -352,21 +351,65 @@ def _check_films(params: dict[str, dict], chosen: list[str]):
     if "data" in chosen and any(places): check_source(*places)
 
 
+# %% [markdown]
+# ### Many runs
+#
+# A sweep gives each of its points to a worker, here or on a cluster.
+
 # %%
 #| export
-def _run_locked(folder: Path, chosen: list[str], params: dict, listed: list[str], source: str, fresh: bool):
-    "Run stages while no other process may."
-    from filelock import FileLock, Timeout
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder/".lock", timeout=0):
-            clear_partial(folder)
-            text = f"{RUN_MARK}\n{yaml.safe_dump(dict(stages=listed) | params, sort_keys=False)}"
-            with atomic_path(folder/"params.yaml") as partial: partial.write_text(text, encoding="utf-8")
-            click.echo(f"Run {folder.name} in {folder}, parameters from {source}")
-            run_stages(folder, chosen, params, fresh)
-    except Timeout: raise StudyError(f"Another process is working on the run {folder.name}; wait for it, "
-                                     "or choose another --run.") from None
+def _point_tasks(
+    folder: Path, # the sweep's
+    asked,        # from `read_sweep`
+) -> list[dict]: # folder, stages, params, source
+    "The run of each point, its parameters checked before any is begun."
+    import json
+    from pneumo_nb.sweep import point_name, share_films
+    known, source = _known_parameters(), asked.base or project_folder()/"params/quick.yaml"
+    sections, chosen = load_params(source)[0], list(asked.stages)
+    words = [[f"{name}={json.dumps(value)}" for name, value in point.items()] for point in asked.points]
+    each = [_absolute_paths(resolve_params(_overridden(sections, w, known), known)) for w in words]
+    for params in each: check_parameters({name: params[name] for name in chosen})
+    share_films(folder, each, resolve_params(sections, known)["data"]["seed"])
+    for point, params in zip(asked.points, each): check_upstream(folder/point_name(point), chosen, params)
+    return [dict(folder=str(folder/point_name(point)), stages=chosen, params=params, source=str(source))
+            for point, params in zip(asked.points, each)]
+
+
+# %%
+#| export
+@main.command()
+@click.argument("file", metavar="SWEEP.yaml")
+@click.option("--workers", "count", type=click.IntRange(1, 256), metavar="N",
+              help="How many points to do at a time on this machine. Default: PNEUMO_WORKERS, or 1.")
+@click.option("--scheduler", metavar="ADDRESS",
+              help="A running Dask cluster in place of this machine, such as tcp://host:8786.")
+@click.option("--test", "has_test", is_flag=True,
+              help="Show the test columns, too; each run then counts as a look.")
+def sweep(file, count, scheduler, has_test):
+    """Do many runs: a grid, a list or draws of parameters and seeds.
+
+    Points that are done are skipped, so the same command goes on. Writes runs/NAME/sweep.csv and a page."""
+    from pneumo_nb.sweep import (
+        check_sweep_folder, cluster_client, count_looks, do_tasks, is_done, read_sweep, sweep_table,
+        write_sweep)
+    asked, folder = read_sweep(file), (Path("runs")/Path(file).stem).resolve()
+    check_sweep_folder(folder)
+    check_cache()
+    tasks = {Path(task["folder"]).name: task for task in _point_tasks(folder, asked)}
+    left = {name: task for name, task in tasks.items() if not is_done(task)}
+    done = len(tasks) - len(left)
+    click.echo(f"{counted(len(tasks), 'point')} in {folder}, {done:,} unchanged and skipped")
+    failed = {}
+    if left:
+        with cluster_client(scheduler, count or workers()) as client:
+            failed = do_tasks(client, left, click.echo)
+    if has_test: count_looks(folder, asked.points)
+    splits = ("validation", "test") if has_test else ("validation",)
+    page = write_sweep(folder, sweep_table(folder, asked.points, failed, splits))
+    click.echo(f"Wrote {page} and sweep.csv.")
+    undone = ", ".join(name for name, why in failed.items() if why)
+    if undone: raise StudyError(f"Not done: {undone}; the page says why, and the same command tries again.")
 
 
 # %% [markdown]

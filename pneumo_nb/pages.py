@@ -306,6 +306,7 @@ def _refer(
 
 # %% ../nbs/50_pages.ipynb #2221d034
 _LONG_TABLE = 8  # rows
+_WIDE_TABLE = 7  # columns; a wider one is set smaller
 
 # %% ../nbs/50_pages.ipynb #101ef322
 def _sortable(table: str) -> str: # HTML
@@ -333,8 +334,9 @@ def _frame_tables(
     "Put each table into a frame that scrolls."
     def frame(match):
         table = _unbroken(re.sub(r' border="\d"', "", match[0]))
+        kind = "scroll fit" if table.partition("</tr>")[0].count("<th") > _WIDE_TABLE else "scroll"
         if table.count("<tr") > sort_from: table = _sortable(table)
-        return f'<div class="scroll" tabindex="0">{table}</div>'
+        return f'<div class="{kind}" tabindex="0">{table}</div>'
     return re.sub(r"<table.*?</table>", frame, text, flags=re.S)
 
 # %% ../nbs/50_pages.ipynb #b9503a09
@@ -445,7 +447,7 @@ _CELLS = """{%- extends 'basic/index.html.j2' -%}
 <summary>Code{{ cell.metadata.get("defines", "") }}</summary>{{ super() }}</details>{% endif %}{% endblock %}
 {% block in_prompt %}{% endblock %}{% block output_area_prompt %}{% endblock %}
 """
-_BARE_TABLE = re.compile(r'(?<!<div class="scroll" tabindex="0">)<table.*?</table>', re.S)
+_BARE_TABLE = re.compile(r'(?<!tabindex="0">)<table.*?</table>', re.S)
 
 # %% ../nbs/50_pages.ipynb #940bff44
 def _page_body(

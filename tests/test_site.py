@@ -80,11 +80,12 @@ def soups(site):
     return {f.name: BeautifulSoup(f.read_text(), "html.parser") for f in sorted(site.glob("*.html"))}
 
 NOT_FOR_PEOPLE = re.compile(
-    r"\b(nan|NaN|NaT|True|False|swapped|bands|auroc|roc_auc)\b|^None$|\(s\)|(?<![./\w])[a-z]+_[a-z_]+(?![./\w])"
+    r"\b(nan|NaN|NaT|True|False|swapped|bands|auroc|roc_auc)\b|^None$|\(s\)"
+    r"|(?<![./\w])[a-z]+_[a-z_]+(?![./\w])"
     r"|\b1 (films|patients|times|looks|networks|models|runs)\b")
 
 def test_sentences_of_a_report_are_for_people(run):
-    "No raw keys, values of Python or wrong plurals, but for parameters and file names, which are what they are."
+    "No raw keys, values of Python or wrong plurals, but for parameters and names of files."
     for page in [*(run/"site").glob("*.html"), run.parent/"index.html"]:
         main = BeautifulSoup(page.read_text(), "html.parser").main
         for part in main.select("code, pre, script, style, td.words, .parameter"): part.decompose()
@@ -148,7 +149,8 @@ def test_no_link_anchor_or_image_is_broken(site):
     for name, soup in pages.items():
         ids = [e["id"] for e in soup.find_all(id=True)]
         assert len(ids) == len(set(ids)), (name, [i for i in ids if ids.count(i) > 1])
-        for element, key in [(e, k) for k in ("href", "src", "srcset") for e in soup.find_all(attrs={k: True})]:
+        addressed = [(e, k) for k in ("href", "src", "srcset") for e in soup.find_all(attrs={k: True})]
+        for element, key in addressed:
             target = urlsplit(element[key])
             if target.scheme == "data": continue
             outside_is_fine = element.name == "a" and not target.netloc.endswith(".example")
