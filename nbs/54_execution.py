@@ -30,8 +30,8 @@ from pathlib import Path
 import yaml
 
 from pneumo_nb.run import (
-    RUN_MARK, Declaration, StudyError, atomic_path, file_digest, project_folder, read_provenance, stages, stale_reason,
-    threads, write_json)
+    RUN_MARK, Declaration, StudyError, atomic_path, file_digest, project_folder, read_provenance, stages,
+    stale_reason, threads, write_json)
 
 # %%
 #| hide

@@ -79,15 +79,19 @@ from pneumo_nb.style import show_figure
 # %%
 #| export
 _KEYS = ("base", "stages", "grid", "points", "draws", "seeds")
+_SEED = "common.seed"
 
 def _must(is_right: bool, what: str, found):
     "Refuse a part of a sweep's file that is something else than expected."
     if not is_right: raise StudyError(f"Expected {what} in the sweep's file, found {shortened(found)}.")
 
+
+# %%
+#| export
 def _check_values(where: str, values):
     "Refuse what is not a table of STAGE.NAME and something."
     is_named = isinstance(values, dict) and all(str(name).count(".") == 1 for name in values)
-    _must(is_named, f"lines such as cnn.epochs: … below {where}", values)
+    _must(is_named, f"lines such as data.seed: … below {where}", values)
 
 
 # %%
@@ -105,7 +109,7 @@ def grid_points(
 test_eq(grid_points({"cnn.epochs": [2, 4], "cnn.batch_size": [16]}),
         [{"cnn.epochs": 2, "cnn.batch_size": 16}, {"cnn.epochs": 4, "cnn.batch_size": 16}])
 test_fail(lambda: grid_points({"cnn.epochs": 2}), contains="Expected a list for cnn.epochs")
-test_fail(lambda: grid_points({"epochs": [2]}), contains="lines such as cnn.epochs: … below grid")
+test_fail(lambda: grid_points({"epochs": [2]}), contains="lines such as data.seed: … below grid")
 
 
 # %% [markdown]
@@ -166,10 +170,16 @@ class Sweep:
     stages: tuple[str, ...]  # of each run, in the study's order
     points: tuple[dict, ...] # STAGE.NAME → value, each once
 
+
+# %%
+#| export
 def point_name(point: dict) -> str: # such as "p-3f09c41b"
     "The name of a point's run."
     return "p-" + hashlib.sha256(json.dumps(point, sort_keys=True).encode()).hexdigest()[:8]
 
+
+# %%
+#| export
 def check_sweep_folder(folder: Path):
     "Refuse a folder that holds something else than a sweep."
     own = re.compile(r"p-[0-9a-f]{8}|films|sweep\.csv|index\.html|\.partial-.*")
@@ -187,6 +197,15 @@ def _chosen_stages(asked) -> tuple[str, ...]:
     _must(are_right, f"stages: with a list of some of {known}", asked)
     return tuple(name for name in stages() if name in asked)
 
+def _seeded(points: list[dict], seeds) -> list[dict]:
+    "Each point with each seed."
+    are_whole = isinstance(seeds, list) and all(isinstance(seed, int) for seed in seeds)
+    _must(are_whole, "whole numbers below seeds", seeds)
+    return [point | {_SEED: seed} for point in points or [{}] for seed in seeds] if seeds else points
+
+
+# %%
+#| export
 def read_sweep(
     file: str | Path, # YAML
 ) -> Sweep:
@@ -198,10 +217,7 @@ def read_sweep(
     for point in listed: _check_values("points", point)
     points = grid_points(asked.get("grid", {})) + listed
     points += drawn_points(asked["draws"]) if "draws" in asked else []
-    seeds = asked.get("seeds", [])
-    are_whole = isinstance(seeds, list) and all(isinstance(seed, int) for seed in seeds)
-    _must(are_whole, "whole numbers below seeds", seeds)
-    if seeds: points = [point | {"common.seed": seed} for point in points or [{}] for seed in seeds]
+    points = _seeded(points, asked.get("seeds", []))
     _must(points, "grid, points, draws or seeds", asked)
     each = {point_name(point): point for point in points}
     base = Path(file).parent/asked["base"] if "base" in asked else None
@@ -236,18 +252,22 @@ print(point_name(sweep.points[0]), sweep.points[0])
 
 # %%
 #| export
+def _are_alike(each: list[dict]) -> bool: # `each`: parameters of the data stage
+    "Whether all ask for the same phantoms, without shortcuts."
+    keys = [name for name in each[0] if name.startswith("phantom_")]
+    asked = {tuple(params[key] for key in keys) for params in each}
+    has_films = any(params["data_dir"] or params["films_csv"] for params in each)
+    is_plain = all(value == "none" for value in next(iter(asked)) if isinstance(value, str))
+    return len(asked) == 1 and is_plain and not has_films
+
 def share_films(
-    folder: Path,       # the sweep's
-    each: list[dict],   # parameters of all stages, of each point; changed in place
-    seed: int,          # of the base
+    folder: Path,     # the sweep's
+    each: list[dict], # parameters of all stages, of each point; changed in place
+    seed: int,        # of the base
 ):
     "Draw the phantoms of all points once, where all ask for the same."
-    keys = [name for name in each[0]["data"] if name.startswith("phantom_")]
-    asked = {tuple(params["data"][key] for key in keys) for params in each}
-    has_films = any(params["data"]["data_dir"] or params["data"]["films_csv"] for params in each)
+    if not _are_alike([params["data"] for params in each]): return
     sizes = [each[0]["data"][f"phantom_{split}"] for split in ("train", "test")]
-    is_plain = all(value == "none" for value in next(iter(asked)) if isinstance(value, str))
-    if has_films or len(asked) > 1 or not is_plain: return
     films = make_dataset(folder/"films"/"_".join(["phantoms", *map(str, [*sizes, seed])]), *sizes, seed)
     for params in each: params["data"]["data_dir"] = str(films.resolve())
 
@@ -277,6 +297,9 @@ def _end_with_pipe():
     while os.read(0, 1 << 16): pass
     os._exit(1)
 
+
+# %%
+#| export
 def do_task():
     "Do the task that stands in the first line of the input; the process of `do_point`."
     task = json.loads(sys.stdin.buffer.readline())
@@ -437,7 +460,6 @@ def sweep_table(
 
 # %%
 #| export
-_SEED = "common.seed"
 _NOT_SETTING = ("point", _SEED, "failed", "training_seconds")
 
 def settings_of(
@@ -526,6 +548,9 @@ def _picture(png: bytes, alt: str): # markupsafe.Markup
     light, dark = (base64.b64encode(data).decode() for data in (png, dark.getvalue()))
     return fill("inline", light=light, dark=dark, alt=alt, width=image.width // 2, height=image.height // 2)
 
+
+# %%
+#| export
 def _setting_rows(settings: pd.DataFrame) -> list[dict]: # cells are text
     "Settings for reading."
     rows = []
@@ -537,6 +562,9 @@ def _setting_rows(settings: pd.DataFrame) -> list[dict]: # cells are text
             runs=row["runs"], training=f"{row['training_seconds']:,.1f} s"))
     return rows
 
+
+# %%
+#| export
 def _spread(row: dict, key: str) -> str: # such as "0.900 (0.880–0.920)"
     "Mean and range; the mean alone of one run."
     mean, low, high = (row[f"{key}_{end}"] for end in ("mean", "min", "max"))
@@ -549,6 +577,17 @@ test_eq([row["AUROC on validation"] for row in _setting_rows(settings)], ["0.900
 
 # %%
 #| export
+def _shown(table: pd.DataFrame) -> tuple[str, str]: # picture and table as HTML; "" where no run is judged
+    "What the page of a sweep shows."
+    if "validation_roc_auc" not in table or table.validation_roc_auc.isna().all(): return "", ""
+    alt = "AUROC on validation of every run against each parameter; the table has the numbers."
+    plot_style()
+    picture, rows = _picture(figure_png(plot_sweep(table), alt), alt), _setting_rows(settings_of(table))
+    return picture, table_html(rows, "Mean, and range over seeds", sort_from=0)
+
+
+# %%
+#| export
 def write_sweep(
     folder: Path,
     table: pd.DataFrame, # from `sweep_table`
@@ -557,14 +596,9 @@ def write_sweep(
     from markupsafe import Markup
     read = lambda name: Markup((project_folder()/"nbs/assets"/name).read_text(encoding="utf-8"))
     write_csv(folder/"sweep.csv", table)
-    failed = table[table.failed != ""][["point", "failed"]].to_dict("records")
-    picture, rows = "", []
-    if "validation_roc_auc" in table and table.validation_roc_auc.notna().any():
-        alt = "AUROC on validation of every run against each parameter; the table has the numbers."
-        plot_style()
-        picture, rows = _picture(figure_png(plot_sweep(table), alt), alt), _setting_rows(settings_of(table))
-    shown = table_html(rows, "Mean, and range over seeds", sort_from=0) if rows else ""
-    text = fill("sweep", name=folder.name, styles=read("layout.css") + read("study.css"), failed=failed,
+    picture, shown = _shown(table)
+    text = fill("sweep", name=folder.name, styles=read("layout.css") + read("study.css"),
+                failed=table[table.failed != ""][["point", "failed"]].to_dict("records"),
                 script=read("sortable.auto.min.js"), picture=picture, table=Markup(shown),
                 runs=counted(table.point.nunique(), "run"), has_test="test_roc_auc" in table)
     with atomic_path(folder/"index.html") as partial: partial.write_text(text + "\n", encoding="utf-8")

@@ -14,8 +14,8 @@ from pathlib import Path
 import yaml
 
 from .run import (
-    RUN_MARK, Declaration, StudyError, atomic_path, file_digest, project_folder, read_provenance, stages, stale_reason,
-    threads, write_json)
+    RUN_MARK, Declaration, StudyError, atomic_path, file_digest, project_folder, read_provenance, stages,
+    stale_reason, threads, write_json)
 
 # %% ../nbs/54_execution.ipynb #d00f4e4b
 class _EpochLines:
