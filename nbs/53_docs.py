@@ -129,7 +129,8 @@ def render_docs(
         pages = _documented([project/"nbs/index.ipynb", *notebooks], project)
         numbered = {name[:2]: page for name, page in pages.items() if name[:2].isdecimal()}
         finish_pages({number.lstrip("0") or "0": page for number, page in numbered.items()}, staging)
-        stage_pages(staging, project, "pneumo_nb", pages, {file.name: file for file in notebooks})
+        sources = {file.name: file for file in notebooks}
+        stage_pages(staging, project, "pneumo_nb, documentation", pages, sources)
         by = render(staging, site)
     return site/"index.html", by
 

@@ -583,5 +583,5 @@ def _renderer(version: tuple | None) -> str:
     "What rendered a site, and why."
     if version is None: return "nbconvert, since Quarto is not on the PATH"
     words = ".".join(map(str, version))
-    if version >= _QUARTO: return f"Quarto {words}"
+    if version >= _QUARTO: return f"Quarto {words}, whose search needs a server (python -m http.server)"
     return f"nbconvert, since Quarto is too old ({words}; 1.4 is needed)"

@@ -133,7 +133,7 @@ def test_quarto_is_called_where_there_is_one(staging, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     (tmp_path/"site").mkdir()
     (tmp_path/"site/old.html").write_text("old")
-    assert render(tmp_path/"staging", tmp_path/"site") == "Quarto 1.8.27"
+    assert render(tmp_path/"staging", tmp_path/"site") .startswith("Quarto 1.8.27, whose search needs")
     assert [f.name for f in (tmp_path/"site").iterdir()] == ["index.html"]
     monkeypatch.setenv("VERSION", "1.3.450")
     assert "too old (1.3.450; 1.4 is needed)" in render(tmp_path/"staging", tmp_path/"site")
