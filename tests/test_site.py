@@ -225,7 +225,7 @@ def test_pages_are_light(run):
         files = [urlsplit(address).path for address in loaded if address and not address.startswith("data:")]
         return sum((run/"site"/file).stat().st_size for file in files)
     for name, soup in soups(run/"site").items():
-        assert weight(soup) + (run/"site"/name).stat().st_size < 3e6, name
+        assert weight(soup) + (run/"site"/name).stat().st_size < 2.5e6, name
         assert all(s.get("defer") is not None for s in soup.head.find_all("script", src=True)), name
 
 def test_a_report_without_notebooks_is_refused_in_one_sentence(tmp_path):
