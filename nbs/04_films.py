@@ -22,9 +22,10 @@
 
 # %%
 #| export
-import atexit, hashlib, io, json, logging, math, os, re, stat, struct, subprocess, sys, threading
+import atexit, errno, hashlib, io, json, logging, math, os, re, stat, struct, subprocess, sys, threading
 import unicodedata, warnings, zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -1171,22 +1172,107 @@ def decode_film(
 
 
 # %% [markdown]
+# ### Films elsewhere
+#
+# Films may lie where no path leads: an address such as `s3://bucket/films` stands for a path then. What
+# begins like an address is one. [fsspec](https://filesystem-spec.readthedocs.io) reads it, with credentials
+# from where it always takes them. Each kind of address needs its own package, such as s3fs.
+
+# %%
+#| export
+def is_address(place: str | Path) -> bool:
+    "Whether a place is an address, such as s3://bucket/films, and not a path."
+    return re.match(r"[a-z][a-z0-9+.-]*://", str(place)) is not None
+
+
+# %%
+test_eq([is_address(place) for place in ("s3://b/a.png", "memory://a", "/a.png", "a:b.png", Path("s3://b"))],
+        [True, True, False, False, False])
+
+
+# %% [markdown]
+# A film that is missing, or is no film, is the film's own fault. A place that does not answer, or wants other
+# credentials, says nothing about the film. So that is an error of its own kind: it must never become an
+# answer.
+
+# %%
+#| export
+class PlaceError(StudyError):
+    "A place that does not answer or refuses to; what lies there may be sound."
+
+@contextmanager
+def asking(address: str):
+    "Turn what a place does wrong into one sentence; that something is not there stays as it is."
+    try: yield
+    except (StudyError, ImportError, FileNotFoundError, IsADirectoryError): raise
+    except Exception as e: raise PlaceError(
+        f"Expected an answer from {address}, found {type(e).__name__}: {e}; "
+        "look at the address and its credentials, and try again.") from None
+
+
+# %%
+def refuse(reason):
+    with asking("s3://films"): raise reason
+test_fail(lambda: refuse(PermissionError("denied")), contains="found PermissionError: denied; look at")
+test_fail(lambda: refuse(FileNotFoundError("a.png")), contains="a.png")
+
+
+# %% [markdown]
+# Listings are not kept in memory, for a folder may have a million films, and may change.
+
+# %%
+#| export
+def filesystem(
+    place: str | Path, # address or path
+) -> tuple: # fsspec's filesystem, and the path in it
+    "Where fsspec finds a place."
+    try:
+        import fsspec
+        if not is_address(place): return fsspec.filesystem("file"), os.path.abspath(place)
+        with asking(place): return fsspec.core.url_to_fs(str(place), use_listings_cache=False)
+    except ImportError as e: raise StudyError(
+        f"Expected the packages that read {place}, found one missing ({' '.join(str(e).split())}); "
+        "install pneumo_nb with its extra cluster, or that package.") from None
+
+
+# %%
+test_eq(filesystem("memory://films/a.png")[1], "/films/a.png")
+test_fail(lambda: filesystem("nowhere://a.png"), contains="Expected an answer from nowhere://a.png")
+
+
+# %% [markdown]
 # Some files are no files: to open a pipe, or a device, would wait for ever. They are named, not opened.
 
 # %%
 #| export
-def read_bytes(path: Path) -> bytes:
-    "The content of a regular file of a film's size."
-    state = os.stat(path)  # a broken link says so itself
-    if not stat.S_ISREG(state.st_mode): found = "a pipe, device or folder"
-    elif state.st_size > MOST_BYTES: found = f"{state.st_size:,} bytes"
-    else:
-        with open(path, "rb", buffering=0) as file: return file.readall()
-    raise StudyError(f"Expected a film of at most {MOST_BYTES:,} bytes at {path}, found {found}; "
+def _refuse_content(place: str | Path, found: str):
+    "Refuse what is no file of a film's size."
+    raise StudyError(f"Expected a film of at most {MOST_BYTES:,} bytes at {place}, found {found}; "
                      "replace or remove it.")
 
+def _address_bytes(address: str) -> bytes:
+    "What lies at an address, but no more of it than a film may have."
+    files, path = filesystem(address)
+    with asking(address):
+        try: content = files.cat_file(path, start=0, end=MOST_BYTES + 1)
+        except OSError as e:
+            if e.errno != errno.EINVAL or files.size(path): raise
+            content = b""  # a store knows no beginning of an empty file
+    return content if len(content) <= MOST_BYTES else _refuse_content(address, f"more than {MOST_BYTES:,}")
+
+
+# %%
+#| export
+def read_bytes(path: str | Path) -> bytes: # `path`: or an address
+    "The content of a regular file of a film's size."
+    if is_address(path): return _address_bytes(path)
+    state = os.stat(path)  # a broken link says so itself
+    if not stat.S_ISREG(state.st_mode): _refuse_content(path, "a pipe, device or folder")
+    if state.st_size > MOST_BYTES: _refuse_content(path, f"{state.st_size:,} bytes")
+    with open(path, "rb", buffering=0) as file: return file.readall()
+
 def read_film(
-    path: str | Path, # of the file
+    path: str | Path, # of the file, or an address
 ) -> np.ndarray: # (H, W) uint8
     "A film's pixels in gray, at full size, upright."
     return decode_film(read_bytes(path), str(path))
@@ -1199,6 +1285,14 @@ test_fail(lambda: decode_film(b"", "upload.dcm"), contains="at upload.dcm, found
 test_fail(lambda: decode_film(claims(60_000), "a.png"), contains="found 60,000 × 60,000 pixels")
 test_fail(lambda: read_film(work), contains="found a pipe, device or folder")
 film.shape, film.dtype
+
+# %% [markdown]
+# A film has the same pixels wherever it lies:
+
+# %%
+filesystem("memory://films/a.jpeg")[0].pipe_file("/films/a.jpeg", films[0].read_bytes())
+test_eq(read_film("memory://films/a.jpeg"), film)
+test_fail(lambda: read_film("memory://films/b.jpeg"), contains="/films/b.jpeg")
 
 # %% [markdown]
 # Each way to save a film without loss gives the same pixels:

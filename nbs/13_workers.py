@@ -87,7 +87,7 @@ def _environment(values: dict[str, str]):
         os.environ.clear()
         os.environ.update(before)
 
-def _thread_variables(each: int) -> dict[str, str]:
+def thread_variables(each: int) -> dict[str, str]:
     "What tells this package and TensorFlow to use so many threads."
     names = "PNEUMO_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"
     return dict.fromkeys(names, str(each))
@@ -95,7 +95,7 @@ def _thread_variables(each: int) -> dict[str, str]:
 
 # %%
 before = dict(os.environ)
-with _environment(_thread_variables(3)): test_eq(threads(), 3)
+with _environment(thread_variables(3)): test_eq(threads(), 3)
 test_eq(dict(os.environ), before)
 
 
@@ -239,7 +239,7 @@ def side_by_side(
     print(f"{count} processes, {counted(each, 'thread')} each")
     started = []
     try:
-        with _environment(_thread_variables(each)):
+        with _environment(thread_variables(each)):
             for cores in _core_shares(count, each): started.append(_begin(cores, module, function, arguments))
         _hand_out([connection for _, connection in started], tasks)
         for process, _ in started: process.join()

@@ -39,7 +39,8 @@ from pneumo_nb.run import (
     rng_for, threads, write_json)
 from pneumo_nb.style import counted, in_list, model_title
 from pneumo_nb.films import (
-    FILM_ENDINGS, check_gray, decode_film, dicom_remarks, dicom_tags, in_words, read_bytes, read_film)
+    FILM_ENDINGS, PlaceError, asking, check_gray, decode_film, dicom_remarks, dicom_tags, filesystem,
+    in_words, is_address, read_bytes, read_film)
 from pneumo_nb.cache import decode_films, squash, take
 from pneumo_nb.measures import RULES, auroc
 from pneumo_nb.doubt import (
@@ -112,14 +113,17 @@ def _packed(contents: dict[str, bytes]) -> bytes: # of a zip
 
 # %%
 #| export
+def bundle_bytes(bundle: Bundle) -> bytes:
+    "The file of a bundle; the same bundle gives the same bytes."
+    return _packed(_contents(bundle))
+
 def write_bundle(
     bundle: Bundle,
     file: str | Path, # FILE.pneumo
 ) -> str: # the digest
-    "Write a bundle, whole or not at all; the same bundle gives the same bytes."
-    contents = _contents(bundle)
-    with atomic_path(Path(file)) as partial: partial.write_bytes(_packed(contents))
-    return hashlib.sha256(_manifest(contents)).hexdigest()
+    "Write a bundle, whole or not at all."
+    with atomic_path(Path(file)) as partial: partial.write_bytes(bundle_bytes(bundle))
+    return hashlib.sha256(_manifest(_contents(bundle))).hexdigest()
 
 
 # %% [markdown]
@@ -148,19 +152,27 @@ def _zip_contents(packed: bytes) -> dict[str, bytes]: # name → content; {} for
 
 # %%
 #| export
-def _file_bytes(file: Path) -> bytes: # none of a file too large for a bundle
+def _address_bytes(address: str) -> bytes: # none of a file too large for a bundle
+    "What lies at an address."
+    files, path = filesystem(address)
+    with asking(address): return files.cat_file(path) if files.size(path) <= _MOST_BYTES else b""
+
+def _file_bytes(file: str | Path) -> bytes: # `file`: or an address
     "What is in a file that should be a bundle."
-    if not file.is_file():
-        raise StudyError(f"Expected a bundle or a run's folder, found nothing at {file}; "
-                         "make a bundle with `pneumo bundle RUN --out FILE.pneumo`.")
-    return file.read_bytes() if file.stat().st_size <= _MOST_BYTES else b""
+    try:
+        if is_address(file): return _address_bytes(file)
+        if not Path(file).is_file(): raise FileNotFoundError
+        return Path(file).read_bytes() if Path(file).stat().st_size <= _MOST_BYTES else b""
+    except (FileNotFoundError, IsADirectoryError): raise StudyError(
+        f"Expected a bundle or a run's folder, found nothing at {file}; "
+        "make a bundle with `pneumo bundle RUN --out FILE.pneumo`.") from None
 
 
 # %%
 #| export
-def read_bundle(file: str | Path) -> Bundle:
+def read_bundle(file: str | Path) -> Bundle: # `file`: or an address
     "The bundle in a file, if it is as it was written."
-    packed = _file_bytes(Path(file))
+    packed = _file_bytes(file)
     contents = _zip_contents(packed)
     manifest = contents.pop("manifest.json", b"")
     if {*contents} != _MEMBERS or manifest != _manifest(contents) or packed != _packed(contents):
@@ -413,15 +425,42 @@ def _walk(folder: str, above: tuple = ()): # yields paths; `above`: folders that
 
 # %%
 #| export
+def _walk_address(address: str): # yields addresses
+    "The same at an address, where there are no links."
+    files, folder = filesystem(address)
+    with asking(address): listed = [(found["name"].rstrip("/"), found["type"]) for found in files.ls(folder)]
+    names = sorted((path.rpartition("/")[2], kind == "directory", path) for path, kind in listed)
+    is_drawn = any(name == "phantom.json" for name, *_ in names)
+    for name, is_folder, path in names:
+        if path == folder.rstrip("/") or is_hidden(name, "") or (is_drawn and name == "masks"): continue
+        if is_folder: yield from _walk_address(files.unstrip_protocol(path))
+        elif name.lower().endswith(FILM_ENDINGS): yield files.unstrip_protocol(path)
+
+
+# %%
+#| export
+def _exists(place: str) -> bool: # path or address
+    "Whether anything is at a place."
+    if not is_address(place): return os.path.exists(place)
+    files, path = filesystem(place)
+    with asking(place): return files.exists(path)
+
+def _films_at(place: str): # yields paths or addresses
+    "The film at a place, or those in its folder. An address that ends like a film is one."
+    if is_address(place): return [place] if place.lower().endswith(FILM_ENDINGS) else _walk_address(place)
+    return _walk(place) if os.path.isdir(place) else [place]
+
+
+# %%
+#| export
 def find_films(
-    places: list, # files and folders
-): # iterator of paths, as text
+    places: list, # files and folders, as paths or addresses
+): # iterator of paths and addresses, as text
     "The films at some places; refuses at once what is not there."
     for place in map(str, places):
-        if not os.path.exists(place):
+        if not _exists(place):
             raise StudyError(f"Expected a film or a folder, found nothing at {in_words(place)}.")
-    found = (_walk(place) if os.path.isdir(place) else [place] for place in map(str, places))
-    return chain.from_iterable(found)
+    return chain.from_iterable(map(_films_at, map(str, places)))
 
 
 # %%
@@ -434,6 +473,18 @@ with tempfile.TemporaryDirectory() as folder:
     found = [Path(film).relative_to(folder).as_posix() for film in find_films([folder])]
     test_eq(found, ["b/1.dcm", "b/2.png", "c.jpeg"])
     test_fail(lambda: find_films([folder, "nowhere"]), contains="found nothing at nowhere")
+
+# %% [markdown]
+# The same names at an address give the same films:
+
+# %%
+store, _ = filesystem("memory://")
+for name in ("b/2.png", "b/1.dcm", "b/notes.txt", "b/@eaDir/2.png", "c.jpeg", ".hidden.png", "masks/c.png",
+             "phantom.json"): store.pipe_file(f"/set/{name}", b"")
+test_eq([film.removeprefix("memory:///set/") for film in find_films(["memory://set"])], found)
+test_eq(list(find_films(["memory://set/c.jpeg"])), ["memory://set/c.jpeg"])
+test_fail(lambda: find_films(["memory://none"]), contains="found nothing at memory://none")
+store.rm("/set", recursive=True)
 
 # %% [markdown]
 # ## A detector
@@ -464,10 +515,11 @@ def _read_file(path: str, size: int, tags: tuple) -> Read:
     "Decode and squash the film in a file."
     name = in_words(path)
     try:
-        content = read_bytes(Path(path))
+        content = read_bytes(path)
         pixels = squash(decode_film(content, name), size)
         said = {tag: in_words(value) for tag, value in dicom_tags(content, tags).items()} if tags else {}
         return Read(name, pixels, dicom_remarks(content), path, said)
+    except PlaceError: raise  # of which the film knows nothing
     except (StudyError, OSError) as e:
         reason = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
         return Read(name, None, [f"could not be read: {' '.join(reason.split())}"], path)
@@ -494,18 +546,24 @@ def _read_group(items: list, bundle: Bundle, tags: tuple) -> list[Read]:
 
 # %% [markdown]
 # Films are read by threads, a few films at a time, at most eight batches ahead of the network. Nothing else
-# is kept of them, so memory does not grow with their number.
+# is kept of them, so memory does not grow with their number. Films at an address are mostly waited for, so
+# more threads read them.
 
 # %%
 #| export
 _GROUP = 4  # films that a thread reads at a time: half the work on their looks that single ones need
+_WAITING = 8  # threads that wait for films at an address, for each that would read files
 
 
 # %%
 #| export
 def _read_ahead(items, bundle: Bundle, tags: tuple = ()): # yields Read, in order
     "Films in order, read on all cores, with few in memory."
-    items, pool = iter(items), ThreadPoolExecutor(threads())
+    items = iter(items)
+    first = next(items, "")
+    is_far = isinstance(first, str) and is_address(first)
+    pool = ThreadPoolExecutor(threads() * (_WAITING if is_far else 1))
+    items = chain([first] if first else [], items)
     groups = iter(lambda: list(islice(items, _GROUP)), [])
     submit = lambda group: pool.submit(_read_group, group, bundle, tags)
     try:
@@ -524,6 +582,7 @@ def _named(films): # yields paths as text, or (name, array)
     if isinstance(films, np.ndarray) and films.ndim == 2: films = films[None]
     for n, film in enumerate(films):
         if not isinstance(film, (str, os.PathLike)): yield f"array {n}", _checked_array(film)
+        elif is_address(film): yield from _films_at(film)
         elif os.path.isdir(film): yield from _walk(os.fspath(film))
         else: yield os.fspath(film)
 
@@ -568,6 +627,10 @@ def _bundle_in_memory(folder: Path) -> Bundle:
     bundle = bundle_of_run(folder)
     return replace(bundle, digest=hashlib.sha256(_manifest(_contents(bundle))).hexdigest())
 
+def bundle_at(place: str | Path) -> Bundle: # a file, its address, or the folder of a run
+    "A bundle that is there, or made from a run."
+    return _bundle_in_memory(Path(place)) if Path(place).is_dir() else read_bundle(place)
+
 
 # %%
 #| export
@@ -576,7 +639,7 @@ def _explained(detector, film, method: str, own: dict) -> np.ndarray: # (H, W) f
     import cv2
     from pneumo_nb.explanation import explain
     is_path = isinstance(film, (str, os.PathLike))
-    film = decode_film(read_bytes(Path(film)), in_words(film)) if is_path else _checked_array(film)
+    film = decode_film(read_bytes(film), in_words(film)) if is_path else _checked_array(film)
     found = explain(detector.network, squash(film, detector.size)[None], method, **own)[0]
     return cv2.resize(np.asarray(found, np.float32), film.shape[::-1], interpolation=cv2.INTER_LINEAR)
 
@@ -594,7 +657,7 @@ class Detector:
     @classmethod
     def load(cls, path: str | Path): # → Detector
         "A detector from a bundle, or made from the folder of a run."
-        return cls(_bundle_in_memory(Path(path)) if Path(path).is_dir() else read_bundle(path))
+        return cls(bundle_at(path))
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray: # (N, size, size) uint8 → (1 + members, N)
         "Temperature-scaled probabilities of pneumonia: the answer, then each member's."
@@ -895,18 +958,32 @@ def _alone(lines: Path):
 
 # %%
 #| export
+_NUMBERS = {"probability", "low", "high", "seconds"}
+
+def _schema(columns: list[str]): # → pyarrow.Schema
+    "Which columns hold numbers, and which text."
+    import pyarrow
+    return pyarrow.schema([(name, pyarrow.float64() if name in _NUMBERS else pyarrow.string())
+                           for name in columns])
+
+def answer_table(rows: list[dict], columns: list[str]): # → pyarrow.Table
+    "Rows of answers as Parquet holds them."
+    import pyarrow
+    rows = [{name: row.get(name) for name in columns} for row in jsonable(rows)]
+    texts = [{name: value if name in _NUMBERS or value is None else str(value) for name, value in row.items()}
+             for row in rows]
+    return pyarrow.Table.from_pylist(texts, _schema(columns))
+
+
+# %%
+#| export
 def _to_parquet(lines: Path, out: Path, columns: list[str]):
     "Lines of answers as one Parquet file, whole or not at all."
-    import pyarrow, pyarrow.parquet
-    numbers = {"probability", "low", "high", "seconds"}
-    kinds = {name: pyarrow.float64() if name in numbers else pyarrow.string() for name in columns}
-    schema = pyarrow.schema(list(kinds.items()))
-    with atomic_path(out) as partial, pyarrow.parquet.ParquetWriter(partial, schema) as writer, \
+    from pyarrow.parquet import ParquetWriter
+    with atomic_path(out) as partial, ParquetWriter(partial, _schema(columns)) as writer, \
          open(lines, encoding="utf-8") as f:
         while some := [json.loads(line) for line in islice(f, 10_000)]:
-            rows = [{name: str(row[name]) if name not in numbers and row[name] is not None else row[name]
-                     for name in columns} for row in some]
-            writer.write_table(pyarrow.Table.from_pylist(rows, schema))
+            writer.write_table(answer_table(some, columns))
 
 
 # %%

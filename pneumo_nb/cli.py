@@ -370,7 +370,7 @@ def bundle(name, model, out):
                f"learned from {card['trained_on']}.\nIts digest is {digest}.\n{card['not']}")
 
 # %% ../nbs/59_cli.ipynb #76faf3d6
-def _load_detector(place: str): # → Detector
+def _load_detector(place: str): # → Detector; `place`: or an address
     "The detector of a bundle or a run, without TensorFlow's greeting."
     screen, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -394,7 +394,7 @@ def _write_maps(detector, folder: str, method: str):
 # %% ../nbs/59_cli.ipynb #c15d4e1d
 def _check_maps(folder: str, places: tuple):
     "Refuse to draw maps where they would be taken for films."
-    for place in places:
+    for place in places:  # no path is below an address
         if Path(folder).resolve().is_relative_to(Path(place).resolve()): raise StudyError(
             f"Expected a folder for maps outside the films in {place}, found {folder}; give another --maps.")
 
@@ -412,6 +412,7 @@ def _print_answers(detector, places, rule, tags, each):
 def _answer(detector, places, out, rule, tags, draw, bar) -> Counter: # films, unread, flagged, earlier
     "Write or print answers, draw maps, move the bar, and name on stderr what could not be read."
     from pneumo_nb.detector import write_answers
+    from pneumo_nb.many import put_up
     counts = Counter()
     def each(rows):
         draw(rows)
@@ -422,7 +423,8 @@ def _answer(detector, places, out, rule, tags, draw, bar) -> Counter: # films, u
     def earlier(seen):
         counts.update(seen, earlier=seen["films"])
         bar.n = bar.initial = seen["films"]
-    if out: write_answers(detector, places, out, rule, tags, each, earlier)
+    if out:
+        with put_up(out) as file: write_answers(detector, places, file, rule, tags, each, earlier)
     else: _print_answers(detector, places, rule, tags, each)
     return counts
 
@@ -430,18 +432,27 @@ def _answer(detector, places, out, rule, tags, draw, bar) -> Counter: # films, u
 @main.command()
 @click.argument("bundle", metavar="BUNDLE")
 @click.argument("places", metavar="FILES-OR-FOLDERS...", nargs=-1, required=True)
-@click.option("--out", metavar="FILE", help="A file ending in .csv, .jsonl or .parquet. Default: the screen.")
+@click.option("--out", metavar="FILE",
+              help="A file ending in .csv, .jsonl or .parquet; a folder with --workers or --scheduler. "
+                   "Default: the screen.")
 @click.option("--rule", default="sensitivity95", show_default=True, help="Whose threshold makes the call.")
 @click.option("--maps", metavar="DIR", help="Also draw where each answer comes from, into DIR.")
 @click.option("--method", default="occlusion", show_default=True, help="How --maps explains.")
 @click.option("--tags", metavar="NAMES", help="DICOM tags to add, such as Modality,ViewPosition.")
-def predict(bundle, places, out, rule, maps, method, tags):
+@click.option("--workers", type=click.IntRange(1), metavar="N",
+              help="Answer with N processes into a folder of Parquet files.")
+@click.option("--scheduler", metavar="ADDRESS",
+              help="The same with the workers of a Dask cluster, such as tcp://host:8786.")
+def predict(bundle, places, out, rule, maps, method, tags, workers, scheduler):
     """Answer for films: probability, range, call, conformal set, and flags against believing it.
 
-    BUNDLE is a file of `pneumo bundle`, or a run's folder. An interrupted FILE is gone on with. Exit status
-    1 says that a film could not be read."""
+    BUNDLE is a file of `pneumo bundle`, or a run's folder. Films, BUNDLE and FILE may also be addresses, such
+    as s3://bucket/films. An interrupted FILE is gone on with, unless it is at an address; a folder always is.
+    Exit status 1 says that a film could not be read."""
     from tqdm import tqdm
     from pneumo_nb.detector import about, find_films
+    if workers or scheduler:
+        return _answer_with_workers(bundle, places, out, rule, maps, tags, workers, scheduler)
     if maps: _check_maps(maps, places)
     total = sum(1 for _ in find_films(places))
     if not total: raise StudyError("Expected films, found none in those folders; give others.")
@@ -451,6 +462,41 @@ def predict(bundle, places, out, rule, maps, method, tags):
     with tqdm(total=total, unit=" films", disable=None) as bar:
         counts = _answer(detector, places, out, rule, names, draw, bar)
     click.echo(_summary(counts, said, out), err=True)
+    if counts["unread"]: raise SystemExit(1)
+
+# %% ../nbs/59_cli.ipynb #94dbaeaa
+def _check_asked(
+    places: tuple, out: str | None, maps: str | None, workers: int | None, scheduler: str | None,
+):
+    "Refuse what several workers cannot do."
+    from pneumo_nb.films import is_address
+    if workers and scheduler: raise StudyError("Expected --workers or --scheduler, found both; give one.")
+    if maps: raise StudyError("Expected no --maps with several workers, found it; draw maps of some films "
+                              "without --workers and --scheduler.")
+    if not out or Path(out).suffix in (".csv", ".jsonl") or Path(out).is_file(): raise StudyError(
+        f"Expected a folder for the parts of the answers, found {out or 'no --out'}; give one, such as "
+        "answers.parquet.")
+    near = [place for place in (*places, out) if not (is_address(place) or os.path.isabs(place))]
+    if scheduler and near: raise StudyError(
+        f"Expected addresses or absolute paths with --scheduler, found {near[0]}; workers elsewhere are in "
+        "another folder.")
+
+# %% ../nbs/59_cli.ipynb #124b2c6a
+def _answer_with_workers(bundle, places, out, rule, maps, tags, workers, scheduler):
+    "Let several workers answer into a folder, and say what it came to."
+    from tqdm import tqdm
+    _check_asked(places, out, maps, workers, scheduler)
+    from pneumo_nb.detector import bundle_at, find_films
+    from pneumo_nb.many import answer_many, check_packages, make_plan
+    check_packages()
+    plan = make_plan(out, bundle_at(bundle), find_films(places), rule, tuple(tags.split(",")) if tags else ())
+    counts = Counter()
+    with tqdm(total=plan["films"], unit=" films", disable=None) as bar:
+        def each(more):
+            counts.update(more)
+            bar.update(more["films"])
+        answer_many(out, plan, workers or 1, scheduler or "", each)
+    click.echo(_summary(counts, plan, out), err=True)
     if counts["unread"]: raise SystemExit(1)
 
 # %% ../nbs/59_cli.ipynb #9ec1b5b1
@@ -469,9 +515,11 @@ def _summary(
 # %% ../nbs/59_cli.ipynb #c50bda05
 @main.command()
 @click.argument("bundle", metavar="BUNDLE")
-@click.option("--data", metavar="DIR", required=True, help="Films in NORMAL and PNEUMONIA, or a films.csv.")
+@click.option("--data", metavar="DIR", required=True,
+              help="Films in NORMAL and PNEUMONIA, or a films.csv; a folder or its address.")
 @click.option("--films", metavar="FILE", help="Table of own films. Default: films.csv in DIR, if any.")
-@click.option("--out", metavar="DIR", help="Folder to write. Default: judged/NAME, after the films' folder.")
+@click.option("--out", metavar="DIR",
+              help="Folder to write, or its address. Default: judged/NAME, after the films' folder.")
 @click.option("--rule", default="sensitivity95", show_default=True, help="Whose threshold makes the call.")
 def judge(bundle, data, films, out, rule):
     """Judge a detector as it is on the labelled films of another hospital; counts as a look.
@@ -479,9 +527,12 @@ def judge(bundle, data, films, out, rule):
     Writes a page and tables. BUNDLE is a file of `pneumo bundle`, or a run's folder."""
     detector = _load_detector(bundle)
     from pneumo_nb.judge import judge as judge_hospital
-    folder = Path(out) if out else Path("judged")/Path(data).resolve().name
-    page = judge_hospital(detector, data, folder, films or "", rule)
-    click.echo(f"Wrote {page} and its tables.\nDetector {detector.digest[:12]}: {detector.card['not']}")
+    from pneumo_nb.many import brought, put_up
+    place = out or str(Path("judged")/Path(data).resolve().name)
+    with brought(data, click.echo) as here, put_up(place) as folder:
+        judge_hospital(detector, here, folder, films or "", rule)
+    click.echo(f"Wrote {place.rstrip('/')}/index.html and its tables.\n"
+               f"Detector {detector.digest[:12]}: {detector.card['not']}")
 
 # %% ../nbs/59_cli.ipynb #5add324b
 @main.command()
@@ -672,13 +723,16 @@ def phantom(folder, n_train, n_test, seed, hospital, file_format):
 @click.argument("folder")
 @click.option("--films", metavar="FILE", help="Table of own films. Default: films.csv in FOLDER, if any.")
 def check(folder, films):
-    "Report everything found wrong with a set; exit status 1 if films are damaged or splits leak."
+    """Report everything found wrong with a set; exit status 1 if films are damaged or splits leak.
+
+    FOLDER may be an address, such as s3://bucket/films."""
     import warnings
     from pneumo_nb.films import check_dataset, scan_dataset
-    with warnings.catch_warnings():
+    from pneumo_nb.many import brought
+    with warnings.catch_warnings(), brought(folder, click.echo) as here:
         warnings.simplefilter("ignore")  # what is left out is in the table
-        images = scan_dataset(folder, films or "")
-        table = check_dataset(folder, images)
+        images = scan_dataset(here, films or "")
+        table = check_dataset(here, images)
     head = f"{len(images):,} readable films of {images.patient_id.nunique():,} patients"
     click.echo(f"{head}\n\n{table.to_string(index=False)}")
     serious = table[(table.films > 0) & table.serious].problem

@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['FILM_ENDINGS', 'UNLISTED', 'OWN_PATIENTS', 'MOST_PIXELS', 'MOST_BYTES', 'LEFT_OUT', 'NO_TEST', 'patient_id',
            'film_kind', 'naming_series', 'patient_number', 'with_series', 'in_words', 'check_layout', 'table_of_films',
-           'possible_films', 'write_template', 'check_source', 'film_format', 'decode_film', 'read_bytes', 'read_film',
-           'dicom_remarks', 'dicom_tags', 'scan_dataset', 'check_dataset', 'data_fingerprint', 'content_digest',
-           'sample_films', 'check_gray', 'fetch_dataset']
+           'possible_films', 'write_template', 'check_source', 'film_format', 'decode_film', 'is_address', 'PlaceError',
+           'asking', 'filesystem', 'read_bytes', 'read_film', 'dicom_remarks', 'dicom_tags', 'scan_dataset',
+           'check_dataset', 'data_fingerprint', 'content_digest', 'sample_films', 'check_gray', 'fetch_dataset']
 
 # %% ../nbs/04_films.ipynb #b8731d98
-import atexit, hashlib, io, json, logging, math, os, re, stat, struct, subprocess, sys, threading
+import atexit, errno, hashlib, io, json, logging, math, os, re, stat, struct, subprocess, sys, threading
 import unicodedata, warnings, zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -716,19 +717,64 @@ def decode_film(
     if film is not None: return film
     raise StudyError(f"Expected a readable film at {name}, found {problem}; replace or remove it.")
 
+# %% ../nbs/04_films.ipynb #ba11aca7
+def is_address(place: str | Path) -> bool:
+    "Whether a place is an address, such as s3://bucket/films, and not a path."
+    return re.match(r"[a-z][a-z0-9+.-]*://", str(place)) is not None
+
+# %% ../nbs/04_films.ipynb #6b666d6b
+class PlaceError(StudyError):
+    "A place that does not answer or refuses to; what lies there may be sound."
+
+@contextmanager
+def asking(address: str):
+    "Turn what a place does wrong into one sentence; that something is not there stays as it is."
+    try: yield
+    except (StudyError, ImportError, FileNotFoundError, IsADirectoryError): raise
+    except Exception as e: raise PlaceError(
+        f"Expected an answer from {address}, found {type(e).__name__}: {e}; "
+        "look at the address and its credentials, and try again.") from None
+
+# %% ../nbs/04_films.ipynb #d3d551cd
+def filesystem(
+    place: str | Path, # address or path
+) -> tuple: # fsspec's filesystem, and the path in it
+    "Where fsspec finds a place."
+    try:
+        import fsspec
+        if not is_address(place): return fsspec.filesystem("file"), os.path.abspath(place)
+        with asking(place): return fsspec.core.url_to_fs(str(place), use_listings_cache=False)
+    except ImportError as e: raise StudyError(
+        f"Expected the packages that read {place}, found one missing ({' '.join(str(e).split())}); "
+        "install pneumo_nb with its extra cluster, or that package.") from None
+
 # %% ../nbs/04_films.ipynb #c18ae648
-def read_bytes(path: Path) -> bytes:
-    "The content of a regular file of a film's size."
-    state = os.stat(path)  # a broken link says so itself
-    if not stat.S_ISREG(state.st_mode): found = "a pipe, device or folder"
-    elif state.st_size > MOST_BYTES: found = f"{state.st_size:,} bytes"
-    else:
-        with open(path, "rb", buffering=0) as file: return file.readall()
-    raise StudyError(f"Expected a film of at most {MOST_BYTES:,} bytes at {path}, found {found}; "
+def _refuse_content(place: str | Path, found: str):
+    "Refuse what is no file of a film's size."
+    raise StudyError(f"Expected a film of at most {MOST_BYTES:,} bytes at {place}, found {found}; "
                      "replace or remove it.")
 
+def _address_bytes(address: str) -> bytes:
+    "What lies at an address, but no more of it than a film may have."
+    files, path = filesystem(address)
+    with asking(address):
+        try: content = files.cat_file(path, start=0, end=MOST_BYTES + 1)
+        except OSError as e:
+            if e.errno != errno.EINVAL or files.size(path): raise
+            content = b""  # a store knows no beginning of an empty file
+    return content if len(content) <= MOST_BYTES else _refuse_content(address, f"more than {MOST_BYTES:,}")
+
+# %% ../nbs/04_films.ipynb #1a8cb47e
+def read_bytes(path: str | Path) -> bytes: # `path`: or an address
+    "The content of a regular file of a film's size."
+    if is_address(path): return _address_bytes(path)
+    state = os.stat(path)  # a broken link says so itself
+    if not stat.S_ISREG(state.st_mode): _refuse_content(path, "a pipe, device or folder")
+    if state.st_size > MOST_BYTES: _refuse_content(path, f"{state.st_size:,} bytes")
+    with open(path, "rb", buffering=0) as file: return file.readall()
+
 def read_film(
-    path: str | Path, # of the file
+    path: str | Path, # of the file, or an address
 ) -> np.ndarray: # (H, W) uint8
     "A film's pixels in gray, at full size, upright."
     return decode_film(read_bytes(path), str(path))
