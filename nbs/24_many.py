@@ -455,9 +455,12 @@ def answer_parts(
 
 # %%
 #| export
-def check_packages():
-    "Refuse to begin without the packages that only many films need."
-    extras = dict(distributed="cluster", fsspec="cluster", pyarrow="parquet")
+_EXTRAS = dict(distributed="cluster", fsspec="cluster", pyarrow="parquet")
+
+def check_packages(
+    extras: dict[str, str] = _EXTRAS, # package → the extra that brings it
+):
+    "Refuse to begin without packages that only several workers need."
     missing = [name for name in extras if find_spec(name) is None]
     if missing: raise StudyError(
         f"Expected {in_list(missing)} to answer with several workers, found none; install pneumo_nb with its "

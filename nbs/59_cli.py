@@ -391,8 +391,9 @@ def sweep(file, count, scheduler, has_test):
 
     Points that are done are skipped, so the same command goes on. Writes runs/NAME/sweep.csv and a page."""
     from pneumo_nb.sweep import (
-        check_sweep_folder, cluster_client, count_looks, do_tasks, is_done, read_sweep, sweep_table,
-        write_sweep)
+        check_sweep_folder, count_looks, do_tasks, is_done, read_sweep, sweep_table, write_sweep)
+    from pneumo_nb.many import check_packages, cluster
+    check_packages(dict(distributed="cluster"))
     asked, folder = read_sweep(file), (Path("runs")/Path(file).stem).resolve()
     check_sweep_folder(folder)
     check_cache()
@@ -402,7 +403,7 @@ def sweep(file, count, scheduler, has_test):
     click.echo(f"{counted(len(tasks), 'point')} in {folder}, {done:,} unchanged and skipped")
     failed = {}
     if left:
-        with cluster_client(scheduler, count or workers()) as client:
+        with cluster(count or workers(), scheduler or "") as client:
             failed = do_tasks(client, left, click.echo)
     if has_test: count_looks(folder, asked.points)
     splits = ("validation", "test") if has_test else ("validation",)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['grid_points', 'drawn_points', 'Sweep', 'point_name', 'check_sweep_folder', 'read_sweep', 'share_films', 'do_task',
-           'do_point', 'is_done', 'cluster_client', 'do_tasks', 'point_rows', 'sweep_table', 'settings_of',
-           'plot_sweep', 'write_sweep', 'count_looks']
+           'do_point', 'is_done', 'do_tasks', 'point_rows', 'sweep_table', 'settings_of', 'plot_sweep', 'write_sweep',
+           'count_looks']
 
 # %% ../nbs/57_sweep.ipynb #f72e709d
 import base64, hashlib, io, json, math, os, re, subprocess, sys, threading
@@ -23,6 +23,7 @@ from .style import (
     counted, figure_png, model_style, model_title, plot_style)
 from .parameters import read_yaml
 from .phantom import make_dataset
+from .workers import thread_variables
 from .measures import all_measures, auroc, auroc_interval, flat_intervals, read_predictions
 from .evaluation import with_names
 from .pages import fill, table_html, turned
@@ -174,10 +175,9 @@ def do_point(
     share: int,  # how many points are done at a time by this process
 ) -> str: # "" where it was done, else why not
     "Do the run of one point."
-    each = str(max(threads() // share, 1))
-    names = "PNEUMO_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"
+    env = os.environ | thread_variables(max(threads() // share, 1))
     process = subprocess.Popen(_COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, env=os.environ | dict.fromkeys(names, each))
+                               stderr=subprocess.STDOUT, env=env)
     process.stdin.write(json.dumps(task).encode() + b"\n")
     process.stdin.flush()   # and left open
     said = process.stdout.read().decode(errors="replace").strip().splitlines()
@@ -191,26 +191,8 @@ def is_done(task: dict) -> bool: # `task`: folder, stages, params
     return not any(stale_reason(folder, name, task["params"][name]) for name in task["stages"])
 
 # %% ../nbs/57_sweep.ipynb #a3eafcc8
-def cluster_client(
-    scheduler: str | None, # such as tcp://host:8786; None for a cluster on this machine
-    workers: int,          # of that cluster
-): # distributed.Client
-    "A client of a running cluster, or of one that begins here and ends with it."
-    try: from distributed import Client, LocalCluster
-    except ImportError: raise StudyError("Expected Dask, found none; install it with "
-                                         "`pip install 'pneumo_nb[cluster]'`.") from None
-    if scheduler is None:
-        env = dict(PNEUMO_THREADS=str(max(threads() // workers, 1)))
-        cluster = LocalCluster(n_workers=workers, threads_per_worker=1, env=env, dashboard_address=None)
-        return Client(cluster)
-    try: return Client(scheduler, timeout="10s")
-    except (OSError, ValueError) as e: raise StudyError(
-        f"Expected a Dask scheduler at {scheduler}, found none ({e}); start one with `dask scheduler`, or "
-        "leave out --scheduler.") from None
-
-# %% ../nbs/57_sweep.ipynb #dc849e49
 def do_tasks(
-    client,                  # from `cluster_client`
+    client,                  # of Dask
     tasks: dict[str, dict],  # name → folder, stages, params, source
     tell=print,              # takes a line
 ) -> dict[str, str]: # name → "" where it was done, else why not
