@@ -92,6 +92,7 @@
 #
 # ```sh
 # .venv/bin/pneumo run -p cnn.learning_rate=3e-4 --run slow
+# .venv/bin/pneumo sweep SWEEP.yaml --workers 2               # many runs
 # .venv/bin/pneumo data check FOLDER                          # faults of films
 # .venv/bin/papermill nbs/34_cnn.ipynb runs/cnn.ipynb -p epochs 2   # a chapter
 # .venv/bin/jupyter lab nbs                                   # interactively
@@ -105,6 +106,7 @@
 # ```sh
 # .venv/bin/pneumo bundle quick --out quick.pneumo   # one file
 # .venv/bin/pneumo predict quick.pneumo FILMS --out answers.csv   # DICOM too
+# .venv/bin/pneumo predict quick.pneumo s3://FILMS --out answers --workers 2   # many films
 # .venv/bin/pneumo judge quick.pneumo --data FOLDER   # another hospital's
 # .venv/bin/pneumo recalibrate quick.pneumo --data FOLDER --out local.pneumo
 # .venv/bin/pneumo serve quick.pneumo
@@ -121,7 +123,8 @@
 # ## Settings
 #
 # `PNEUMO_THREADS` limits the threads: the same numbers need as many. `PNEUMO_WORKERS` trains networks side by
-# side. `PNEUMO_CACHE` keeps decoded films; `pneumo data clean` empties it.
+# side. `PNEUMO_DEVICES` trains on several GPUs. `PNEUMO_CACHE` keeps decoded films; `pneumo data clean` empties
+# it. The chapter on how far it scales tells which of these helps when.
 #
 # ## Where things are
 #

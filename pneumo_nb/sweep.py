@@ -295,6 +295,7 @@ def _plot_parameter(ax, table: pd.DataFrame, name: str):
         ax.plot(means.index, means, **style, lw=1.5, label=model_title(model))
     if is_number and numbers.min() > 0 and numbers.max() / numbers.min() > 20: ax.set_xscale("log")
     if not is_number: ax.set_xticks(range(len(order)), order)
+    elif ax.get_xscale() == "linear" and numbers.nunique() < 7: ax.set_xticks(sorted(numbers.unique()))
     ax.set_xlabel(name)
 
 # %% ../nbs/57_sweep.ipynb #15f2d08f
@@ -308,10 +309,10 @@ def _picture(png: bytes, alt: str): # markupsafe.Markup
 
 # %% ../nbs/57_sweep.ipynb #1b65416d
 def _setting_rows(settings: pd.DataFrame) -> list[dict]: # cells are text
-    "Settings for reading."
-    rows = []
+    "Settings for reading; what is the same in all is left out."
+    rows, varied = [], [name for name in settings if "." in name and settings[name].astype(str).nunique() > 1]
     for row in settings.to_dict("records"):
-        named = {name: str(value) for name, value in row.items() if "." in name}
+        named = {name: str(row[name]) for name in varied}
         spread = {f"AUROC on {split}": _spread(row, f"{split}_roc_auc") for split in ("validation", "test")
                   if f"{split}_roc_auc_mean" in row}
         rows.append(dict(model=model_title(row["model"])) | named | spread | dict(
