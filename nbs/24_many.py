@@ -470,7 +470,7 @@ def _own_cluster(workers: int): # distributed.LocalCluster
     "Workers on this machine."
     from distributed import LocalCluster
     quiet = dict(TF_CPP_MIN_LOG_LEVEL=os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"))
-    return LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None,
+    return LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0",
                         env=quiet | thread_variables(max(threads() // workers, 1)))
 
 
@@ -589,7 +589,7 @@ def brought(
         yield place
         return
     files, root = filesystem(place)
-    with asking(place): listed = files.find(root, detail=True)
+    with asking(place): listed = files.find(root, detail=True) if files.exists(root) else {}
     sizes = {path: found["size"] for path, found in listed.items()}
     if not sizes: raise StudyError(f"Expected a folder of films, found nothing at {place}.")
     with tempfile.TemporaryDirectory(prefix="pneumo-films-") as above:
