@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -145,7 +146,7 @@ def running(store, tmp_path_factory):
     family = [begin("scheduler", "--port", "0"), begin("worker", "--nworkers", "2", "--nthreads", "1")]
     until((home/"scheduler.json").exists)
     yield read_json(home/"scheduler.json")["address"]
-    for process in reversed(family): process.terminate()
+    for process in reversed(family): process.kill()    # the two workers end with theirs
     for process in family: process.wait()
 
 def until(condition, seconds=120):
@@ -213,6 +214,25 @@ def test_an_interrupted_call_goes_on_and_a_spoiled_part_is_done_again(bundle, fi
     assert [counts.get("earlier") for counts in answer()] == [64, None, None, 64, 64, 64, None]
     assert part(0).stat().st_mtime_ns == kept
     assert_same(out, plain[0])
+
+BEGIN = """
+import os, time
+from pneumo_nb.many import cluster
+if __name__ == "__main__":
+    with cluster(2) as client:
+        print(*client.run(os.getpid).values(), flush=True)
+        time.sleep(600)
+"""
+
+def test_workers_end_with_whoever_began_them(tmp_path):
+    (tmp_path/"begin.py").write_text(BEGIN)
+    process = subprocess.Popen([sys.executable, tmp_path/"begin.py"], stdout=subprocess.PIPE, text=True,
+                               stderr=subprocess.DEVNULL)
+    workers = [int(word) for word in process.stdout.readline().split()]
+    assert len(workers) == 2 and all(map(psutil.pid_exists, workers))
+    process.kill()
+    process.wait()
+    until(lambda: not any(map(psutil.pid_exists, workers)), 20)
 
 # ---- at addresses
 
