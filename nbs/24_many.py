@@ -199,9 +199,8 @@ def make_plan(
     "Write who shall answer for which films, or see that it is as before."
     said, before = about(bundle, rule, tags), file_bytes(_at(folder, "_plan/plan.json"))
     if before is not None:
-        plan = said | _listed(films)
-        _check_same_plan(folder, json.loads(before), jsonable(plan))
-        return plan
+        _check_same_plan(folder, json.loads(before), jsonable(said | _listed(films)))
+        return json.loads(before)
     _check_no_others(folder)
     plan = said | _listed(films, lambda number, lines: put_file(_names_file(folder, number), lines))
     if not plan["films"]: raise StudyError("Expected films, found none in those folders; give others.")

@@ -1,4 +1,4 @@
-"""Many films by several workers: the answers of one, each once, whatever is killed; films and answers on S3."""
+"""Many films by several workers: the answers of one, each once, whatever is killed; and all on S3."""
 import json, os, signal, subprocess, sys, threading, time
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def bundle(drawn, tmp_path_factory):
                                 layers.AveragePooling2D(4), layers.Flatten(), layers.Dense(1, "sigmoid")])
     network.save(file.with_suffix(".keras"))
     card = dict(title="a small net", image_size=side, thresholds=dict(half=.5, sensitivity95=.45),
-                conformal=dict(level=.9, normal=.55, pneumonia=.55), trained_on="phantoms", intended="Trials.",
+                conformal=dict(level=.9, normal=.55, pneumonia=.55), trained_on="phantoms", intended="Trial",
                 calibration=dict(intercept=0., slope=1.), own_test={}, provenance=dict(fingerprint=""))
     card["not"] = "No medical device."
     reference = fit_reference(pixels, images.patient_id.to_numpy())
@@ -182,7 +182,7 @@ def test_workers_of_this_machine_answer_as_one_process_and_only_once(bundle, fil
     finally: (films/"2/new.png").unlink()
     assert status == 1 and "found other films; give the same, or another --out" in said
 
-def test_a_killed_worker_and_a_store_that_was_away_cost_no_row(bundle, plain, films, store, running, tmp_path):
+def test_a_killed_worker_and_a_store_away_cost_no_row(bundle, plain, films, store, running, tmp_path):
     "Films on S3: a worker is killed in the middle of a part, then the store, which comes back after a while."
     out, killed = tmp_path/"a.parquet", []
     def trouble():
