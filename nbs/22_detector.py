@@ -428,8 +428,9 @@ def _walk(folder: str, above: tuple = ()): # yields paths; `above`: folders that
 def _walk_address(address: str): # yields addresses
     "The same at an address, where there are no links."
     files, folder = filesystem(address)
-    with asking(address): listed = [(found["name"].rstrip("/"), found["type"]) for found in files.ls(folder)]
-    names = sorted((path.rpartition("/")[2], kind == "directory", path) for path, kind in listed)
+    with asking(address): listed = files.ls(folder, detail=True)
+    paths = [(found["name"].rstrip("/"), found["type"] == "directory") for found in listed]
+    names = sorted((path.rpartition("/")[2], is_folder, path) for path, is_folder in paths)
     is_drawn = any(name == "phantom.json" for name, *_ in names)
     for name, is_folder, path in names:
         if path == folder.rstrip("/") or is_hidden(name, "") or (is_drawn and name == "masks"): continue

@@ -199,9 +199,8 @@ def make_plan(
     "Write who shall answer for which films, or see that it is as before."
     said, before = about(bundle, rule, tags), file_bytes(_at(folder, "_plan/plan.json"))
     if before is not None:
-        plan = said | _listed(films)
-        _check_same_plan(folder, json.loads(before), jsonable(plan))
-        return plan
+        _check_same_plan(folder, json.loads(before), jsonable(said | _listed(films)))
+        return json.loads(before)
     _check_no_others(folder)
     plan = said | _listed(films, lambda number, lines: put_file(_names_file(folder, number), lines))
     if not plan["films"]: raise StudyError("Expected films, found none in those folders; give others.")
@@ -473,7 +472,7 @@ def _own_cluster(workers: int): # distributed.LocalCluster
     "Workers on this machine."
     from distributed import LocalCluster
     quiet = dict(TF_CPP_MIN_LOG_LEVEL=os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"))
-    return LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None,
+    return LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0",
                         env=quiet | thread_variables(max(threads() // workers, 1)))
 
 
@@ -592,7 +591,7 @@ def brought(
         yield place
         return
     files, root = filesystem(place)
-    with asking(place): listed = files.find(root, detail=True)
+    with asking(place): listed = files.find(root, detail=True) if files.exists(root) else {}
     sizes = {path: found["size"] for path, found in listed.items()}
     if not sizes: raise StudyError(f"Expected a folder of films, found nothing at {place}.")
     with tempfile.TemporaryDirectory(prefix="pneumo-films-") as above:

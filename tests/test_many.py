@@ -1,15 +1,16 @@
-"""Many films by several workers: the answers of one, each once, whatever is killed; films and answers on S3."""
+"""Many films by several workers: the answers of one, each once, whatever is killed; and all on S3."""
 import json, os, signal, subprocess, sys, threading, time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from click.testing import CliRunner
 
 pytest.importorskip("pyarrow")
 pytest.importorskip("s3fs")
-boto3 = pytest.importorskip("boto3")
+pytest.importorskip("moto.server")
 distributed = pytest.importorskip("distributed")
 
 from pneumo_nb import many
@@ -18,10 +19,13 @@ from pneumo_nb.detector import COLUMNS, Bundle, find_films, read_bundle, write_b
 from pneumo_nb.doubt import fit_reference
 from pneumo_nb.films import read_film, scan_dataset
 from pneumo_nb.phantom import make_dataset
-from pneumo_nb.run import StudyError, read_json
+from pneumo_nb.run import read_json
 
 SAID, NUMBERS = ["file", "call", "conformal", "flags"], ["probability", "low", "high"]
-FILMS = 1600
+FILMS, EACH = 446, 64 # of which two cannot be read; in a part
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch): monkeypatch.setattr(many, "_EACH", EACH)
 
 # ---- films and a detector
 
@@ -44,8 +48,9 @@ def bundle(drawn, tmp_path_factory):
                                 layers.AveragePooling2D(4), layers.Flatten(), layers.Dense(1, "sigmoid")])
     network.save(file.with_suffix(".keras"))
     card = dict(title="a small net", image_size=side, thresholds=dict(half=.5, sensitivity95=.45),
-                conformal=dict(level=.9, normal=.55, pneumonia=.55), trained_on="phantoms", intended="Trials.",
-                calibration=dict(intercept=0., slope=1.), own_test={}) | {"not": "No medical device."}
+                conformal=dict(level=.9, normal=.55, pneumonia=.55), trained_on="phantoms", intended="Trial",
+                calibration=dict(intercept=0., slope=1.), own_test={}, provenance=dict(fingerprint=""))
+    card["not"] = "No medical device."
     reference = fit_reference(pixels, images.patient_id.to_numpy())
     write_bundle(Bundle(card, reference, file.with_suffix(".keras").read_bytes()), file)
     return file
@@ -57,9 +62,9 @@ def films(drawn, tmp_path_factory):
     folder = tmp_path_factory.mktemp("films")/"films"
     known = [cv2.imencode(".png", cv2.resize(read_film(drawn/path), (64, 64)))[1].tobytes()
              for path in scan_dataset(drawn).path]
-    for n in range(FILMS):
-        (folder/f"{n // 400}").mkdir(parents=True, exist_ok=True)
-        (folder/f"{n // 400}/{n:04d}.png").write_bytes(known[n % len(known)])
+    for n in range(FILMS - 2):
+        (folder/f"{n // 150}").mkdir(parents=True, exist_ok=True)
+        (folder/f"{n // 150}/{n:03d}.png").write_bytes(known[n % len(known)])
     (folder/"0/page.dcm").write_text("<html>no film</html>")
     (folder/"1/empty.png").touch()
     return folder
@@ -72,18 +77,17 @@ def says(*words):
 
 @pytest.fixture(scope="module")
 def plain(bundle, films, tmp_path_factory):
-    "The answers of one process, and what it said."
+    "The answers of one process, what it said, and where they are."
     out = tmp_path_factory.mktemp("plain")/"a.csv"
     status, said = says("predict", bundle, films, "--out", out)
     assert status == 1
-    return pd.read_csv(out, keep_default_na=False), said
+    return pd.read_csv(out, keep_default_na=False), said, out
 
-def assert_same(folder, table, rename=str, **options):
+def assert_same(folder, table, rename=str):
     "The answers in a folder are those of a table, each film once, in order."
-    found = pd.read_parquet(folder, **options)
+    found = pd.read_parquet(folder)
     assert list(found) == COLUMNS and not found.file.duplicated().any()
-    assert list(found.file) == [rename(name) for name in table.file]
-    assert found[SAID[1:]].equals(table[SAID[1:]])
+    for name in SAID: assert list(found[name]) == [rename(text) for text in table[name]], name
     told = table[NUMBERS].replace("", np.nan).astype(float)
     np.testing.assert_allclose(found[NUMBERS].astype(float), told, atol=1e-6)
 
@@ -92,25 +96,23 @@ def assert_same(folder, table, rename=str, **options):
 SERVER = """
 import sys, threading
 from pathlib import Path
-import boto3
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 port, *pairs = sys.argv[1:]
-hidden = ThreadedMotoServer("127.0.0.1", 0, verbose=False)   # the same store at another port, filled first
-hidden.start()
-store = boto3.client("s3", endpoint_url="http://%s:%s" % hidden.get_host_and_port())
-store.create_bucket(Bucket="b")
+store = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
+store.create_bucket("xray", "us-east-1")               # filled before anybody can ask
 for folder, name in zip(pairs[::2], pairs[1::2]):
-    for file in Path(folder).rglob("*"):
-        if file.is_file(): store.put_object(Bucket="b", Key=f"{name}/{file.relative_to(folder).as_posix()}",
-                                            Body=file.read_bytes())
-shown = ThreadedMotoServer("127.0.0.1", int(port), verbose=False)
-shown.start()
-print(shown.get_host_and_port()[1], flush=True)
+    for file in (file for file in Path(folder).rglob("*") if file.is_file()):
+        store.put_object("xray", f"{name}/{file.relative_to(folder).as_posix()}", file.read_bytes())
+server = ThreadedMotoServer("127.0.0.1", int(port), verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
 threading.Event().wait()
 """
 
 class Store:
-    "An S3 server in a process of its own, with some folders in its bucket b."
+    "An S3 server in a process of its own, with some folders in its bucket xray."
     def __init__(self, *pairs): self.pairs, self.port, self.process = list(map(str, pairs)), "0", None
 
     def start(self):
@@ -134,139 +136,149 @@ def store(drawn, films, bundle):
         yield server
         server.kill()
 
-# ---- answers
+@pytest.fixture(scope="module")
+def running(store, tmp_path_factory):
+    "The address of a scheduler with two workers, begun by Dask's own commands with the store's credentials."
+    home, dask = tmp_path_factory.mktemp("dask"), Path(sys.executable).with_name("dask")
+    quiet = dict(cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    begin = lambda *words: subprocess.Popen(
+        [dask, *words, "--no-dashboard", "--scheduler-file", home/"scheduler.json"], **quiet)
+    family = [begin("scheduler", "--port", "0"), begin("worker", "--nworkers", "2", "--nthreads", "1")]
+    until((home/"scheduler.json").exists)
+    yield read_json(home/"scheduler.json")["address"]
+    for process in reversed(family): process.kill()    # the two workers end with theirs
+    for process in family: process.wait()
 
-def test_several_workers_answer_as_one_and_only_once(bundle, films, plain, tmp_path):
-    out = tmp_path/"a.parquet"
-    status, said = says("predict", bundle, films, "--out", out, "--workers", 2)
-    assert status == 1 and said.splitlines()[-1].startswith(f"{FILMS + 2:,} films: ")
-    assert said.splitlines()[-1].replace(str(out), "") == plain[1].splitlines()[-1].replace("a.csv", "") \
-        or "2 could not be read" in said
-    assert_same(out, plain[0])
-    manifest = read_json(out/"_manifest.json")
-    assert manifest["rows"] == FILMS + 2 and manifest["parts"] == 4 and manifest["unread"] == 2
-    assert manifest["detector"] == read_bundle(bundle).digest and manifest["versions"]["distributed"]
-
-    before = {file: file.stat().st_mtime_ns for file in out.rglob("*")}
-    status, said = says("predict", bundle, films, "--out", out, "--scheduler", "tcp://127.0.0.1:9")
-    assert status == 1 and f"({FILMS + 2:,} by an earlier call)" in said and "2 could not be read" in said
-    assert {file: file.stat().st_mtime_ns for file in out.rglob("*")} == before
-
-    for words, found in {("--rule", "half"): "found other rule", ("--tags", "Modality"): "found other tags"}.items():
-        status, said = says("predict", bundle, films, "--out", out, "--workers", 1, *words)
-        assert status == 1 and found in said and said.count("\n") == 1
-    (films/"3/new.png").write_bytes((films/"3/1300.png").read_bytes())
-    try: status, said = says("predict", bundle, films, "--out", out, "--workers", 1)
-    finally: (films/"3/new.png").unlink()
-    assert status == 1 and "found other films; give the same, or another --out" in said
-
-def test_a_killed_worker_and_a_store_that_was_away_cost_no_row(bundle, films, plain, store, tmp_path):
-    "Films on S3: a worker is killed in the middle of a part, then the store, which comes back."
-    out, done = str(tmp_path/"a.parquet"), []
-    plan = many.make_plan(out, read_bundle(bundle), find_films(["s3://b/films"]))
-    with many.cluster(2) as client:
-        def trouble():
-            until(lambda: any(client.processing().values()) and len(os.listdir(out)) > 1)
-            [victim, *_] = client.run(os.getpid).values()
-            os.kill(victim, signal.SIGKILL)
-            store.kill()
-            time.sleep(1)
-            store.start()
-        troubling = threading.Thread(target=trouble)
-        troubling.start()
-        many.answer_parts(client, out, plan, done.append)
-        troubling.join()
-    assert sum(counts["films"] for counts in done) == FILMS + 2 == sum(
-        counts["films"] - counts.get("earlier", 0) for counts in done)
-    assert_same(out, plain[0], lambda name: "s3://b/films" + name.removeprefix(str(films)))
-
-def until(condition, seconds=60):
+def until(condition, seconds=120):
     "Wait for something."
     end = time.time() + seconds
     while not condition():
         assert time.time() < end, f"what was waited for did not come within {seconds} s"
         time.sleep(.005)
 
-def test_an_interrupted_call_goes_on_and_a_spoiled_part_is_done_again(bundle, films, plain, tmp_path):
-    out = str(tmp_path/"a.parquet")
-    plan = many.make_plan(out, read_bundle(bundle), find_films([films]))
-    for number in range(4): many.answer_part(out, many.plan_digest(plan), number)
-    whole = tmp_path/"a.parquet/part-000001.parquet"
-    kept = (tmp_path/"a.parquet/part-000000.parquet").stat().st_mtime_ns
-    whole.write_bytes(whole.read_bytes()[:-100])
-    (tmp_path/"a.parquet/part-000002.parquet").write_bytes((tmp_path/"a.parquet/part-000003.parquet").read_bytes())
-    (tmp_path/"a.parquet/part-000003.parquet").unlink()
-    earlier = [many.answer_part(out, many.plan_digest(plan), number).get("earlier") for number in range(4)]
-    assert earlier == [512, None, None, None]
-    assert (tmp_path/"a.parquet/part-000000.parquet").stat().st_mtime_ns == kept
+# ---- answers
+
+def test_workers_of_this_machine_answer_as_one_process_and_only_once(bundle, films, plain, tmp_path):
+    out = tmp_path/"a.parquet"
+    status, said = says("predict", bundle, films, "--out", out, "--workers", 1)
+    last = lambda text: text.splitlines()[-1].replace(str(out), "OUT").replace(str(plain[2]), "OUT")
+    assert status == 1 and last(said) == last(plain[1]) and "2 could not be read" in said
     assert_same(out, plain[0])
+    manifest = read_json(out/"_manifest.json")
+    assert (manifest["rows"], manifest["parts"], manifest["unread"]) == (FILMS, 7, 2)
+    assert manifest["detector"] == read_bundle(bundle).digest and manifest["versions"]["distributed"]
+
+    before = {file: file.stat().st_mtime_ns for file in out.rglob("*")}
+    status, said = says("predict", bundle, films, "--out", out, "--scheduler", "tcp://127.0.0.1:9")
+    assert status == 1 and f"({FILMS} by an earlier call)" in said and "2 could not be read" in said
+    assert {file: file.stat().st_mtime_ns for file in out.rglob("*")} == before
+
+    changes = {("--rule", "half"): "found other rule", ("--tags", "Modality"): "found other tags"}
+    for words, found in changes.items():
+        status, said = says("predict", bundle, films, "--out", out, "--workers", 1, *words)
+        assert status == 1 and found in said and said.count("\n") == 1
+    (films/"2/new.png").write_bytes((films/"2/300.png").read_bytes())
+    try: status, said = says("predict", bundle, films, "--out", out, "--workers", 1)
+    finally: (films/"2/new.png").unlink()
+    assert status == 1 and "found other films; give the same, or another --out" in said
+
+def test_a_killed_worker_and_a_store_away_cost_no_row(bundle, plain, films, store, running, tmp_path):
+    "Films on S3: a worker is killed in the middle of a part, then the store, which comes back after a while."
+    out, killed = tmp_path/"a.parquet", []
+    def trouble():
+        with distributed.Client(running, set_as_default=False) as client:
+            client.wait_for_workers(2)
+            until(lambda: list(out.glob("part-*")))
+            numbers = client.run(os.getpid)
+            killed.extend(worker for worker, tasks in client.processing().items() if tasks)
+            os.kill(numbers[killed[0]], signal.SIGKILL)
+        store.kill()
+        time.sleep(1)
+        store.start()
+    troubling = threading.Thread(target=trouble)
+    troubling.start()
+    status, said = says("predict", bundle, "s3://xray/films", "--out", out, "--scheduler", running)
+    troubling.join()
+    assert killed and status == 1 and "2 could not be read" in said, said
+    assert_same(out, plain[0], lambda text: text.replace(str(films), "s3://xray/films"))
+
+def test_an_interrupted_call_goes_on_and_a_spoiled_part_is_done_again(bundle, films, plain, tmp_path):
+    out, part = tmp_path/"a.parquet", lambda number: tmp_path/f"a.parquet/part-00000{number}.parquet"
+    plan = many.make_plan(str(out), read_bundle(bundle), find_films([films]))
+    answer = lambda: [many.answer_part(str(out), many.plan_digest(plan), number) for number in range(7)]
+    answer()
+    kept = part(0).stat().st_mtime_ns
+    part(1).write_bytes(part(1).read_bytes()[:-100])
+    part(2).write_bytes(part(3).read_bytes())
+    part(6).unlink()
+    assert [counts.get("earlier") for counts in answer()] == [64, None, None, 64, 64, 64, None]
+    assert part(0).stat().st_mtime_ns == kept
+    assert_same(out, plain[0])
+
+BEGIN = """
+import os, time
+from pneumo_nb.many import cluster
+if __name__ == "__main__":
+    with cluster(2) as client:
+        print(*client.run(os.getpid).values(), flush=True)
+        time.sleep(600)
+"""
+
+def test_workers_end_with_whoever_began_them(tmp_path):
+    (tmp_path/"begin.py").write_text(BEGIN)
+    process = subprocess.Popen([sys.executable, tmp_path/"begin.py"], stdout=subprocess.PIPE, text=True,
+                               stderr=subprocess.DEVNULL)
+    workers = [int(word) for word in process.stdout.readline().split()]
+    assert len(workers) == 2 and all(map(psutil.pid_exists, workers))
+    process.kill()
+    process.wait()
+    until(lambda: not any(map(psutil.pid_exists, workers)), 20)
 
 # ---- at addresses
 
-def test_answers_and_judgement_go_to_s3(bundle, drawn, store, tmp_path, monkeypatch):
+def test_answers_and_judgement_go_to_s3(bundle, drawn, store, running, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    there = lambda name: many.file_bytes(f"s3://b/{name}")
-    status, said = says("predict", "s3://b/bundle/small.pneumo", "s3://b/hospital", "--out", "s3://b/a.csv")
+    there = lambda name: many.file_bytes(f"s3://xray/{name}")
+    answer = lambda *words: says("predict", "s3://xray/bundle/small.pneumo", "s3://xray/hospital", *words)
+    status, said = answer("--out", "s3://xray/a.csv")
     assert status == 0, said
-    (tmp_path/"a.csv").write_bytes(there("a.csv"))
-    here = says("predict", bundle, drawn, "--out", "here.csv")
-    assert here[0] == 0
-    answers, table = (pd.read_csv(name) for name in ("a.csv", "here.csv"))
-    assert list(answers.file) == ["s3://b/hospital" + name.removeprefix(str(drawn)) for name in table.file]
+    Path("there.csv").write_bytes(there("a.csv"))
+    assert says("predict", bundle, drawn, "--out", "here.csv")[0] == 0
+    answers, table = (pd.read_csv(name, keep_default_na=False) for name in ("there.csv", "here.csv"))
+    assert list(answers.file) == ["s3://xray/hospital" + name.removeprefix(str(drawn)) for name in table.file]
     np.testing.assert_allclose(answers[NUMBERS], table[NUMBERS], atol=1e-6)
     assert json.loads(there("a.csv.about.json"))["detector"] == read_bundle(bundle).digest
-    assert "found something; give another" in says(
-        "predict", bundle, drawn, "--out", "s3://b/a.csv")[1]
+    status, said = answer("--out", "s3://xray/a.csv")
+    assert status == 1 and "Expected nothing yet at s3://xray/a.csv" in said
 
-    status, said = says("predict", bundle, "s3://b/hospital", "--out", "s3://b/answers", "--workers", 1)
+    status, said = answer("--out", "s3://xray/answers", "--scheduler", running)
     assert status == 0, said
-    assert many.names_in("s3://b/answers") == {"_plan", "_manifest.json", "part-000000.parquet"}
-    (tmp_path/"part.parquet").write_bytes(there("answers/part-000000.parquet"))
-    assert_same(tmp_path/"part.parquet", answers.fillna(""))
+    assert many.names_in("s3://xray/answers") == {"_plan", "_manifest.json", "part-000000.parquet"}
+    assert_same("s3://xray/answers", answers)
 
-    status, said = says("data", "check", "s3://b/hospital")
-    assert "from s3://b/hospital." in said and "60 readable films" in said
-    status, said = says("judge", bundle, "--data", "s3://b/hospital", "--out", "s3://b/judged")
-    assert status == 0 and "Wrote s3://b/judged/index.html" in said, said
-    assert {"index.html", "judgement.json", "answers.csv"} < many.names_in("s3://b/judged")
+    status, said = says("data", "check", "s3://xray/hospital")
+    assert "MB) from s3://xray/hospital." in said and "readable films of" in said
+    status, said = says("judge", bundle, "--data", "s3://xray/hospital", "--out", "s3://xray/judged")
+    assert status == 0 and "Wrote s3://xray/judged/index.html" in said, said
+    assert {"index.html", "judgement.json", "answers.csv"} < many.names_in("s3://xray/judged")
     assert json.loads(there("judged/judgement.json"))["hospital"] == "hospital"
-    assert [name for name in os.listdir(tmp_path) if name.startswith("judged")] == []
+    assert sorted(os.listdir()) == ["cache", "here.csv", "here.csv.about.json", "there.csv"]
 
 def test_mistakes_at_addresses_get_one_sentence(bundle, films, store, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path/"taken").mkdir()
-    (tmp_path/"taken/mine.txt").touch()
+    Path("taken").mkdir()
+    Path("taken/mine.txt").touch()
+    ask = lambda place, *words: ["predict", bundle, place, *words, "--workers", 1]
     mistakes = {
-        "found nothing at s3://b/none": ["predict", bundle, "s3://b/none"],
-        "found nothing at s3://b/none.pneumo": ["predict", "s3://b/none.pneumo", films],
-        "found nothing at s3://none/films": ["judge", bundle, "--data", "s3://none/films"],
-        "Expected an address that": [],
-        "found mine.txt in taken": ["predict", bundle, films, "--out", "taken", "--workers", 1],
-        "found none in those folders": ["predict", bundle, "taken", "--out", "a", "--workers", 1],
-        "found 'guess'": ["predict", bundle, films, "--rule", "guess", "--out", "a", "--workers", 1],
-        "Dask scheduler with workers at tcp://127.0.0.1:9":
-            ["predict", bundle, films, "--out", tmp_path/"b", "--scheduler", "tcp://127.0.0.1:9"]}
-    monkeypatch.setattr(many.cluster.__wrapped__, "__defaults__", (1, "", .5))
+        "found nothing at s3://xray/none;": ["predict", "s3://xray/none", films],
+        "found nothing at s3://xray/none.": ["predict", bundle, "s3://xray/none"],
+        "found nothing at s3://nowhere/films": ["judge", bundle, "--data", "s3://nowhere/films"],
+        "Expected an answer from no://films": ["predict", bundle, "no://films"],
+        "gcsfs": ["predict", bundle, "gcs://films"],
+        "found mine.txt in taken": ask(films, "--out", "taken"),
+        "found none in those folders": ask("taken", "--out", "a"),
+        "found 'guess'": ask(films, "--out", "a", "--rule", "guess")}
     for found, words in mistakes.items():
-        if not words: continue
         status, output = says(*words)
         assert status == 1 and found in output and output.count("\n") == 1, output
-    assert sorted(os.listdir(tmp_path)) == ["b", "cache", "taken"] or True
-
-def test_workers_of_a_running_cluster_answer(bundle, films, plain, tmp_path):
-    "A scheduler and a worker begun by Dask's own commands."
-    bin = Path(sys.executable).parent
-    quiet = dict(cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    told = tmp_path/"scheduler.json"
-    begin = lambda *words: subprocess.Popen([bin/"dask", *words, "--scheduler-file", told], **quiet)
-    family = [begin("scheduler", "--port", "0", "--no-dashboard"),
-              begin("worker", "--nthreads", "2", "--no-dashboard")]
-    try:
-        until(told.exists)
-        words = "predict", bundle, films, "--out", tmp_path/"a", "--scheduler", read_json(told)["address"]
-        status, said = says(*words)
-    finally:
-        for process in reversed(family): process.terminate()
-        for process in family: process.wait()
-    assert status == 1, said
-    assert_same(tmp_path/"a", plain[0])
+    assert os.listdir() == ["taken"]
