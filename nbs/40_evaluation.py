@@ -420,6 +420,7 @@ def _plot_roc(
 
 
 # %%
+tests = {model: tests[model] for model in best_first(comparison).model}   # in every figure and table below
 scores = ", ".join(f"{model_title(row.model)} {_number(row.roc_auc, 3)}"
                    for row in best_first(comparison).itertuples())
 save_figure(stage, _plot_roc(comparison, tests, seed), "evaluation_roc",
