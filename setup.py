@@ -10,8 +10,8 @@ settings = ConfigParser(delimiters=["="], interpolation=None)
 settings.read("settings.ini", encoding="utf-8")
 cfg = settings["DEFAULT"]
 
-TRAVELS = ["nbs/[0-9]*.ipynb", "nbs/assets/*", "nbs/templates/*", "params/*.yaml", "_quarto.yml",
-           "settings.ini"]
+TRAVELS = ["nbs/[0-9]*.ipynb", "nbs/assets/*", "nbs/templates/*", "params/*.yaml", "benchmarks/many.json",
+           "_quarto.yml", "settings.ini"]
 DESCRIBE = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty= with local changes"]
 
 class BuildWithProject(build_py):

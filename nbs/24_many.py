@@ -496,7 +496,7 @@ def _their_client(scheduler: str, seconds: float): # distributed.Client
 def cluster(
     workers: int = 1,
     scheduler: str = "",  # address of a running one, such as tcp://host:8786; instead of `workers`
-    seconds: float = 60., # how long to wait for it
+    seconds: float = 20., # how long to wait for it
 ): # yields distributed.Client
     "A client of a cluster; an own one ends with the block."
     from distributed import Client
