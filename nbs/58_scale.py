@@ -68,7 +68,8 @@ words = {"seconds": "seconds", "films_per_second": "films a second", "worker_pea
          "worker_growth_mb": "its growth, MB", "scheduler_peak_mb": "scheduler and client, MB"}
 ways = {"plain": "one process", "1 workers": "one worker", "2 workers": "two workers"}
 shown = growth[["films", "by", *words]].replace(ways).rename(columns=words)
-shown.style.hide(axis="index").format({"films": "{:,}"} | dict.fromkeys(words.values(), "{:,.1f}"), na_rep="–")
+forms = {"films": "{:,}"} | dict.fromkeys(words.values(), "{:,.1f}")
+shown.style.hide(axis="index").format(forms, na_rep="–")
 
 # %% [markdown]
 # At the slowest of these rates, that much takes so many hours of one core:
@@ -142,8 +143,8 @@ pd.DataFrame({"core-hours": hours}).style.format("{:,.1f}")
 #
 # ## Films elsewhere
 #
-# `predict`, `judge` and `data check` take addresses such as `s3://bucket/films` wherever they take a folder.
-# fsspec reads them, with credentials from where it always takes them: for S3 the variables and files of AWS,
-# and `AWS_ENDPOINT_URL` for another store. `judge` and `data check` need all films several times, so they
-# bring them into a temporary folder and say so. A store that goes away is asked again for two minutes. No
+# Where `predict`, `judge` and `data check` take a folder, they take an address such as `s3://bucket/films`.
+# The library fsspec reads it, with credentials from where it always takes them: for S3 the variables and files
+# of AWS, and `AWS_ENDPOINT_URL` for another store. A judgement and a check need all films several times. So
+# they bring them into a temporary folder and say so. A store that goes away is asked again for two minutes. No
 # film is called unreadable because of it.

@@ -33,8 +33,7 @@
 # make test     # everything that must hold
 # ```
 #
-# Both take minutes. The drawn films are **phantoms**: no figure here shows a real child, and their numbers
-# say nothing about real films.
+# Both take minutes. The drawn films are **phantoms**: their numbers say nothing about real films.
 #
 # For **real films**, `.venv/bin/pneumo data fetch films` downloads the public set (1.2 GB, no account needed)
 # and prints its folder. Another runs the recipe on it, two to three hours on two cores (reference
@@ -123,8 +122,8 @@
 # ## Settings
 #
 # `PNEUMO_THREADS` limits the threads: the same numbers need as many. `PNEUMO_WORKERS` trains networks side by
-# side. `PNEUMO_DEVICES` trains on several GPUs. `PNEUMO_CACHE` keeps decoded films; `pneumo data clean` empties
-# it. The chapter on how far it scales tells which of these helps when.
+# side, `PNEUMO_DEVICES` one network on several GPUs. `PNEUMO_CACHE` keeps decoded films; `pneumo data clean`
+# empties it.
 #
 # ## Where things are
 #
@@ -136,8 +135,8 @@
 # | the study | 30–49 | the report's chapters: data, exploration, models, evaluation, explanations |
 # | in people's hands | 50–69 | pages, report, results, documentation, the command `pneumo` |
 #
-# To change something, edit a percent script (`nbs/34_cnn.py`), run `make sync`, then `make test`.
-# `make docs` renders the documentation.
+# To change something, edit a percent script (`nbs/34_cnn.py`), then `make sync test`. `make docs` renders the
+# documentation.
 #
 # ## What it does not know
 #

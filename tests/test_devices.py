@@ -39,7 +39,8 @@ class Kill(keras.callbacks.Callback):
 history = train_model(open_stage("cnn", place/f"run{os.environ['PNEUMO_DEVICES']}", seed=1), "cnn", model,
                       film_source(films, 1, AUGMENTATION), 4, size, 1, extra=(Kill(),))
 answers = predict_films(model, film_source(films, 1, AUGMENTATION), np.arange(len(images)))
-print(json.dumps(dict(loss=history.loss.tolist(), val_loss=history.val_loss.tolist(), answers=answers.tolist())))
+learned = {name: history[name].tolist() for name in ("loss", "val_loss")}
+print(json.dumps(learned | dict(answers=answers.tolist())))
 """
 
 def train(place, devices, size=16, kill_after=0):
