@@ -816,9 +816,9 @@ with tempfile.TemporaryDirectory() as folder:
 # `PNEUMO_THREADS` says how many threads decode, augment and compute. Without it, it is as many as the cores
 # that this process may use. How many networks are trained at the same time, where a stage trains several, is
 # said by `PNEUMO_WORKERS`. Over how many GPUs one training is spread is said by `PNEUMO_DEVICES`. None is a
-# parameter: to change one makes nothing stale. But sums are added up in another order on another number of threads or
-# devices, and a training makes much of little. So each stage's record holds them: the same numbers need the
-# same number of threads.
+# parameter: to change one makes nothing stale. But sums are added up in another order on another number of
+# threads or devices, and a training makes much of little. So each stage's record holds them: the same numbers
+# need the same number of threads.
 
 # %%
 #| export

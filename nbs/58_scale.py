@@ -95,8 +95,8 @@ pd.DataFrame({"core-hours": hours}).style.format("{:,.1f}")
 # `PNEUMO_DEVICES` spreads a training over GPUs of one machine; the chapter on training says which numbers
 # stay the same. With two parts of a processor in place of GPUs, losses of a plain network agree to 1e-5 after
 # each epoch, a killed training goes on, and answers agree (`tests/test_devices.py`). The networks of this
-# study are small: on films of 224 pixels they need minutes to hours on one GPU, and more devices help only
-# with batches that are large enough for each.
+# study are small, so more devices help only with batches that are large enough for each. On several GPUs it
+# was not measured.
 #
 # **Several machines** for one training are not built in. Keras 3 does not support TensorFlow's
 # `MultiWorkerMirroredStrategy`: `fit` fails on the values of its replicas. Keras on JAX does it, with
@@ -144,7 +144,7 @@ pd.DataFrame({"core-hours": hours}).style.format("{:,.1f}")
 # ## Films elsewhere
 #
 # Where `predict`, `judge` and `data check` take a folder, they take an address such as `s3://bucket/films`.
-# The library fsspec reads it, with credentials from where it always takes them: for S3 the variables and files
-# of AWS, and `AWS_ENDPOINT_URL` for another store. A judgement and a check need all films several times. So
-# they bring them into a temporary folder and say so. A store that goes away is asked again for two minutes. No
-# film is called unreadable because of it.
+# The library fsspec reads it, with credentials from where it always takes them: for S3 the variables and
+# files of AWS, and `AWS_ENDPOINT_URL` for another store. A judgement and a check need all films several
+# times. So they bring them into a temporary folder and say so. A store that goes away is asked again for two
+# minutes. No film is called unreadable because of it.

@@ -26,14 +26,14 @@
 #
 # ## Two commands
 #
-# With Python 3.10, 3.11 or 3.12, make and a network (all goes into `.venv`):
+# With Python 3.10 to 3.12, make and a network (all goes into `.venv`):
 #
 # ```sh
 # make report   # runs the study on drawn films, prints where the report is
 # make test     # everything that must hold
 # ```
 #
-# Both take minutes. The drawn films are **phantoms**: their numbers say nothing about real films.
+# Both take minutes. The drawn films are **phantoms**: their numbers say nothing of real ones.
 #
 # For **real films**, `.venv/bin/pneumo data fetch films` downloads the public set (1.2 GB, no account needed)
 # and prints its folder. Another runs the recipe on it, two to three hours on two cores (reference
@@ -45,7 +45,7 @@
 #
 # ## Results
 #
-# On the 624 official test films, at a threshold of .5:
+# On the 624 official test films:
 #
 # <!-- summary: written by `pneumo summary --write FILE`; rows: joint ensemble @ best;
 # EfficientNet, fine-tuned @ best; compact net @ best; CNN @ reference; reference study, CNN @ published;
@@ -97,8 +97,8 @@
 # .venv/bin/jupyter lab nbs                                   # interactively
 # ```
 #
-# Installed from a wheel (`pip wheel --no-deps .`), `pneumo` works in any folder, without a checkout;
-# `pneumo notebooks DIR` copies the chapters out.
+# Installed from a wheel (`pip wheel --no-deps .`), `pneumo` works in any folder; `pneumo notebooks DIR`
+# copies the chapters out.
 #
 # ## Your own films
 #
@@ -122,8 +122,8 @@
 # ## Settings
 #
 # `PNEUMO_THREADS` limits the threads: the same numbers need as many. `PNEUMO_WORKERS` trains networks side by
-# side, `PNEUMO_DEVICES` one network on several GPUs. `PNEUMO_CACHE` keeps decoded films; `pneumo data clean`
-# empties it.
+# side, `PNEUMO_DEVICES` one on several GPUs. `PNEUMO_CACHE` keeps decoded films; `pneumo data clean` empties
+# it.
 #
 # ## Where things are
 #
