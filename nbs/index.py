@@ -74,7 +74,7 @@
 #
 # ![A phantom with drawn pneumonia, and a map of what speaks for it to a network](assets/readme_film.webp)
 #
-# A run is a folder, `runs/NAME/`:
+# A run is `runs/NAME/`:
 #
 # | file | what it holds |
 # | --- | --- |
@@ -135,7 +135,7 @@
 # | the study | 30–49 | the report's chapters: data, exploration, models, evaluation, explanations |
 # | in people's hands | 50–69 | pages, report, results, documentation, the command `pneumo` |
 #
-# To change something, edit a percent script (`nbs/34_cnn.py`), then `make sync test`. `make docs` renders the
+# To change something, edit a percent script in `nbs/`, then `make sync test`; `make docs` renders the
 # documentation.
 #
 # ## What it does not know
