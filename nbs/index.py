@@ -127,7 +127,7 @@
 #
 # ## Where things are
 #
-# The notebooks in `nbs/` are the source of everything; each imports only from lower numbers:
+# The notebooks in `nbs/` are the source; each imports only from lower numbers:
 #
 # | floor | numbers | what is there |
 # | --- | --- | --- |
