@@ -811,13 +811,14 @@ with tempfile.TemporaryDirectory() as folder:
 
 
 # %% [markdown]
-# ## Threads and workers
+# ## Threads, workers and devices
 #
 # `PNEUMO_THREADS` says how many threads decode, augment and compute. Without it, it is as many as the cores
 # that this process may use. `PNEUMO_WORKERS` says how many networks are trained at the same time where a
-# stage trains several. Neither is a parameter: to change one makes nothing stale. But sums are added up in
-# another order on another number of threads, and a training makes much of little. So each stage's record
-# holds both: the same numbers need the same number of threads.
+# stage trains several. `PNEUMO_DEVICES` says how many GPUs share each batch of one training. None is a
+# parameter: to change one makes nothing stale. But sums are added up in another order on another number of
+# threads or devices, and a training makes much of little. So each stage's record holds all three: the same
+# numbers need the same number of threads and of devices.
 
 # %%
 #| export
@@ -840,9 +841,19 @@ def workers() -> int:
     "How many networks to train at the same time."
     return _whole_number("PNEUMO_WORKERS") or 1
 
+def devices() -> int:
+    "How many GPUs share each batch of a training, or parts of the processor where there is no GPU."
+    return _whole_number("PNEUMO_DEVICES") or 1
+
 if os.environ.get("PNEUMO_THREADS", "").isdecimal():  # TensorFlow reads these once, when it starts
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", os.environ["PNEUMO_THREADS"])
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", os.environ["PNEUMO_THREADS"])
+
+# %%
+with mock.patch.dict(os.environ, PNEUMO_DEVICES=""): test_eq(devices(), 1)
+for asked in ("0", "x"):
+    with mock.patch.dict(os.environ, PNEUMO_DEVICES=asked):
+        test_fail(devices, contains=f"PNEUMO_DEVICES to be a whole number above 0, found '{asked}'")
 
 
 # %%
@@ -851,7 +862,7 @@ def machine() -> dict:
     "Processor, cores and system this process runs on, and how much of that it uses."
     processor = platform.processor() or platform.machine()
     return dict(system=platform.platform(), processor=processor, cores=os.cpu_count(),
-                threads=threads(), workers=workers())
+                threads=threads(), workers=workers(), devices=devices())
 
 
 # %%

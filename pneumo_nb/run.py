@@ -6,10 +6,10 @@
 __all__ = ['RUN_MARK', 'BY_HAND', 'StudyError', 'project_folder', 'checkout_folder', 'atomic_path', 'jsonable', 'write_json',
            'read_json', 'write_csv', 'read_table', 'read_cells', 'Declaration', 'read_declaration', 'read_ranges',
            'stages', 'models', 'shortened', 'check_value', 'check_parameters', 'file_digest', 'digests', 'is_hidden',
-           'walk_files', 'films_at', 'git_commit', 'short_commit', 'threads', 'workers', 'machine', 'read_provenance',
-           'check_run_folder', 'films_folder', 'films_of', 'check_films', 'Stage', 'open_stage', 'note', 'cache_folder',
-           'check_cache', 'look', 'enter_judged', 'read_looks', 'enter_looks', 'finish', 'stale_reason', 'stage_words',
-           'rng_for', 'set_seed']
+           'walk_files', 'films_at', 'git_commit', 'short_commit', 'threads', 'workers', 'devices', 'machine',
+           'read_provenance', 'check_run_folder', 'films_folder', 'films_of', 'check_films', 'Stage', 'open_stage',
+           'note', 'cache_folder', 'check_cache', 'look', 'enter_judged', 'read_looks', 'enter_looks', 'finish',
+           'stale_reason', 'stage_words', 'rng_for', 'set_seed']
 
 # %% ../nbs/00_run.ipynb #363a3c61
 import ast, csv, hashlib, io, json, operator, os, platform, re, reprlib, shutil, subprocess, sys
@@ -457,16 +457,20 @@ def workers() -> int:
     "How many networks to train at the same time."
     return _whole_number("PNEUMO_WORKERS") or 1
 
+def devices() -> int:
+    "How many GPUs share each batch of a training, or parts of the processor where there is no GPU."
+    return _whole_number("PNEUMO_DEVICES") or 1
+
 if os.environ.get("PNEUMO_THREADS", "").isdecimal():  # TensorFlow reads these once, when it starts
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", os.environ["PNEUMO_THREADS"])
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", os.environ["PNEUMO_THREADS"])
 
-# %% ../nbs/00_run.ipynb #92d2fcb5
+# %% ../nbs/00_run.ipynb #cfc79d72
 def machine() -> dict:
     "Processor, cores and system this process runs on, and how much of that it uses."
     processor = platform.processor() or platform.machine()
     return dict(system=platform.platform(), processor=processor, cores=os.cpu_count(),
-                threads=threads(), workers=workers())
+                threads=threads(), workers=workers(), devices=devices())
 
 # %% ../nbs/00_run.ipynb #dabb8c92
 def _peak_memory_mb() -> int | None: # None where the system does not tell (Windows)

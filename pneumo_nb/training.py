@@ -8,7 +8,7 @@ __all__ = ['compile_model', 'fit', 'predict_films', 'train_kept', 'train_model',
 
 # %% ../nbs/12_training.ipynb #b09efe07
 import shutil, time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import keras
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from .run import (
-    Stage, StudyError, atomic_path, jsonable, note, read_json, threads, write_csv, write_json)
+    Stage, StudyError, atomic_path, devices, jsonable, note, read_json, threads, write_csv, write_json)
 from .style import COLOURS, counted, model_style, model_title, save_figure
 from .measures import fit_temperature, scaled_probability
 from .batches import Source, class_weights
@@ -54,6 +54,67 @@ def _replay(
         for row in history: callback.on_epoch_end(row["epoch"] - 1, dict(row))
     return bool(model.stop_training)
 
+# %% ../nbs/12_training.ipynb #ce34ab00
+def _split_processor(
+    count: int, # parts
+):
+    "Let the processor count as several devices where there is no GPU, if TensorFlow has not started yet."
+    import tensorflow as tf
+    if tf.config.list_physical_devices("GPU"): return
+    processor, parts = tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()]
+    with suppress(RuntimeError):   # it has; `_first_devices` refuses what is missing then
+        tf.config.set_logical_device_configuration(processor, parts * count)
+
+if devices() > 1: _split_processor(devices())
+
+# %% ../nbs/12_training.ipynb #34e7ab6f
+def _first_devices(
+    found: list[str], # names
+    count: int,
+) -> list[str]: # names
+    "As many devices as are asked for."
+    if len(found) >= count: return found[:count]
+    raise StudyError(f"Expected {counted(count, 'device')} for PNEUMO_DEVICES={count}, found {len(found)}; "
+                     f"set it to {len(found)} or less.")
+
+# %% ../nbs/12_training.ipynb #47b1904d
+def _strategy(): # tf.distribute.MirroredStrategy
+    "Copies on the devices that are asked for."
+    import tensorflow as tf
+    gpus, parts = (tf.config.list_logical_devices(kind) for kind in ("GPU", "CPU"))
+    names = _first_devices([device.name for device in gpus or parts], devices())
+    adding = None if gpus else tf.distribute.ReductionToOneDevice()
+    return tf.distribute.MirroredStrategy(names, cross_device_ops=adding)
+
+# %% ../nbs/12_training.ipynb #f1430d13
+@contextmanager
+def _mirrored(model: keras.Model): # compiled
+    "The network as it is trained, on `devices()` devices; after the block its weights are in `model`."
+    if devices() == 1:
+        yield model
+        return
+    with _strategy().scope():
+        again = lambda layer: type(layer).from_config(layer.get_config())
+        copy = keras.models.clone_model(model, clone_function=again, recursive=True)
+        copy.compile_from_config(model.get_compile_config() | dict(jit_compile=False))
+        copy.set_weights(model.get_weights())
+        set_seed_states(copy, [v.numpy() for v in seed_states(model)])
+        yield copy
+    model.set_weights(copy.get_weights())
+    set_seed_states(model, [v.numpy() for v in seed_states(copy)])
+
+# %% ../nbs/12_training.ipynb #d3a0e17d
+def _filled(
+    x,          # (b, …) tensor
+    y,          # (b, …) tensor
+    count: int, # devices
+): # the same with a multiple of `count` for b
+    "A batch that `count` devices can share."
+    import tensorflow as tf
+    films = tf.shape(y)[0]
+    rows = tf.range(-(-films // count) * count) % films
+    return tf.gather(x, rows), tf.gather(y, rows)
+
 # %% ../nbs/12_training.ipynb #3f48b0ef
 def fit(
     model: keras.Model,  # compiled; trained in place
@@ -67,9 +128,12 @@ def fit(
     "Epochs over the train films, each class with the same weight."
     rows = source.films.rows("train")
     classes = source.films.labels if source.classes is None else source.classes
-    model.fit(source.train(batch_size, seed, first_epoch), steps_per_epoch=-(-len(rows) // batch_size),
-              initial_epoch=first_epoch, epochs=epochs, verbose=0, shuffle=False,
-              class_weight=class_weights(classes[rows], classes.max() + 1), **more)
+    batches, count = source.train(batch_size, seed, first_epoch), devices()
+    if count > 1: batches = batches.map(lambda x, y: _filled(x, y, count))
+    with _mirrored(model) as network:
+        network.fit(batches, steps_per_epoch=-(-len(rows) // batch_size),
+                    initial_epoch=first_epoch, epochs=epochs, verbose=0, shuffle=False,
+                    class_weight=class_weights(classes[rows], classes.max() + 1), **more)
 
 # %% ../nbs/12_training.ipynb #53af1012
 def predict_films(
@@ -169,7 +233,7 @@ def _save_state(backup: _Backup):
         with _averaged(model), atomic_path(folder/"kept.weights.h5") as partial:
             without_optimizer(model).save_weights(partial)
     with atomic_path(_weights_file(folder, epoch)) as partial: model.save_weights(partial)
-    state = dict(history=history, seeds=backup.seeds, threads=threads())
+    state = dict(history=history, seeds=backup.seeds, threads=threads(), devices=devices())
     write_json(folder/f"epoch_{epoch:04d}.json", state)
     for file in folder.glob("epoch_*"):
         if file.name[:10] < f"epoch_{epoch:04d}": file.unlink()
@@ -234,13 +298,15 @@ def train_kept(
 
 # %% ../nbs/12_training.ipynb #1b4b27e7
 def _say_resumed(stage: Stage, name: str, backup: _Backup):
-    "Say where a training is taken up, and whether it was begun on another number of threads."
+    "Say where a training is taken up, and whether it was begun on other numbers of threads or devices."
     done = len(backup.history)
     print(f"{name}: continues after epoch {done} of an interrupted training")
-    before = read_json(backup.folder/f"epoch_{done:04d}.json").get("threads", threads())
-    if before != threads(): note(
-        stage, f"{name} was begun on {counted(before, 'thread')} and goes on with {threads()}; the same "
-               "numbers as without a break need the same number of threads.")
+    state = read_json(backup.folder/f"epoch_{done:04d}.json")
+    for what, before, now in (("thread", state.get("threads", threads()), threads()),
+                              ("device", state.get("devices", 1), devices())):
+        if before != now: note(
+            stage, f"{name} was begun on {counted(before, what)} and goes on with {now}; the same "
+                   f"numbers as without a break need the same number of {what}s.")
 
 # %% ../nbs/12_training.ipynb #aa482f22
 def train_model(
