@@ -811,14 +811,14 @@ with tempfile.TemporaryDirectory() as folder:
 
 
 # %% [markdown]
-# ## Threads and workers
+# ## Threads, workers and devices
 #
 # `PNEUMO_THREADS` says how many threads decode, augment and compute. Without it, it is as many as the cores
-# that this process may use. How many networks are trained at the same time, where a stage trains several, is
-# said by `PNEUMO_WORKERS`. Over how many GPUs one training is spread is said by `PNEUMO_DEVICES`. None is a
+# that this process may use. How many networks are trained at the same time, where a stage trains several,
+# is `PNEUMO_WORKERS`. How many GPUs share each batch of one training is `PNEUMO_DEVICES`. None is a
 # parameter: to change one makes nothing stale. But sums are added up in another order on another number of
-# threads or devices, and a training makes much of little. So each stage's record holds them: the same numbers
-# need the same number of threads.
+# threads or devices, and a training makes much of little. So each stage's record holds all three: the same
+# numbers need the same number of threads and of devices.
 
 # %%
 #| export
@@ -842,12 +842,18 @@ def workers() -> int:
     return _whole_number("PNEUMO_WORKERS") or 1
 
 def devices() -> int:
-    "Over how many devices to spread a training."
+    "How many GPUs share each batch of a training, or parts of the processor where there is no GPU."
     return _whole_number("PNEUMO_DEVICES") or 1
 
 if os.environ.get("PNEUMO_THREADS", "").isdecimal():  # TensorFlow reads these once, when it starts
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", os.environ["PNEUMO_THREADS"])
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", os.environ["PNEUMO_THREADS"])
+
+# %%
+with mock.patch.dict(os.environ, PNEUMO_DEVICES=""): test_eq(devices(), 1)
+for asked in ("0", "x"):
+    with mock.patch.dict(os.environ, PNEUMO_DEVICES=asked):
+        test_fail(devices, contains=f"PNEUMO_DEVICES to be a whole number above 0, found '{asked}'")
 
 
 # %%

@@ -23,7 +23,7 @@
 # %%
 #| export
 import shutil, time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import keras
@@ -131,6 +131,129 @@ test_eq(_replay(_study_callbacks(), toy(), rows[:6]), False)
 
 
 # %% [markdown]
+# ## Several devices
+#
+# With `PNEUMO_DEVICES=4` four GPUs of one machine share each batch. TensorFlow's `MirroredStrategy` keeps a
+# copy of the weights on each. A device computes the gradient of its part of the batch, the gradients are
+# added up, and all copies take the same step. The batch stays as large as it was, so no parameter changes.
+#
+# Are the numbers the same? On two devices and on one, losses of a plain network agree to 1e-6 where each
+# batch divides evenly. With batch normalisation or dropout it is another training, as of another seed: each
+# device has its own means, and drops its own units.
+#
+# Where there is no GPU, the processor counts as several devices. That saves no time; it serves to try what
+# several GPUs would do. TensorFlow must know of it before it starts.
+
+# %%
+#| export
+def _split_processor(
+    count: int, # parts
+):
+    "Let the processor count as several devices where there is no GPU, if TensorFlow has not started yet."
+    import tensorflow as tf
+    if tf.config.list_physical_devices("GPU"): return
+    processor, parts = tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()]
+    with suppress(RuntimeError):   # it has; `_first_devices` refuses what is missing then
+        tf.config.set_logical_device_configuration(processor, parts * count)
+
+if devices() > 1: _split_processor(devices())
+
+
+# %%
+#| export
+def _first_devices(
+    found: list[str], # names
+    count: int,
+) -> list[str]: # names
+    "As many devices as are asked for."
+    if len(found) >= count: return found[:count]
+    raise StudyError(f"Expected {counted(count, 'device')} for PNEUMO_DEVICES={count}, found {len(found)}; "
+                     f"set it to {len(found)} or less.")
+
+
+# %%
+test_eq(_first_devices(["GPU:0", "GPU:1", "GPU:2"], 2), ["GPU:0", "GPU:1"])
+test_fail(lambda: _first_devices(["GPU:0", "GPU:1"], 5), contains="Expected 5 devices for PNEUMO_DEVICES=5, "
+          "found 2; set it to 2 or less")
+
+
+# %% [markdown]
+# GPUs add gradients up by NCCL, TensorFlow's choice. The parts of a processor add them up on the first part:
+# with TensorFlow's choice for them, a training on two cores once waited for itself without end.
+
+# %%
+#| export
+def _strategy(): # tf.distribute.MirroredStrategy
+    "Copies on the devices that are asked for."
+    import tensorflow as tf
+    gpus, parts = (tf.config.list_logical_devices(kind) for kind in ("GPU", "CPU"))
+    names = _first_devices([device.name for device in gpus or parts], devices())
+    adding = None if gpus else tf.distribute.ReductionToOneDevice()
+    return tf.distribute.MirroredStrategy(names, cross_device_ops=adding)
+
+
+# %% [markdown]
+# A network is built on one device, wherever that is done. To train it, `_mirrored` makes a copy of it on all
+# devices, with the same loss and a new optimizer of the same kind. Afterwards the network has what its copy
+# has learned. Keras compiles with XLA on one device alone, so the copy does without. On one device nothing is
+# copied.
+
+# %%
+#| export
+@contextmanager
+def _mirrored(model: keras.Model): # compiled
+    "The network as it is trained, on `devices()` devices; after the block its weights are in `model`."
+    if devices() == 1:
+        yield model
+        return
+    with _strategy().scope():
+        again = lambda layer: type(layer).from_config(layer.get_config())
+        copy = keras.models.clone_model(model, clone_function=again, recursive=True)
+        copy.compile_from_config(model.get_compile_config() | dict(jit_compile=False))
+        copy.set_weights(model.get_weights())
+        set_seed_states(copy, [v.numpy() for v in seed_states(model)])
+        yield copy
+    model.set_weights(copy.get_weights())
+    set_seed_states(model, [v.numpy() for v in seed_states(copy)])
+
+
+# %% [markdown]
+# Each device must get as many films as the others, since each part's mean counts the same. Where an epoch's
+# last batch cannot be divided, its first films are taken once more. Validation films are asked in batches of
+# which the first can be divided, as Keras needs it.
+
+# %%
+#| export
+def _even(batch_size: int, films: int) -> int:
+    "The size of a batch that all devices can share, of so many films."
+    return max(min(batch_size, films) // devices(), 1) * devices() if devices() > 1 else batch_size
+
+
+# %%
+test_eq([_even(16, films) for films in (100, 15)], [16, 16])   # here, on one device
+
+
+# %%
+#| export
+def _filled(
+    x,          # (b, …) tensor
+    y,          # (b, …) tensor
+    count: int, # devices
+): # the same with a multiple of `count` for b
+    "A batch that `count` devices can share."
+    import tensorflow as tf
+    films = tf.shape(y)[0]
+    rows = tf.range(-(-films // count) * count) % films
+    return tf.gather(x, rows), tf.gather(y, rows)
+
+
+# %%
+five = np.arange(5)
+test_eq(_filled(five, five, 3)[1].numpy(), [0, 1, 2, 3, 4, 0])
+test_eq(_filled(five, five, 5)[0].numpy(), five)
+
+
+# %% [markdown]
 # ## Fit and predict
 
 # %%
@@ -147,9 +270,12 @@ def fit(
     "Epochs over the train films, each class with the same weight."
     rows = source.films.rows("train")
     classes = source.films.labels if source.classes is None else source.classes
-    model.fit(source.train(batch_size, seed, first_epoch), steps_per_epoch=-(-len(rows) // batch_size),
-              initial_epoch=first_epoch, epochs=epochs, verbose=0, shuffle=False,
-              class_weight=class_weights(classes[rows], classes.max() + 1), **more)
+    batches, count = source.train(batch_size, seed, first_epoch), devices()
+    if count > 1: batches = batches.map(lambda x, y: _filled(x, y, count))
+    with _mirrored(model) as network:
+        network.fit(batches, steps_per_epoch=-(-len(rows) // batch_size),
+                    initial_epoch=first_epoch, epochs=epochs, verbose=0, shuffle=False,
+                    class_weight=class_weights(classes[rows], classes.max() + 1), **more)
 
 
 # %%
@@ -186,74 +312,6 @@ fit(network, source, epochs=20, batch_size=16, seed=1)
 after = train_loss()
 print(f"loss on train films: {before:.3f} before, {after:.3f} after")
 assert after < before
-
-
-# %% [markdown]
-# ## Several devices
-#
-# `PNEUMO_DEVICES` spreads a training over several GPUs of one machine. Each holds the same weights and takes
-# its share of every batch, and the gradients are added up (`tf.distribute.MirroredStrategy`). Where there is
-# no GPU, the processor stands for as many devices, which shows that it works and is no faster. They must be
-# claimed before TensorFlow begins to compute.
-#
-# Are the numbers the same? On two devices and one, losses of a plain network agree to 1e-6 where each batch
-# divides evenly. Where the last batch of an epoch does not, its films weigh a little differently: losses of a
-# toy moved by 2e-4 in four epochs. With batch normalisation or dropout it is another training, as of another
-# seed: each device has its own means, and drops its own units.
-
-# %%
-#| export
-def _claim_devices(
-    count: int, # as `devices` says
-) -> list[str]: # their names; none where a training is not spread
-    "The devices that trainings are spread over."
-    if count == 1: return []
-    import tensorflow as tf
-    found, processor = map(tf.config.list_physical_devices, ("GPU", "CPU"))
-    if found and len(found) < count: raise StudyError(
-        f"Expected PNEUMO_DEVICES to be at most the GPUs that are here, {len(found)}, found {count}; "
-        "give fewer.")
-    parts = [tf.config.LogicalDeviceConfiguration()] * count
-    if not found: tf.config.set_logical_device_configuration(processor[0], parts)
-    return [f"{'GPU' if found else 'CPU'}:{n}" for n in range(count)]
-
-_DEVICES = _claim_devices(devices())
-
-
-# %%
-#| export
-def _even(batch_size: int, films: int) -> int:
-    "The size of a first batch that is the same on every device, as Keras needs it; at most `batch_size`."
-    count = max(len(_DEVICES), 1)
-    if batch_size % count: raise StudyError(
-        f"Expected batch_size to be a multiple of PNEUMO_DEVICES, {count}, found {batch_size}; "
-        "change either.")
-    return min(batch_size, max(films // count, 1) * count)
-
-
-# %%
-test_eq([_even(16, films) for films in (100, 15)], [16, 15])
-
-
-# %%
-#| export
-def spread(
-    model: keras.Model, # compiled
-) -> keras.Model: # the model itself on one device
-    "A model with the same weights on every device, compiled alike."
-    if not _DEVICES: return model
-    import tensorflow as tf
-    with tf.distribute.MirroredStrategy(_DEVICES).scope():
-        copy = keras.models.clone_model(model)
-        copy.compile_from_config(model.get_compile_config())
-    copy.set_weights(model.get_weights())
-    set_seed_states(copy, [variable.numpy() for variable in seed_states(model)])
-    return copy
-
-
-# %%
-test_eq(_claim_devices(1), [])
-assert spread(network) is network
 
 
 # %% [markdown]
@@ -393,7 +451,7 @@ def _save_state(backup: _Backup):
         with _averaged(model), atomic_path(folder/"kept.weights.h5") as partial:
             without_optimizer(model).save_weights(partial)
     with atomic_path(_weights_file(folder, epoch)) as partial: model.save_weights(partial)
-    state = dict(history=history, seeds=backup.seeds, threads=threads())
+    state = dict(history=history, seeds=backup.seeds, threads=threads(), devices=devices())
     write_json(folder/f"epoch_{epoch:04d}.json", state)
     for file in folder.glob("epoch_*"):
         if file.name[:10] < f"epoch_{epoch:04d}": file.unlink()
@@ -460,13 +518,12 @@ def train_kept(
     backup = _Backup(stage.scratch/name, key, epochs, seconds_before, keep)
     done = len(backup.history)
     if done: _say_resumed(stage, name, backup)
-    learner = spread(model)
-    stopped = bool(done) and _replay(rules, learner, backup.history)
+    stopped = bool(done) and _replay(rules, model, backup.history)
     if not stopped and done < epochs:
-        learner.stop_training = False
+        model.stop_training = False
         callbacks = [*rules, backup, *extra, *([_Resume(rules, backup)] if done else [])]
         validation = _validation(source, batch_size, epochs, keep)
-        fit(learner, source, epochs, batch_size, seed, done, callbacks=callbacks, **validation)
+        fit(model, source, epochs, batch_size, seed, done, callbacks=callbacks, **validation)
     set_seed_states(model, backup.seeds)  # where fit was skipped
     bare = without_optimizer(model, name)
     bare.load_weights(backup.folder/"kept.weights.h5")
@@ -476,13 +533,15 @@ def train_kept(
 # %%
 #| export
 def _say_resumed(stage: Stage, name: str, backup: _Backup):
-    "Say where a training is taken up, and whether it was begun on another number of threads."
+    "Say where a training is taken up, and whether it was begun on other numbers of threads or devices."
     done = len(backup.history)
     print(f"{name}: continues after epoch {done} of an interrupted training")
-    before = read_json(backup.folder/f"epoch_{done:04d}.json").get("threads", threads())
-    if before != threads(): note(
-        stage, f"{name} was begun on {counted(before, 'thread')} and goes on with {threads()}; the same "
-               "numbers as without a break need the same number of threads.")
+    state = read_json(backup.folder/f"epoch_{done:04d}.json")
+    for what, before, now in (("thread", state.get("threads", threads()), threads()),
+                              ("device", state.get("devices", 1), devices())):
+        if before != now: note(
+            stage, f"{name} was begun on {counted(before, what)} and goes on with {now}; the same "
+                   f"numbers as without a break need the same number of {what}s.")
 
 
 # %% [markdown]

@@ -30,8 +30,8 @@ from pathlib import Path
 import yaml
 
 from pneumo_nb.run import (
-    RUN_MARK, Declaration, StudyError, atomic_path, file_digest, project_folder, read_provenance, stages,
-    stale_reason, threads, write_json)
+    RUN_MARK, Declaration, StudyError, atomic_path, devices, file_digest, project_folder, read_provenance,
+    stages, stale_reason, threads, write_json)
 
 # %%
 #| hide
@@ -336,26 +336,35 @@ with tempfile.TemporaryDirectory() as folder:
 # %% [markdown]
 # ## A run
 #
-# Stages run in the study's order. Each is skipped when nothing that it depends on has changed. The number of
-# threads is not among these things, though it changes the numbers a little. So whoever goes on with another
-# number is told.
+# Stages run in the study's order. Each is skipped when nothing that it depends on has changed. The numbers of
+# threads and devices are not among these things, though they change the numbers a little. So whoever goes on
+# with other ones is told.
 
 # %%
 #| export
-def _threads_note(
-    machines: list[dict], # of the stages that are done
+def _others_note(
+    name: str,     # "threads" or "devices"
+    before: set,   # how many there were
+    now: int,
 ) -> str: # "" where there is nothing to say
-    "That earlier stages of a run used another number of threads."
-    others = {machine.get("threads", threads()) for machine in machines} - {threads()}
-    if not others: return ""
-    return (f"Note: stages of this run were done with PNEUMO_THREADS={', '.join(map(str, sorted(others)))}, "
-            f"and now it is {threads()}; the same numbers need the same number of threads.")
+    "That earlier stages of a run used another number of something."
+    others = ", ".join(map(str, sorted(before - {now})))
+    return others and (f"Note: stages of this run were done with PNEUMO_{name.upper()}={others}, and now it "
+                       f"is {now}; the same numbers need the same number of {name}.")
+
+def _machine_note(
+    machines: list[dict], # of the stages that are done; older records hold no threads or no devices
+) -> str: # lines; "" where there is nothing to say
+    "That earlier stages of a run used other numbers of threads or devices."
+    of_threads = _others_note("threads", {m.get("threads", threads()) for m in machines}, threads())
+    of_devices = _others_note("devices", {m.get("devices", 1) for m in machines}, devices())
+    return "\n".join(filter(None, (of_threads, of_devices)))
 
 
 # %%
 with mock.patch.dict(os.environ, PNEUMO_THREADS="3"):
-    test_eq(_threads_note([dict(threads=3), dict(cores=2)]), "")   # older records do not hold it
-    print(_threads_note([dict(threads=3), dict(threads=2)]))
+    test_eq(_machine_note([dict(threads=3), dict(cores=2)]), "")
+    print(_machine_note([dict(threads=3), dict(threads=2, devices=4)]))
 
 
 # %%
@@ -367,7 +376,7 @@ def run_stages(
     fresh: bool, # run them even if nothing has changed
 ):
     "Run the chosen stages in order, skipping what is up to date."
-    said = _threads_note([record["machine"] for record in read_provenance(folder)["stages"].values()])
+    said = _machine_note([record["machine"] for record in read_provenance(folder)["stages"].values()])
     for number, name in enumerate(chosen, 1):
         head = f"[{number}/{len(chosen)}] {name:<14}"
         if why := _why_run(folder, name, params[name], fresh):

@@ -14,8 +14,8 @@ from pathlib import Path
 import yaml
 
 from .run import (
-    RUN_MARK, Declaration, StudyError, atomic_path, file_digest, project_folder, read_provenance, stages,
-    stale_reason, threads, write_json)
+    RUN_MARK, Declaration, StudyError, atomic_path, devices, file_digest, project_folder, read_provenance,
+    stages, stale_reason, threads, write_json)
 
 # %% ../nbs/54_execution.ipynb #d00f4e4b
 class _EpochLines:
@@ -188,14 +188,23 @@ def _check_shared(folder: Path, name: str, there: set[str]):
         f"{folder.name}; add another to --only, or leave {name} out.")
 
 # %% ../nbs/54_execution.ipynb #572c1091
-def _threads_note(
-    machines: list[dict], # of the stages that are done
+def _others_note(
+    name: str,     # "threads" or "devices"
+    before: set,   # how many there were
+    now: int,
 ) -> str: # "" where there is nothing to say
-    "That earlier stages of a run used another number of threads."
-    others = {machine.get("threads", threads()) for machine in machines} - {threads()}
-    if not others: return ""
-    return (f"Note: stages of this run were done with PNEUMO_THREADS={', '.join(map(str, sorted(others)))}, "
-            f"and now it is {threads()}; the same numbers need the same number of threads.")
+    "That earlier stages of a run used another number of something."
+    others = ", ".join(map(str, sorted(before - {now})))
+    return others and (f"Note: stages of this run were done with PNEUMO_{name.upper()}={others}, and now it "
+                       f"is {now}; the same numbers need the same number of {name}.")
+
+def _machine_note(
+    machines: list[dict], # of the stages that are done; older records hold no threads or no devices
+) -> str: # lines; "" where there is nothing to say
+    "That earlier stages of a run used other numbers of threads or devices."
+    of_threads = _others_note("threads", {m.get("threads", threads()) for m in machines}, threads())
+    of_devices = _others_note("devices", {m.get("devices", 1) for m in machines}, devices())
+    return "\n".join(filter(None, (of_threads, of_devices)))
 
 # %% ../nbs/54_execution.ipynb #e047bb2c
 def run_stages(
@@ -205,7 +214,7 @@ def run_stages(
     fresh: bool, # run them even if nothing has changed
 ):
     "Run the chosen stages in order, skipping what is up to date."
-    said = _threads_note([record["machine"] for record in read_provenance(folder)["stages"].values()])
+    said = _machine_note([record["machine"] for record in read_provenance(folder)["stages"].values()])
     for number, name in enumerate(chosen, 1):
         head = f"[{number}/{len(chosen)}] {name:<14}"
         if why := _why_run(folder, name, params[name], fresh):

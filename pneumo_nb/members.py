@@ -221,6 +221,13 @@ def _averaging(
     "How weights are averaged during training."
     return dict(use_ema=True, ema_momentum=momentum, ema_overwrite_frequency=None) if momentum else {}
 
+@keras.saving.register_keras_serializable("pneumo_nb")
+class _DecayedKernels(keras.optimizers.AdamW):
+    "AdamW that lets only kernels decay."
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+
 def _compile_recipe(
     network: keras.Model, # (N, classes) logits; compiled in place
     steps: int,           # batches of an epoch
@@ -230,9 +237,8 @@ def _compile_recipe(
     highest, falling = params["learning_rate"], max(steps * (params["epochs"] - 1), 1)
     rate = keras.optimizers.schedules.CosineDecay(
         highest / 20, falling, alpha=.01, warmup_target=highest, warmup_steps=steps)
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=params["weight_decay"],
-                                       **_averaging(params["average"]))
-    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+    optimizer = _DecayedKernels(rate, weight_decay=params["weight_decay"], name="adamw",
+                                **_averaging(params["average"]))
     loss = keras.losses.CategoricalCrossentropy(
         from_logits=True, label_smoothing=params["label_smoothing"])
     network.compile(optimizer, loss, metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")])

@@ -458,14 +458,14 @@ def workers() -> int:
     return _whole_number("PNEUMO_WORKERS") or 1
 
 def devices() -> int:
-    "Over how many devices to spread a training."
+    "How many GPUs share each batch of a training, or parts of the processor where there is no GPU."
     return _whole_number("PNEUMO_DEVICES") or 1
 
 if os.environ.get("PNEUMO_THREADS", "").isdecimal():  # TensorFlow reads these once, when it starts
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", os.environ["PNEUMO_THREADS"])
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", os.environ["PNEUMO_THREADS"])
 
-# %% ../nbs/00_run.ipynb #92d2fcb5
+# %% ../nbs/00_run.ipynb #cfc79d72
 def machine() -> dict:
     "Processor, cores and system this process runs on, and how much of that it uses."
     processor = platform.processor() or platform.machine()
