@@ -363,6 +363,23 @@ def make_bundle(
 
 # %%
 #| export
+@contextmanager
+def without_greeting():
+    "Keep from the screen what TensorFlow says of the machine when it is imported."
+    screen, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try: yield
+    finally:
+        os.dup2(screen, 2)
+        for number in (screen, nowhere): os.close(number)
+
+
+# %%
+with without_greeting(): os.write(2, b"not on the screen")
+
+
+# %%
+#| export
 def _load_network(content: bytes): # keras.Model
     "The network in these bytes, in Keras's safe mode."
     import keras, pneumo_nb.networks # the second knows the layers

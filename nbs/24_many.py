@@ -37,7 +37,7 @@ from pneumo_nb.run import StudyError, jsonable, threads
 from pneumo_nb.style import counted, in_list
 from pneumo_nb.films import PlaceError, asking, filesystem, in_words, is_address
 from pneumo_nb.workers import thread_variables
-from pneumo_nb.detector import COLUMNS, Bundle, Detector, about, answer_table, bundle_bytes, read_bundle
+from pneumo_nb.detector import COLUMNS, Bundle, Detector, about, answer_table, bundle_bytes, without_greeting
 
 # %%
 #| hide
@@ -290,7 +290,7 @@ def _plan_in(folder: str, digest: str) -> dict:
 def _detector_in(folder: str, digest: str) -> Detector: # `digest`: of the plan
     "The detector in a folder, loaded once."
     _keep_share()
-    return Detector.load(_at(folder, "_plan/detector.pneumo"))
+    with without_greeting(): return Detector.load(_at(folder, "_plan/detector.pneumo"))
 
 
 # %%

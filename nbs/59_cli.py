@@ -529,21 +529,12 @@ def bundle(name, model, out):
                f"learned from {card['trained_on']}.\nIts digest is {digest}.\n{card['not']}")
 
 
-# %% [markdown]
-# TensorFlow greets with lines about the machine. They are kept from the screen while it is imported.
-
 # %%
 #| export
 def _load_detector(place: str): # → Detector; `place`: or an address
     "The detector of a bundle or a run, without TensorFlow's greeting."
-    screen, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        from pneumo_nb.detector import Detector
-        return Detector.load(place)
-    finally:
-        os.dup2(screen, 2)
-        for number in (screen, nowhere): os.close(number)
+    from pneumo_nb.detector import Detector, without_greeting
+    with without_greeting(): return Detector.load(place)
 
 
 # %%

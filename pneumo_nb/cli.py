@@ -370,17 +370,11 @@ def bundle(name, model, out):
     click.echo(f"Wrote {out} ({Path(out).stat().st_size / 1e6:.1f} MB): {card['title']}, "
                f"learned from {card['trained_on']}.\nIts digest is {digest}.\n{card['not']}")
 
-# %% ../nbs/59_cli.ipynb #76faf3d6
+# %% ../nbs/59_cli.ipynb #8deaf3e3
 def _load_detector(place: str): # → Detector; `place`: or an address
     "The detector of a bundle or a run, without TensorFlow's greeting."
-    screen, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        from pneumo_nb.detector import Detector
-        return Detector.load(place)
-    finally:
-        os.dup2(screen, 2)
-        for number in (screen, nowhere): os.close(number)
+    from pneumo_nb.detector import Detector, without_greeting
+    with without_greeting(): return Detector.load(place)
 
 # %% ../nbs/59_cli.ipynb #bb829825
 def _write_maps(detector, folder: str, method: str):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['INTENDED', 'NOT_FOR', 'LEVEL', 'COLUMNS', 'Bundle', 'bundle_bytes', 'write_bundle', 'read_bundle', 'rule_key',
-           'bundle_of_run', 'make_bundle', 'find_films', 'Read', 'threshold_of', 'conformal_limits', 'bundle_at',
-           'Detector', 'map_file', 'write_map', 'about', 'answer_table', 'write_answers']
+           'bundle_of_run', 'make_bundle', 'without_greeting', 'find_films', 'Read', 'threshold_of', 'conformal_limits',
+           'bundle_at', 'Detector', 'map_file', 'write_map', 'about', 'answer_table', 'write_answers']
 
 # %% ../nbs/22_detector.ipynb #898ce84b
 import csv, hashlib, io, json, os, tempfile, time, zipfile
@@ -248,6 +248,17 @@ def make_bundle(
 ) -> str: # the digest
     "Write a run's detector into one file."
     return write_bundle(bundle_of_run(folder, model), out)
+
+# %% ../nbs/22_detector.ipynb #dc05d223
+@contextmanager
+def without_greeting():
+    "Keep from the screen what TensorFlow says of the machine when it is imported."
+    screen, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try: yield
+    finally:
+        os.dup2(screen, 2)
+        for number in (screen, nowhere): os.close(number)
 
 # %% ../nbs/22_detector.ipynb #a965c8f5
 def _load_network(content: bytes): # keras.Model

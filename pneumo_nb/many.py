@@ -22,7 +22,7 @@ from .run import StudyError, jsonable, threads
 from .style import counted, in_list
 from .films import PlaceError, asking, filesystem, in_words, is_address
 from .workers import thread_variables
-from .detector import COLUMNS, Bundle, Detector, about, answer_table, bundle_bytes, read_bundle
+from .detector import COLUMNS, Bundle, Detector, about, answer_table, bundle_bytes, without_greeting
 
 # %% ../nbs/24_many.ipynb #e735b390
 _AT_ONCE = {"s3", "gs", "abfs", "memory"}  # stores that show an object only when all of it is there
@@ -152,7 +152,7 @@ def _plan_in(folder: str, digest: str) -> dict:
 def _detector_in(folder: str, digest: str) -> Detector: # `digest`: of the plan
     "The detector in a folder, loaded once."
     _keep_share()
-    return Detector.load(_at(folder, "_plan/detector.pneumo"))
+    with without_greeting(): return Detector.load(_at(folder, "_plan/detector.pneumo"))
 
 # %% ../nbs/24_many.ipynb #24b9a1a3
 def _keep_share():
