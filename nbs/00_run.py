@@ -815,7 +815,7 @@ with tempfile.TemporaryDirectory() as folder:
 #
 # `PNEUMO_THREADS` says how many threads decode, augment and compute. Without it, it is as many as the cores
 # that this process may use. `PNEUMO_WORKERS` says how many networks are trained at the same time where a
-# stage trains several. `PNEUMO_DEVICES` says how many GPUs share each batch of one training. None is a
+# stage trains several. With `PNEUMO_DEVICES`, several GPUs share each batch of one training. None is a
 # parameter: to change one makes nothing stale. But sums are added up in another order on another number of
 # threads or devices, and a training makes much of little. So each stage's record holds all three: the same
 # numbers need the same number of threads and of devices.

@@ -134,8 +134,8 @@ test_eq(_replay(_study_callbacks(), toy(), rows[:6]), False)
 # ## Several devices
 #
 # With `PNEUMO_DEVICES=4` four GPUs of one machine share each batch. TensorFlow's `MirroredStrategy` keeps a
-# copy of the weights on each. A device computes the gradient of its part of the batch, the gradients are added
-# up, and all copies take the same step. The batch stays as large as it was, so no parameter changes.
+# copy of the weights on each. A device computes the gradient of its part of the batch. The gradients are
+# added up, and all copies take the same step. The batch stays as large as it was, so no parameter changes.
 #
 # Where there is no GPU, the processor counts as several devices. That saves no time; it serves to try what
 # several GPUs would do. TensorFlow must know of it before it starts.
@@ -249,11 +249,11 @@ class _SameMeans(keras.callbacks.Callback):
 
 
 # %% [markdown]
-# How near are two devices to one? A dense network's losses, weights and predictions agreed to 2e-7 after three
-# epochs on 44 phantoms, with two parts of a processor. With dropout they did not: each device draws the same
-# numbers for its own films. The loss of an epoch differed by up to .07. With normalisation by batch it
-# differed by up to .05, since each device normalises its part of the batch by itself. They become other networks
-# than on one device. More than one GPU has not been tried.
+# How near are two devices to one? It was measured over three epochs on 44 phantoms, with two parts of a
+# processor. Losses, weights and predictions of a dense network agreed to 2e-7. With dropout they did not:
+# each device draws the same numbers for its own films. The loss of an epoch differed by up to .07. With
+# normalisation by batch it differed by up to .05, since each device normalises its part of the batch by
+# itself. Such networks become other ones than on one device. Several GPUs have not been tried.
 #
 # `PNEUMO_WORKERS` and `PNEUMO_DEVICES` do not divide GPUs between them: each worker would take the same ones.
 

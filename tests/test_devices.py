@@ -53,7 +53,8 @@ def trained(name, folder, extra=()):
     kept, history = train_kept(stage, name, model, source, 3, 16, 1, extra=extra, keep="last")
     rows = np.concatenate([films.rows("validation"), films.rows("test")])
     weights = np.concatenate([w.ravel() for w in kept.get_weights()])
-    return dict(loss=[*history.loss, history.val_loss.iloc[-1]], weights=weights, predictions=predict_films(kept, source, rows),
+    return dict(loss=[*history.loss, history.val_loss.iloc[-1]], weights=weights,
+                predictions=predict_films(kept, source, rows),
                 last=np.concatenate([w.ravel() for w in model.get_weights()]))
 
 found = {f"{name}/{what}": values for name in names for what, values in trained(name, folder).items()}
