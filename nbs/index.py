@@ -121,7 +121,8 @@
 # ## Settings
 #
 # `PNEUMO_THREADS` limits threads, `PNEUMO_DEVICES` takes several GPUs: the same numbers need as many.
-# `PNEUMO_WORKERS` trains networks side by side. `PNEUMO_CACHE` keeps decoded films; `pneumo data clean` empties it.
+# `PNEUMO_WORKERS` trains networks side by side. `PNEUMO_CACHE` keeps decoded films; `pneumo data clean`
+# empties it.
 #
 # ## Where things are
 #
