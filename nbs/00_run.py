@@ -814,8 +814,8 @@ with tempfile.TemporaryDirectory() as folder:
 # ## Threads, workers and devices
 #
 # `PNEUMO_THREADS` says how many threads decode, augment and compute. Without it, it is as many as the cores
-# that this process may use. How many networks are trained at the same time, where a stage trains several,
-# is `PNEUMO_WORKERS`. How many GPUs share each batch of one training is `PNEUMO_DEVICES`. None is a
+# that this process may use. `PNEUMO_WORKERS` says how many networks are trained at the same time where a
+# stage trains several. With `PNEUMO_DEVICES`, several GPUs share each batch of one training. None is a
 # parameter: to change one makes nothing stale. But sums are added up in another order on another number of
 # threads or devices, and a training makes much of little. So each stage's record holds all three: the same
 # numbers need the same number of threads and of devices.

@@ -120,6 +120,11 @@ def _filled(
     rows = tf.range(-(-films // count) * count) % films
     return tf.gather(x, rows), tf.gather(y, rows)
 
+# %% ../nbs/12_training.ipynb #ffe95c76
+class _SameMeans(keras.callbacks.Callback):
+    "Give all devices what the first has, before validation."
+    def on_test_begin(self, logs=None): self.model.set_weights(self.model.get_weights())
+
 # %% ../nbs/12_training.ipynb #3f48b0ef
 def fit(
     model: keras.Model,  # compiled; trained in place
@@ -134,7 +139,9 @@ def fit(
     rows = source.films.rows("train")
     classes = source.films.labels if source.classes is None else source.classes
     batches, count = source.train(batch_size, seed, first_epoch), devices()
-    if count > 1: batches = batches.map(lambda x, y: _filled(x, y, count))
+    if count > 1:
+        batches = batches.map(lambda x, y: _filled(x, y, count))
+        more["callbacks"] = [*more.get("callbacks", []), _SameMeans()]
     with _mirrored(model) as network:
         network.fit(batches, steps_per_epoch=-(-len(rows) // batch_size),
                     initial_epoch=first_epoch, epochs=epochs, verbose=0, shuffle=False,
