@@ -80,7 +80,7 @@ def soups(site):
     return {f.name: BeautifulSoup(f.read_text(), "html.parser") for f in sorted(site.glob("*.html"))}
 
 NOT_FOR_PEOPLE = re.compile(
-    r"\b(nan|NaN|NaT|True|False|swapped|bands|auroc|roc_auc)\b|^None$|\(s\)"
+    r"\b(nan|NaN|NaT|True|False|auroc|roc_auc)\b|^None$|^(swapped|bands)$|\(s\)"
     r"|(?<![./\w])[a-z]+_[a-z_]+(?![./\w])"
     r"|\b1 (films|patients|times|looks|networks|models|runs)\b")
 
