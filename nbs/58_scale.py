@@ -57,8 +57,9 @@ from pneumo_nb.run import project_folder
 #
 # The table has the growth that was measured, with films of 96 pixels and a network of a few weights. There is
 # next to nothing to compute, so what is left is the cost of reading, checking and writing. A network's own
-# time comes on top of it, and makes the share of everything else smaller. Seconds include the start of the
-# workers; films a second do not.
+# time comes on top of it, and makes the share of everything else smaller. Growth is that of the later half of
+# a call. Seconds include the start of the workers; films a second do not. Other work ran on the machine, so
+# rates that differ by a third do not tell one way from another.
 
 # %%
 measured = json.loads((project_folder()/"benchmarks/many.json").read_text())["results"]
@@ -81,28 +82,29 @@ hours = {f"{films:,} films": films / slowest * cores / 3600 for films in (1_000_
 pd.DataFrame({"core-hours": hours}).style.format("{:,.1f}")
 
 # %% [markdown]
-# Two workers on two cores are no faster than one, since one already uses both: decoding and the network have
+# On two cores a second worker changes little, since one already uses both: decoding and the network have
 # threads of their own. Workers help where there are more cores than a process uses, and on other machines.
 #
 # | films | what is slow | what to do |
 # | --- | --- | --- |
 # | thousands | the start of a process, about ten seconds | no workers |
 # | a million | decoding; of large films nearly all of the time | workers on as many cores as there are |
-# | a hundred million | the store: each film is one request | films in the same place as the workers |
+# | a hundred million | probably the store, one request a film; not tried | films where the workers are |
 #
 # ## One larger training
 #
 # `PNEUMO_DEVICES` spreads a training over GPUs of one machine; the chapter on training says which numbers
-# stay the same. With two parts of a processor in place of GPUs, losses of a plain network agree to 1e-5 after
-# each epoch, a killed training goes on, and answers agree (`tests/test_devices.py`). The networks of this
-# study are small, so more devices help only with batches that are large enough for each. On several GPUs it
-# was not measured.
+# stay the same. With two parts of a processor in place of GPUs, losses, weights and answers of a network
+# without dropout or batch normalisation agree to 1e-5, and a killed training goes on
+# (`tests/test_devices.py`). The networks of this study are small, so more devices help only with batches that
+# are large enough for each. On several GPUs it was not measured.
 #
 # **Several machines** for one training are not built in. Keras 3 does not support TensorFlow's
 # `MultiWorkerMirroredStrategy`: `fit` fails on the values of its replicas. Keras on JAX does it, with
-# `jax.distributed` and `keras.distribution.DataParallel`: a trial with two processes gave the losses of one.
-# But films, augmentation, backups and maps of this study are TensorFlow's, so that would be a second way to
-# train, with numbers of its own. Who has several machines gives each another fold or seed, by a sweep.
+# `jax.distributed` and `keras.distribution.DataParallel`. In a trial with Keras 3.15.1 and JAX 0.10.2, two
+# processes on one machine gave the losses of one to 1e-7, also with dropout and batch normalisation. But
+# input, backups and maps of this study are TensorFlow's, so that would be a second way to train. Who has
+# several machines gives each another fold or seed, by a sweep.
 #
 # Networks of one recipe train side by side by processes of this project (`PNEUMO_WORKERS`), not by Dask. Such
 # a process prepares one network and trains many folds with it; a Dask task would prepare its own each time.
