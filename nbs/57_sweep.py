@@ -265,20 +265,22 @@ def share_films(
     folder: Path,     # the sweep's
     each: list[dict], # parameters of all stages, of each point; changed in place
     seed: int,        # of the base
-):
-    "Draw the phantoms of all points once, where all ask for the same."
-    if not _are_alike([params["data"] for params in each]): return
+): # function without arguments
+    "Give all points the same folder of phantoms, where all ask for the same; returned is what draws them."
+    if not _are_alike([params["data"] for params in each]): return lambda: None
     sizes = [each[0]["data"][f"phantom_{split}"] for split in ("train", "test")]
-    films = make_dataset(folder/"films"/"_".join(["phantoms", *map(str, [*sizes, seed])]), *sizes, seed)
-    for params in each: params["data"]["data_dir"] = str(films.resolve())
+    films = (folder/"films"/"_".join(["phantoms", *map(str, [*sizes, seed])])).resolve()
+    for params in each: params["data"]["data_dir"] = str(films)
+    return lambda: make_dataset(films, *sizes, seed)
 
 
 # %%
 plain = dict(data_dir="", films_csv="", phantom_train=6, phantom_test=4, phantom_text="none")
 with tempfile.TemporaryDirectory() as folder:
     two = [dict(data=dict(plain)), dict(data=dict(plain))]
-    share_films(Path(folder), two, seed=1)
-    test_eq(len({params["data"]["data_dir"] for params in two} - {""}), 1)
+    draw = share_films(Path(folder), two, seed=1)
+    place, = {params["data"]["data_dir"] for params in two}
+    assert not Path(place).exists() and draw().samefile(place)
     other = [dict(data=dict(plain)), dict(data=plain | dict(phantom_train=8))]
     share_films(Path(folder), other, seed=1)
     test_eq([params["data"]["data_dir"] for params in other], ["", ""])

@@ -246,8 +246,9 @@ def _point_tasks(
     words = [[f"{name}={json.dumps(value)}" for name, value in point.items()] for point in asked.points]
     each = [_absolute_paths(resolve_params(_overridden(sections, w, known), known)) for w in words]
     for params in each: check_parameters({name: params[name] for name in chosen})
-    share_films(folder, each, resolve_params(sections, known)["data"]["seed"])
+    draw = share_films(folder, each, resolve_params(sections, known)["data"]["seed"])
     for point, params in zip(asked.points, each): check_upstream(folder/point_name(point), chosen, params)
+    draw()
     return [dict(folder=str(folder/point_name(point)), stages=chosen, params=params, source=str(source))
             for point, params in zip(asked.points, each)]
 

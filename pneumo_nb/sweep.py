@@ -145,12 +145,13 @@ def share_films(
     folder: Path,     # the sweep's
     each: list[dict], # parameters of all stages, of each point; changed in place
     seed: int,        # of the base
-):
-    "Draw the phantoms of all points once, where all ask for the same."
-    if not _are_alike([params["data"] for params in each]): return
+): # function without arguments
+    "Give all points the same folder of phantoms, where all ask for the same; returned is what draws them."
+    if not _are_alike([params["data"] for params in each]): return lambda: None
     sizes = [each[0]["data"][f"phantom_{split}"] for split in ("train", "test")]
-    films = make_dataset(folder/"films"/"_".join(["phantoms", *map(str, [*sizes, seed])]), *sizes, seed)
-    for params in each: params["data"]["data_dir"] = str(films.resolve())
+    films = (folder/"films"/"_".join(["phantoms", *map(str, [*sizes, seed])])).resolve()
+    for params in each: params["data"]["data_dir"] = str(films)
+    return lambda: make_dataset(films, *sizes, seed)
 
 # %% ../nbs/57_sweep.ipynb #1051f36a
 def _end_with_pipe():

@@ -46,7 +46,6 @@ def test_without_test_films_validation_is_judged_and_chooses_nothing(stage):
     table = compared(stage)
     assert table.films.tolist() == [12]
     assert table[["chosen_threshold", "chosen_accuracy", "validation_roc_auc"]].isna().all(axis=None)
-    assert evaluation.comparison_table(table)["accuracy at the threshold chosen on validation"][0] == "–"
 
 @pytest.mark.parametrize("weights, shown", [
     ("none", "ResNet50, frozen (random weights)"), ("imagenet", "ResNet50, frozen")])
